@@ -1,0 +1,174 @@
+//! Every failure is an RFC 9457 problem with a stable `code`.
+
+use std::any::Any;
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    cursor::CursorError,
+    store::{StoreError, orders::PlaceError},
+};
+
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    extra: Map<String, Value>,
+    retry_after: Option<u8>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), extra: Map::new(), retry_after: None }
+    }
+
+    pub(crate) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route does not take that method")
+    }
+
+    pub(crate) fn timed_out() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took too long").retry_after(1)
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.extra.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn retry_after(mut self, seconds: u8) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = self.extra;
+        body.insert("type".to_owned(), "about:blank".into());
+        body.insert("title".to_owned(), self.status.canonical_reason().unwrap_or("Error").into());
+        body.insert("status".to_owned(), self.status.as_u16().into());
+        body.insert("code".to_owned(), self.code.into());
+        body.insert("detail".to_owned(), self.detail.into());
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        ];
+        let mut response = (self.status, headers, Value::Object(body).to_string()).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    /// Logged here, where it is handled; clients learn what to do, not what the database said.
+    fn from(error: StoreError) -> Self {
+        let unavailable = |code, detail: &str| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(1);
+        match &error {
+            StoreError::Unavailable(_) => {
+                tracing::warn!(%error, "answer 503");
+                unavailable("database_unavailable", "the database does not answer; nothing was changed")
+            }
+            StoreError::Contended(_) => {
+                tracing::warn!(%error, "answer 503");
+                unavailable("contended", "other requests stood in the way; nothing was changed")
+            }
+            StoreError::OutcomeUnknown(_) => {
+                tracing::error!(%error, "answer 503");
+                unavailable(
+                    "outcome_unknown",
+                    "the database went away during the commit: repeat the request with the same Idempotency-Key",
+                )
+            }
+            StoreError::Statement(_) => {
+                tracing::error!(%error, "answer 500");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "internal",
+                    "the service failed; the request id finds the reason in its log",
+                )
+            }
+        }
+    }
+}
+
+impl From<PlaceError> for Problem {
+    fn from(error: PlaceError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PlaceError::OutOfStock(skus) => {
+                Self::new(StatusCode::CONFLICT, "out_of_stock", detail).with("skus", json!(skus))
+            }
+            PlaceError::UnknownSku(skus) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_sku", detail).with("skus", json!(skus))
+            }
+            PlaceError::MixedCurrencies(skus) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "mixed_currencies", detail).with("skus", json!(skus))
+            }
+            PlaceError::KeyRunning => Self::new(StatusCode::CONFLICT, "idempotency_key_running", detail).retry_after(1),
+            PlaceError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail),
+            PlaceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CursorError> for Problem {
+    fn from(error: CursorError) -> Self {
+        Self::bad_request("invalid_cursor", error.to_string())
+    }
+}
+
+/// The panic hook has logged the reason.
+pub(crate) fn after_panic(_: Box<dyn Any + Send>) -> axum::http::Response<Body> {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the service failed").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_is_json_with_a_stable_code_and_is_never_cached() {
+        let response = Problem::from(PlaceError::OutOfStock(vec!["A-1".to_owned()])).into_response();
+        assert_eq!(response.status(), StatusCode::CONFLICT);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let expected = json!({ "type": "about:blank", "title": "Conflict", "status": 409, "code": "out_of_stock",
+            "detail": "not enough stock of A-1", "skus": ["A-1"] });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_lost_database_is_503_with_retry_after_and_says_nothing_about_it() {
+        let response = Problem::from(StoreError::from(sqlx::Error::PoolTimedOut)).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        let response = Problem::from(StoreError::from(sqlx::Error::ColumnNotFound("secret".to_owned())));
+        assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!response.detail.contains("secret"));
+    }
+
+    #[test]
+    fn a_connection_lost_in_commit_leaves_the_outcome_open() {
+        let lost = || sqlx::Error::Io(std::io::Error::other("reset"));
+        assert_eq!(Problem::from(StoreError::from(lost())).code, "database_unavailable");
+        assert_eq!(Problem::from(StoreError::of_commit(lost())).code, "outcome_unknown");
+    }
+}

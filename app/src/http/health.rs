@@ -1,0 +1,92 @@
+//! Alive, ready, version, metrics.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use sqlx::PgPool;
+use tokio::{join, time::timeout};
+
+use crate::{
+    cache::Health,
+    state::{AppState, Shared},
+    store::schema,
+    telemetry,
+};
+
+/// Less than any orchestrator's own time-out, so that it sees the verdict and not a silence.
+const CHECK_WITHIN: Duration = Duration::from_millis(900);
+const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
+
+/// Says only that the process answers: a restart would not bring a database back.
+pub(crate) async fn livez() -> Response {
+    (NO_STORE, Json(json!({ "status": "alive" }))).into_response()
+}
+
+pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
+    let (primary, replica, redis) = join!(primary_trouble(&state), replica_is_away(&state), state.cache.health());
+    let mut reasons = Vec::new();
+    if state.is_draining() {
+        reasons.push("draining".to_owned());
+    }
+    reasons.extend(primary);
+    let mut degraded = Vec::new();
+    if replica {
+        degraded.push("replica");
+    }
+    if redis == Health::Down {
+        degraded.push("redis");
+    }
+    let (status, word) =
+        if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "unready") };
+    (status, NO_STORE, Json(json!({ "status": word, "reasons": reasons, "degraded": degraded }))).into_response()
+}
+
+/// The pool hands out a connection only after the server said that it takes writes.
+async fn primary_trouble(state: &AppState) -> Option<String> {
+    if state.schema_is_checked() {
+        return match timeout(CHECK_WITHIN, state.probe.acquire()).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(_)) | Err(_) => Some("primary: no connection that can write".to_owned()),
+        };
+    }
+    match timeout(CHECK_WITHIN, schema::check(&state.probe)).await {
+        Ok(Ok(())) => {
+            state.note_schema_checked();
+            None
+        }
+        Ok(Err(error @ schema::SchemaError::TooOld { .. })) => Some(format!("schema: {error}")),
+        Ok(Err(schema::SchemaError::Store(_))) | Err(_) => Some("primary: no connection that can write".to_owned()),
+    }
+}
+
+async fn replica_is_away(state: &AppState) -> bool {
+    let Some(replica) = &state.databases.replica else { return false };
+    !matches!(timeout(CHECK_WITHIN, replica.pool.acquire()).await, Ok(Ok(_)))
+}
+
+pub(crate) async fn version() -> Response {
+    (NO_STORE, Json(json!({ "name": "app", "version": env!("CARGO_PKG_VERSION"), "schema": schema::version() })))
+        .into_response()
+}
+
+pub(crate) fn metrics(state: &AppState, recorder: &PrometheusHandle) -> Response {
+    record_pool("primary", &state.databases.primary);
+    if let Some(replica) = &state.databases.replica {
+        record_pool("replica", &replica.pool);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render()).into_response()
+}
+
+fn record_pool(name: &'static str, pool: &PgPool) {
+    let (size, idle) = (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+    metrics::gauge!(telemetry::POOL_CONNECTIONS, "pool" => name, "state" => "idle").set(f64::from(idle));
+    metrics::gauge!(telemetry::POOL_CONNECTIONS, "pool" => name, "state" => "busy")
+        .set(f64::from(size.saturating_sub(idle)));
+}

@@ -1,0 +1,91 @@
+//! Around every request: its id, its time limit, its log line and its metric.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tokio::time::timeout;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::error::Problem;
+use crate::telemetry;
+
+/// More than the pool's and the statements' time-outs together, so that their errors, which say more, come first.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
+pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    request.extensions_mut().insert(RequestId(id.clone()));
+
+    let span = tracing::info_span!("request", request_id = %id);
+    let answer = timeout(REQUEST_TIMEOUT, next.run(request)).instrument(span.clone()).await;
+    let mut response = answer.unwrap_or_else(|_| Problem::timed_out().into_response());
+
+    let status = response.status().as_u16();
+    let took = started.elapsed();
+    // No query string: it is the clients' data.
+    let took_ms = took.as_secs_f64() * 1e3;
+    span.in_scope(|| {
+        if matches!(route.as_str(), "/livez" | "/readyz") {
+            tracing::debug!(%method, path, status, took_ms, "answered");
+        } else {
+            tracing::info!(%method, path, status, took_ms, "answered");
+        }
+    });
+    metrics::histogram!(telemetry::REQUEST_SECONDS, "method" => method_label(&method), "route" => route, "status" => status.to_string())
+        .record(took.as_secs_f64());
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// A client's id is kept if it is safe to print; it ties its log to ours.
+fn request_id(headers: &HeaderMap) -> String {
+    let printable = |id: &&str| {
+        (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(printable);
+    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// Clients may invent methods without end; a label may not.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_taken_when_printable_and_made_otherwise() {
+        let of = |value: &str| request_id(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_str(value).unwrap())]));
+        assert_eq!(of("abc-1.2_X"), "abc-1.2_X");
+        for bad in ["", "two words", "\"quoted\"", &"x".repeat(129)] {
+            assert_eq!(of(bad).len(), 36, "{bad}");
+        }
+        assert_eq!(request_id(&HeaderMap::new()).len(), 36);
+    }
+}

@@ -1,0 +1,68 @@
+//! PostgreSQL: what is read, what is written, and what a failure means.
+
+pub(crate) mod idempotency;
+pub(crate) mod orders;
+pub(crate) mod outbox;
+pub(crate) mod pools;
+pub(crate) mod products;
+pub(crate) mod schema;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// Nothing happened; the same request may succeed in a moment.
+    #[error("reach the database: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// Another transaction stood in the way and nothing happened.
+    #[error("finish the transaction beside others: {0}")]
+    Contended(#[source] sqlx::Error),
+    /// The connection broke while COMMIT was under way; the idempotency key of the request decides.
+    #[error("learn whether the transaction was committed: {0}")]
+    OutcomeUnknown(#[source] sqlx::Error),
+    #[error("run a statement: {0}")]
+    Statement(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    pub(crate) fn of_commit(error: sqlx::Error) -> Self {
+        match Self::from(error) {
+            // A server that answers COMMIT with an SQL error has rolled back. When it shuts down it may have committed.
+            Self::Unavailable(error) => Self::OutcomeUnknown(error),
+            other => other,
+        }
+    }
+
+    /// The session should not serve another request.
+    pub(crate) fn condemns_connection(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::OutcomeUnknown(_))
+    }
+
+    /// Worth one more try at once. Not when the pool had no connection to give: that took all of its time-out.
+    pub(crate) fn may_pass_at_once(&self) -> bool {
+        match self {
+            Self::Contended(_) => true,
+            Self::Unavailable(error) => !matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed),
+            Self::OutcomeUnknown(_) | Self::Statement(_) => false,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
+        let code = error.as_database_error().and_then(|database| database.code().map(|code| code.into_owned()));
+        match (&error, code.as_deref()) {
+            (_, Some(code)) => match code {
+                // serialization_failure, deadlock_detected, lock_not_available, query_canceled (statement_timeout)
+                "40001" | "40P01" | "55P03" | "57014" => Self::Contended(error),
+                // read_only_sql_transaction: a demoted primary. 53300 is too_many_connections.
+                "25006" | "53300" | "57P01" | "57P02" | "57P03" => Self::Unavailable(error),
+                _ if code.starts_with("08") => Self::Unavailable(error),
+                _ => Self::Statement(error),
+            },
+            (Io(_) | PoolTimedOut | PoolClosed | Protocol(_) | Tls(_) | WorkerCrashed, None) => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Statement(error),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The catalogue.
+
+use serde::Serialize;
+use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
+
+use super::StoreError;
+use crate::cursor::{Cursor, Sort};
+
+#[derive(Debug, FromRow, Serialize)]
+pub(crate) struct Product {
+    #[serde(skip)]
+    id: i64,
+    pub(crate) sku: String,
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) brand: String,
+    pub(crate) category: String,
+    pub(crate) price_cents: i64,
+    pub(crate) currency: String,
+    pub(crate) in_stock: bool,
+}
+
+#[derive(Debug, FromRow, Serialize)]
+pub(crate) struct Category {
+    pub(crate) slug: String,
+    pub(crate) name: String,
+}
+
+#[derive(Debug, FromRow, Serialize)]
+pub(crate) struct Brand {
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) sort: Sort,
+    pub(crate) limit: u8,
+    pub(crate) after: Option<Cursor>,
+    pub(crate) category: Option<String>,
+    pub(crate) brand: Option<String>,
+    pub(crate) min_price: Option<i64>,
+    pub(crate) max_price: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_cursor: Option<Option<String>>,
+}
+
+impl<T> Page<T> {
+    pub(crate) fn whole(items: Vec<T>) -> Self {
+        Self { items, next_cursor: None }
+    }
+}
+
+pub(crate) async fn list(pool: &PgPool, listing: &Listing) -> Result<Page<Product>, StoreError> {
+    let mut items: Vec<Product> = listing_query(listing).build_query_as().fetch_all(pool).await?;
+    let more = items.len() > usize::from(listing.limit);
+    items.truncate(usize::from(listing.limit));
+    let last = items.last().filter(|_| more);
+    let next =
+        last.map(|product| Cursor { sort: listing.sort, price_cents: product.price_cents, id: product.id }.encode());
+    Ok(Page { items, next_cursor: Some(next) })
+}
+
+/// Only the filters that are set become SQL, so that each shape gets a plan of its own.
+///
+/// The page is cut in the sub-select, before the joins: joined first, the planner merges its way through the whole
+/// inventory to find one page (measured 8.6 ms against 0.16 ms at 100,000 products).
+fn listing_query(listing: &Listing) -> QueryBuilder<Postgres> {
+    let order = match listing.sort {
+        Sort::Id => "id",
+        Sort::PriceAsc => "price_cents, id",
+        Sort::PriceDesc => "price_cents DESC, id DESC",
+    };
+    let mut sql = QueryBuilder::new(
+        "SELECT p.id, p.sku, p.name, p.description, p.brand, c.slug AS category, p.price_cents, p.currency, \
+         coalesce(i.on_hand > 0, false) AS in_stock FROM (SELECT * FROM products WHERE NOT hidden",
+    );
+    if let Some(slug) = &listing.category {
+        sql.push(" AND category_id = (SELECT id FROM categories WHERE slug = ").push_bind(slug.clone()).push(")");
+    }
+    if let Some(brand) = &listing.brand {
+        sql.push(" AND brand = ").push_bind(brand.clone());
+    }
+    if let Some(cents) = listing.min_price {
+        sql.push(" AND price_cents >= ").push_bind(cents);
+    }
+    if let Some(cents) = listing.max_price {
+        sql.push(" AND price_cents <= ").push_bind(cents);
+    }
+    if let Some(after) = listing.after {
+        match listing.sort {
+            Sort::Id => sql.push(" AND id > ").push_bind(after.id),
+            Sort::PriceAsc => sql
+                .push(" AND (price_cents, id) > (")
+                .push_bind(after.price_cents)
+                .push(", ")
+                .push_bind(after.id)
+                .push(")"),
+            Sort::PriceDesc => sql
+                .push(" AND (price_cents, id) < (")
+                .push_bind(after.price_cents)
+                .push(", ")
+                .push_bind(after.id)
+                .push(")"),
+        };
+    }
+    // One more than asked for tells whether another page follows.
+    sql.push(format_args!(" ORDER BY {order} LIMIT ")).push_bind(i64::from(listing.limit) + 1);
+    sql.push(") p JOIN categories c ON c.id = p.category_id LEFT JOIN inventory i ON i.product_id = p.id ORDER BY ");
+    sql.push(order.split(", ").map(|key| format!("p.{key}")).collect::<Vec<_>>().join(", "));
+    sql
+}
+
+/// Finds hidden products too: a probe orders one.
+pub(crate) async fn by_sku(pool: &PgPool, sku: &str) -> Result<Option<Product>, StoreError> {
+    let found = sqlx::query_as(
+        "SELECT p.id, p.sku, p.name, p.description, p.brand, c.slug AS category, p.price_cents, p.currency, \
+         coalesce(i.on_hand > 0, false) AS in_stock FROM products p JOIN categories c ON c.id = p.category_id \
+         LEFT JOIN inventory i ON i.product_id = p.id WHERE p.sku = $1",
+    );
+    Ok(found.bind(sku).fetch_optional(pool).await?)
+}
+
+pub(crate) async fn categories(pool: &PgPool) -> Result<Page<Category>, StoreError> {
+    Ok(Page::whole(sqlx::query_as("SELECT slug, name FROM categories ORDER BY name").fetch_all(pool).await?))
+}
+
+/// Hops from brand to brand along the index; DISTINCT would read every product.
+pub(crate) async fn brands(pool: &PgPool) -> Result<Page<Brand>, StoreError> {
+    let hop = sqlx::query_as(
+        "WITH RECURSIVE hop AS ( \
+           (SELECT brand FROM products WHERE NOT hidden ORDER BY brand LIMIT 1) \
+           UNION ALL \
+           SELECT (SELECT p.brand FROM products p WHERE NOT p.hidden AND p.brand > hop.brand ORDER BY p.brand LIMIT 1) \
+           FROM hop WHERE hop.brand IS NOT NULL) \
+         SELECT brand AS name FROM hop WHERE brand IS NOT NULL",
+    );
+    Ok(Page::whole(hop.fetch_all(pool).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_cut_before_the_joins_and_never_by_offset() {
+        let after = Some(Cursor { sort: Sort::PriceDesc, price_cents: 1, id: 2 });
+        let listing = Listing {
+            sort: Sort::PriceDesc,
+            limit: 20,
+            after,
+            brand: Some("x' OR true --".to_owned()),
+            ..Listing::default()
+        };
+        let sql = listing_query(&listing).into_string();
+        assert!(sql.contains("ORDER BY price_cents DESC, id DESC LIMIT $4) p JOIN"), "{sql}");
+        assert!(sql.ends_with("ORDER BY p.price_cents DESC, p.id DESC"), "{sql}");
+        assert!(sql.contains("brand = $1") && !sql.contains("OR true"), "{sql}");
+        assert!(!sql.to_uppercase().contains("OFFSET"), "{sql}");
+    }
+
+    #[test]
+    fn next_cursor_is_null_on_the_last_page_and_absent_from_whole_lists() {
+        let last = Page::<Brand> { items: vec![], next_cursor: Some(None) };
+        assert_eq!(serde_json::to_string(&last).unwrap(), r#"{"items":[],"next_cursor":null}"#);
+        assert_eq!(serde_json::to_string(&Page::<Brand>::whole(vec![])).unwrap(), r#"{"items":[]}"#);
+    }
+}

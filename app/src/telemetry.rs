@@ -1,0 +1,39 @@
+//! JSON logs on standard output and the Prometheus recorder.
+
+use anyhow::Context;
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+pub(crate) const REQUEST_SECONDS: &str = "http_request_duration_seconds";
+pub(crate) const CACHE_REQUESTS: &str = "cache_requests_total";
+pub(crate) const ORDERS: &str = "orders_total";
+pub(crate) const POOL_CONNECTIONS: &str = "db_pool_connections";
+pub(crate) const REPLICA_FALLBACKS: &str = "db_replica_fallbacks_total";
+
+pub(crate) fn logs(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("parse the log filter {filter:?}: expected such as info or app=debug,warn"))?;
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .with_env_filter(filter)
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("install the log subscriber: {error}"))
+}
+
+pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
+    let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(REQUEST_SECONDS.to_owned()), &seconds)
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("install the metrics recorder")?;
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time to answer a request, by method, route and status");
+    describe_counter!(CACHE_REQUESTS, "Look-ups in Redis, by result: hit, miss or error");
+    describe_counter!(ORDERS, "Order requests, by outcome");
+    describe_gauge!(POOL_CONNECTIONS, "Connections of a database pool, by state");
+    describe_counter!(REPLICA_FALLBACKS, "Reads that the primary answered because the replica could not");
+    Ok(handle)
+}

@@ -1,0 +1,212 @@
+//! The application: the shop of this repository, or any image.
+
+mod contract;
+mod jobs;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use provisioner_core::component::{
+    Access, Component, Dependency, NotReady, Situation, Task, Tasks,
+};
+use provisioner_core::failure::Failure;
+use provisioner_core::finding::Finding;
+use provisioner_core::manifest::{AppSource, Manifest};
+use provisioner_core::name::Member;
+use provisioner_core::stack::{
+    Expose, ImageId, ImageInput, Limits, Port, Recipe, Resource, Restart, Stack, Stop, Text, Workload,
+};
+
+use crate::http::Site;
+use crate::postgres::Postgres;
+use crate::redis::Redis;
+use crate::route::Route;
+use crate::{nginx, recipe, redis, route};
+
+pub(crate) use contract::Contract;
+
+pub(crate) const NAME: &str = "app";
+/// The members are what NGINX calls them.
+const WORKLOAD: &str = "backend";
+/// Task by which NGINX learns the address of a backend that was started anew.
+pub(crate) const ENLIST: &str = "enlist";
+
+pub struct App;
+
+/// The backends of a manifest, in order.
+pub(crate) fn members(manifest: &Manifest) -> Vec<Member> {
+    (1..=manifest.app.replicas).map(|nth| Member::nth(WORKLOAD, nth)).collect()
+}
+
+#[async_trait]
+impl Component for App {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
+        let mut resources = match &manifest.app.source {
+            AppSource::Image(reference) => recipe(NAME, Some(reference), own_recipe(Vec::new)),
+            AppSource::Binary { file, digest } => recipe(
+                NAME,
+                None,
+                own_recipe(|| {
+                    let (path, file, digest) = ("app".to_owned(), file.clone(), digest.clone());
+                    vec![ImageInput::HostFile { path, mode: 0o755, file, digest }]
+                }),
+            ),
+        };
+        let variables = variables(manifest);
+        let contract = Contract::of(manifest).file();
+        resources.extend(members(manifest).into_iter().map(|member| {
+            let mut workload = workload(manifest, member, variables.clone());
+            workload.files.push(contract.clone());
+            Resource::Workload(Box::new(workload))
+        }));
+        resources
+    }
+
+    fn tasks(&self, situation: &Situation<'_>) -> Tasks {
+        let mut tasks = jobs::tasks(situation);
+        tasks.extend(nginx::enlist(situation));
+        Tasks { tasks, withheld: Vec::new() }
+    }
+
+    async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
+        let contract = Contract::read(access.stack).map_err(NotReady)?;
+        let site = Site::of(access, member, contract.port, Duration::from_millis(1500)).await.map_err(NotReady)?;
+        let reply = site.get(&contract.health).await.map_err(NotReady)?;
+        if reply.status == 200 {
+            return Ok(());
+        }
+        let text = reply.text();
+        Err(NotReady(format!("{}: {} {}, expected 200", contract.health, reply.status, text.trim())))
+    }
+
+    async fn run(&self, task: &Task, access: &Access<'_>) -> Result<(), Failure> {
+        match task.name.as_str() {
+            ENLIST => nginx::run_enlist(task, access).await,
+            _ => jobs::run(task, access).await,
+        }
+    }
+
+    async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
+        verify::verify(access).await
+    }
+}
+
+fn own_recipe(inputs: impl FnOnce() -> Vec<ImageInput>) -> impl FnOnce() -> Recipe {
+    || Recipe {
+        id: ImageId(NAME.to_owned()),
+        base: ImageId(crate::BASE.to_owned()),
+        dockerfile: include_str!("../../recipes/app/Dockerfile").to_owned(),
+        inputs: inputs(),
+    }
+}
+
+/// How to reach every other system: the same names and values that `provisioner env` prints, seen from inside.
+fn variables(manifest: &Manifest) -> BTreeMap<String, Text> {
+    let systems: [&dyn Component; 3] = [&Postgres, &Route, &Redis];
+    let declared = systems.iter().flat_map(|system| system.declare(manifest));
+    let stack = Stack::new(manifest.name.clone(), declared);
+    let variables = systems.iter().flat_map(|system| system.variables(&stack));
+    variables
+        .map(|variable| (variable.name.to_owned(), variable.inside()))
+        // What the manifest says outweighs what is derived.
+        .filter(|(name, _)| !manifest.app.env.contains_key(name))
+        .collect()
+}
+
+fn workload(manifest: &Manifest, member: Member, variables: BTreeMap<String, Text>) -> Workload {
+    let app = &manifest.app;
+    let mut env = BTreeMap::from([
+        ("PORT".to_owned(), app.port.to_string()),
+        ("APP_LISTEN".to_owned(), format!("0.0.0.0:{}", app.port)),
+    ]);
+    env.extend(app.env.clone());
+    Workload {
+        member,
+        component: NAME.to_owned(),
+        image: ImageId(NAME.to_owned()),
+        command: app.serve.clone(),
+        env,
+        secret_env: variables,
+        files: Vec::new(),
+        mounts: Vec::new(),
+        names: Vec::new(),
+        ports: vec![Port { name: "http".to_owned(), port: app.port, expose: Expose::Checks }],
+        limits: limits(manifest),
+        // The shop drains for 2 s and then gives open requests 20 s.
+        stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
+        restart: Restart::UnlessStopped,
+        after: [Dependency::task(NAME, jobs::MIGRATE), Dependency::task(route::NAME, "point"), Dependency::Ready(redis::member())]
+            .into_iter()
+            .chain((1..=manifest.route.replicas).map(|nth| Dependency::Ready(Member::nth(route::NAME, nth))))
+            .collect(),
+    }
+}
+
+fn limits(manifest: &Manifest) -> Limits {
+    Limits {
+        memory_bytes: Some(manifest.app.memory_bytes),
+        cpu_millis: Some(manifest.app.cpu_millis),
+        shm_bytes: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use provisioner_core::stack::Image;
+
+    use super::*;
+    use crate::testing::manifest;
+
+    fn stack(manifest: &Manifest) -> Stack {
+        Stack::new(manifest.name.clone(), App.declare(manifest))
+    }
+
+    #[test]
+    fn a_backend_gets_the_variables_of_all_systems_as_secrets() {
+        let stack = stack(&manifest());
+        let backend = stack.workload(&Member::named("backend-2")).unwrap();
+        let names: Vec<_> = backend.secret_env.keys().map(String::as_str).collect();
+        assert_eq!(names, ["DATABASE_REPLICA_URL", "DATABASE_URL", "REDIS_URL"]);
+        assert_eq!(
+            backend.secret_env["DATABASE_URL"].masked(),
+            "postgres://app:@{secret:postgres-app}@postgres-rw:5432/app"
+        );
+        assert_eq!(backend.secret_env["REDIS_URL"].masked(), "redis://app:@{secret:redis-app}@redis-1:6379/0");
+        assert_eq!(backend.env["APP_LISTEN"], "0.0.0.0:8000");
+    }
+
+    #[test]
+    fn the_manifest_outweighs_what_is_derived() {
+        let mut manifest = manifest();
+        manifest.app.env.insert("REDIS_URL".to_owned(), "redis://elsewhere".to_owned());
+        let stack = stack(&manifest);
+        let backend = stack.workload(&Member::named("backend-1")).unwrap();
+        assert!(!backend.secret_env.contains_key("REDIS_URL"));
+        assert_eq!(backend.env["REDIS_URL"], "redis://elsewhere");
+    }
+
+    #[test]
+    fn a_binary_is_put_into_an_image_and_an_image_is_taken_as_it_is() {
+        let mut manifest = manifest();
+        let id = ImageId(NAME.to_owned());
+        let Some(Image::Recipe(recipe)) = stack(&manifest).image(&id).cloned() else { panic!("expected a recipe") };
+        assert!(matches!(&recipe.inputs[..], [ImageInput::HostFile { path, mode: 0o755, .. }] if path == "app"));
+        manifest.app.source = AppSource::Image("registry.example/shop:2".to_owned());
+        assert_eq!(stack(&manifest).image(&id).unwrap().reference(), "registry.example/shop:2");
+    }
+
+    #[test]
+    fn another_seed_command_restarts_nothing() {
+        let mut manifest = manifest();
+        let before = stack(&manifest).workload(&Member::named("backend-1")).unwrap().spec_fingerprint("app:1");
+        manifest.app.seed = None;
+        let after = stack(&manifest).workload(&Member::named("backend-1")).unwrap().spec_fingerprint("app:1");
+        assert_eq!(before, after);
+    }
+}

@@ -1,0 +1,136 @@
+//! Proof that the app works: alone, behind NGINX, and, for the shop, with a real order of its probe product.
+
+use std::time::Duration;
+
+use provisioner_core::component::Access;
+use provisioner_core::finding::{Broken, Finding, Level, check};
+use provisioner_core::name::Member;
+use reqwest::Method;
+use serde_json::json;
+
+use super::{Contract, NAME};
+use crate::checks::{self, nonce, unlimited};
+use crate::http::{Reply, Site};
+use crate::{nginx, postgres};
+
+/// Can be read and ordered, is never listed, and never runs out.
+const PROBE: &str = "PROBE-0";
+
+pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
+    let Some(first) = access.stack.members(NAME).next().map(|workload| workload.member.clone()) else {
+        return Vec::new();
+    };
+    let contract = match Contract::read(access.stack) {
+        Ok(contract) => contract,
+        Err(error) => return vec![check(NAME, "contract", Level::L0, async { Err(Broken::Unknown(error)) }).await],
+    };
+    let mut findings = Vec::new();
+    for backend in access.stack.members(NAME).map(|workload| &workload.member) {
+        let process = async { checks::process(access, backend) };
+        findings.push(check(NAME, &format!("process-{backend}"), Level::L0, process).await);
+        findings.push(check(NAME, &format!("health-{backend}"), Level::L1, health(access, backend, &contract)).await);
+    }
+    findings.push(check(NAME, "health-through-nginx", Level::L2, health_through_nginx(access, &contract)).await);
+    if contract.is_shop {
+        findings.push(check(NAME, "list", Level::L2, list(access)).await);
+        findings.push(check(NAME, "read-path", Level::L2, read_path(access, &first, &contract)).await);
+        findings.push(check(NAME, "probe-hidden", Level::L2, probe_hidden(access)).await);
+        findings.push(check(NAME, "order", Level::L2, order(access)).await);
+    }
+    findings
+}
+
+async fn health(access: &Access<'_>, backend: &Member, contract: &Contract) -> Result<String, Broken> {
+    let site = backend_site(access, backend, contract).await?;
+    get(&site, &contract.health).await?.expect(200, &format!("GET {} of {backend}", contract.health))?;
+    Ok(format!("GET {}: 200", contract.health))
+}
+
+async fn backend_site(access: &Access<'_>, backend: &Member, contract: &Contract) -> Result<Site, Broken> {
+    Site::of(access, backend, contract.port, Duration::from_secs(5)).await.map_err(Broken::Unknown)
+}
+
+async fn get(site: &Site, path: &str) -> Result<Reply, Broken> {
+    unlimited(&format!("GET {path}"), || site.request(Method::GET, path)).await
+}
+
+async fn health_through_nginx(access: &Access<'_>, contract: &Contract) -> Result<String, Broken> {
+    let site = checks::nginx(access, nginx::CHECKS).await?;
+    let what = format!("GET {} through NGINX", contract.health);
+    get(&site, "/-/backend").await?.expect(200, &what)?;
+    Ok(format!("{what}: 200"))
+}
+
+/// As customers see it.
+async fn list(access: &Access<'_>) -> Result<String, Broken> {
+    let site = checks::nginx(access, nginx::HTTP).await?;
+    let reply = get(&site, "/api/v1/products?limit=20").await?.expect(200, "GET /api/v1/products")?;
+    let skus = skus(&reply)?;
+    if skus.is_empty() {
+        return Err(Broken::fail("GET /api/v1/products: no items, expected at least 1"));
+    }
+    Ok(format!("{} products from outside, the first is {}", skus.len(), skus[0]))
+}
+
+/// A query that nobody asked before comes from the database, and from Redis when it is asked again.
+async fn read_path(access: &Access<'_>, backend: &Member, contract: &Contract) -> Result<String, Broken> {
+    let site = backend_site(access, backend, contract).await?;
+    let path = format!("/api/v1/products?limit=1&brand={}", nonce());
+    let mut sources = Vec::new();
+    for _ in 0..2 {
+        let reply = get(&site, &path).await?.expect(200, &format!("GET {path}"))?;
+        sources.push(reply.header("x-source").to_owned());
+    }
+    let has_replica = access.stack.members(postgres::NAME).count() > 1;
+    let expected = [if has_replica { "replica" } else { "primary" }, "redis"];
+    if sources == expected {
+        Ok(format!("a listing came from {}, then from {}", expected[0], expected[1]))
+    } else {
+        Err(Broken::fail(format!("a listing came from {}, expected {}", sources.join(", then "), expected.join(", then "))))
+    }
+}
+
+async fn probe_hidden(access: &Access<'_>) -> Result<String, Broken> {
+    let site = checks::nginx(access, nginx::CHECKS).await?;
+    let path = format!("/api/v1/products/{PROBE}");
+    let probe = get(&site, &path).await?.expect(200, &format!("GET {path}"))?.json()?;
+    let brand = probe["brand"].as_str().unwrap_or_default();
+    let listed = get(&site, &format!("/api/v1/products?limit=100&brand={brand}")).await?;
+    if skus(&listed.expect(200, "GET /api/v1/products")?)?.iter().any(|sku| sku == PROBE) {
+        return Err(Broken::fail(format!("{PROBE} is listed, expected it to be hidden")));
+    }
+    Ok(format!("{PROBE} can be read and is not listed"))
+}
+
+async fn order(access: &Access<'_>) -> Result<String, Broken> {
+    let site = checks::nginx(access, nginx::CHECKS).await?;
+    let key = format!("check-{}", nonce());
+    let body = json!({ "email": "check@provisioner.invalid", "items": [{ "sku": PROBE, "qty": 1 }] });
+    let place = async || {
+        let request = || site.request(Method::POST, "/api/v1/orders").header("idempotency-key", &key).json(&body);
+        let what = "POST /api/v1/orders";
+        unlimited(what, request).await?.expect(201, what)
+    };
+    let placed = order_id(&place().await?)?;
+    let replay = place().await?;
+    if order_id(&replay)? != placed || replay.header("idempotent-replay") != "true" {
+        return Err(Broken::fail(format!("the same Idempotency-Key made another order than {placed}")));
+    }
+    let path = format!("/api/v1/orders/{placed}");
+    let found = get(&site, &path).await?.expect(200, &format!("GET {path}"))?;
+    if order_id(&found)? != placed {
+        return Err(Broken::fail(format!("GET {path}: another order")));
+    }
+    Ok(format!("order {placed} of {PROBE} was placed, replayed without a second one, and read back"))
+}
+
+fn order_id(reply: &Reply) -> Result<String, Broken> {
+    let order = reply.json()?;
+    order["id"].as_str().map(str::to_owned).ok_or_else(|| Broken::fail("an order has no id"))
+}
+
+fn skus(reply: &Reply) -> Result<Vec<String>, Broken> {
+    let page = reply.json()?;
+    let items = page["items"].as_array().ok_or_else(|| Broken::fail("a listing has no items"))?;
+    Ok(items.iter().filter_map(|item| item["sku"].as_str()).map(str::to_owned).collect())
+}

@@ -1,0 +1,107 @@
+//! HTTP as clients speak it, for probes and checks: no proxy, no redirects, bounded time.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use provisioner_core::component::Access;
+use provisioner_core::finding::Broken;
+use provisioner_core::name::Member;
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, RequestBuilder, redirect};
+
+/// A port of a member as it is reached from here.
+#[derive(Clone)]
+pub(crate) struct Site {
+    client: Client,
+    address: SocketAddr,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Site {
+    pub(crate) async fn of(access: &Access<'_>, member: &Member, port: u16, limit: Duration) -> Result<Self, String> {
+        let address = access.engine.address(member, port).await.map_err(|error| error.to_string())?;
+        Self::at(address, limit)
+    }
+
+    pub(crate) fn at(address: SocketAddr, limit: Duration) -> Result<Self, String> {
+        let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(limit).build();
+        Ok(Self { client: client.map_err(|error| chain(&error))?, address })
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Reply, String> {
+        reply(self.request(Method::GET, path)).await
+    }
+}
+
+pub(crate) async fn reply(request: RequestBuilder) -> Result<Reply, String> {
+    let response = request.send().await.map_err(|error| chain(&error))?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.bytes().await.map_err(|error| chain(&error))?.to_vec();
+    Ok(Reply { status, headers, body })
+}
+
+impl Reply {
+    /// The header's one value; empty where it is absent or not text.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> Result<serde_json::Value, Broken> {
+        serde_json::from_slice(&self.body).map_err(|error| Broken::fail(format!("a body that is not JSON: {error}")))
+    }
+
+    /// `what` names the request in the evidence.
+    pub(crate) fn expect(self, status: u16, what: &str) -> Result<Self, Broken> {
+        if self.status == status {
+            return Ok(self);
+        }
+        let text = self.text();
+        let start: String = text.trim().chars().take(200).collect();
+        Err(Broken::fail(format!("{what}: {} {start}, expected {status}", self.status)))
+    }
+}
+
+/// reqwest says what went wrong only in its sources.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_says_what_went_wrong() {
+        let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = Site::at(unused, Duration::from_secs(1)).unwrap().get("/").await.unwrap_err();
+        assert!(error.contains("refused"), "{error}");
+    }
+
+    #[test]
+    fn another_status_is_told_with_the_start_of_the_body() {
+        let reply = Reply { status: 502, headers: HeaderMap::new(), body: b"Bad Gateway\n".to_vec() };
+        assert_eq!(reply.expect(200, "GET /x").unwrap_err(), Broken::fail("GET /x: 502 Bad Gateway, expected 200"));
+    }
+}

@@ -1,0 +1,51 @@
+//! One module a system: what to declare, what to do once it runs, how to prove that it works.
+//!
+//! Files that operators know (nginx.conf, redis.conf, postgresql.conf, haproxy.cfg, Dockerfiles) are files of that kind
+//! beside the code, never strings inside it.
+
+pub mod app;
+mod checks;
+mod http;
+pub mod nginx;
+pub mod postgres;
+pub mod redis;
+pub mod route;
+mod template;
+#[cfg(test)]
+mod testing;
+
+use provisioner_core::component::Component;
+use provisioner_core::stack::{Image, ImageId, Recipe, Resource};
+
+/// Every component, in the order in which people read a stack: from the entrance to the data.
+pub fn all() -> Vec<Box<dyn Component>> {
+    vec![
+        Box::new(nginx::Nginx),
+        Box::new(app::App),
+        Box::new(route::Route),
+        Box::new(postgres::Postgres),
+        Box::new(redis::Redis),
+    ]
+}
+
+/// Name of the image that every recipe starts from.
+pub const BASE: &str = "base";
+
+/// Debian 13: has every system of the stack as a package.
+pub const SUITE: &str = "trixie";
+
+/// The image that every recipe starts from; each component with a recipe declares it, the stack keeps it once.
+pub fn base() -> Resource {
+    Resource::Image(Image::Base { id: ImageId(BASE.to_owned()), suite: SUITE.to_owned() })
+}
+
+/// The image of a component: its owner's own, or its recipe with the base it starts from.
+pub(crate) fn recipe(name: &str, own: Option<&str>, recipe: impl FnOnce() -> Recipe) -> Vec<Resource> {
+    match own {
+        Some(reference) => {
+            let id = ImageId(name.to_owned());
+            vec![Resource::Image(Image::Reference { id, reference: reference.to_owned() })]
+        }
+        None => vec![base(), Resource::Image(Image::Recipe(recipe()))],
+    }
+}

@@ -1,0 +1,168 @@
+//! The files of `nginx/`, with the manifest's values put in.
+
+use minijinja::context;
+use provisioner_core::manifest::Manifest;
+use provisioner_core::stack::{File, OnChange, Text};
+
+use crate::app;
+use crate::template::render;
+
+/// Path inside the container and content as it is in the repository; a path that ends in `.j2` is a template.
+macro_rules! embedded {
+    ($($target:literal <- $source:literal),+ $(,)?) => {
+        &[$(($target, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../nginx/", $source)))),+]
+    };
+}
+
+const CONFIGURATION: &[(&str, &str)] = embedded![
+    "/etc/nginx/nginx.conf" <- "nginx.conf",
+    "/etc/nginx/site/api-limit.conf.j2" <- "site/api-limit.conf.j2",
+    "/etc/nginx/site/catalogue-cache-zone.conf" <- "site/catalogue-cache-zone.conf",
+    "/etc/nginx/site/catalogue-cache.conf" <- "site/catalogue-cache.conf",
+    "/etc/nginx/site/gzip.conf" <- "site/gzip.conf",
+    "/etc/nginx/site/limits.conf.j2" <- "site/limits.conf.j2",
+    "/etc/nginx/site/log.conf" <- "site/log.conf",
+    "/etc/nginx/site/proxy.conf" <- "site/proxy.conf",
+    "/etc/nginx/site/security-headers.conf" <- "site/security-headers.conf",
+    "/etc/nginx/site/server.conf.j2" <- "site/server.conf.j2",
+    "/etc/nginx/site/status.conf" <- "site/status.conf",
+    "/etc/nginx/site/upstream.conf.j2" <- "site/upstream.conf.j2",
+    "/etc/nginx/site/workers.conf.j2" <- "site/workers.conf.j2",
+];
+
+/// Read at every request.
+const CONTENT: &[(&str, &str)] = embedded![
+    "/srv/media/provisioner.txt" <- "media/provisioner.txt",
+    "/srv/static/index.html" <- "static/index.html",
+    "/srv/static/shop.css" <- "static/shop.css",
+    "/srv/static/shop.js" <- "static/shop.js",
+];
+
+/// Every file that NGINX gets, as text that `nginx -t` can check.
+pub fn rendered_files(manifest: &Manifest) -> Vec<File> {
+    let reload = reload();
+    let configuration = CONFIGURATION.iter().map(|(path, source)| match path.strip_suffix(".j2") {
+        Some(target) => file(target, render(path, source, values(manifest)), reload.clone()),
+        None => file(path, (*source).to_owned(), reload.clone()),
+    });
+    let content = CONTENT.iter().map(|(path, source)| file(path, (*source).to_owned(), OnChange::Nothing));
+    configuration.chain(content).collect()
+}
+
+/// What makes a running NGINX take over its files.
+pub(super) fn reload() -> OnChange {
+    OnChange::Reload { check: vec!["nginx".to_owned(), "-t".to_owned()], signal: "SIGHUP".to_owned() }
+}
+
+fn values(manifest: &Manifest) -> minijinja::Value {
+    let nginx = &manifest.nginx;
+    let backends: Vec<String> = app::members(manifest).iter().map(ToString::to_string).collect();
+    context! {
+        workers => nginx.service.cpu_millis.div_ceil(1000).max(1),
+        rate => nginx.rate_limit,
+        burst => nginx.burst,
+        body_max_bytes => nginx.body_max_bytes,
+        backends,
+        port => manifest.app.port,
+        health => manifest.app.health,
+    }
+}
+
+fn file(path: &str, content: String, on_change: OnChange) -> File {
+    // Nothing secret is in them, and an image of somebody's own runs NGINX as whatever user it likes.
+    File { path: path.to_owned(), mode: 0o644, owner: (0, 0), content: Text::new(content), on_change }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::manifest;
+
+    fn content<'a>(files: &'a [File], path: &str) -> &'a str {
+        files.iter().find(|file| file.path == path).unwrap().content.masked()
+    }
+
+    /// The bodies of all `location` blocks by their name; no location is nested in another one.
+    fn locations(text: &str) -> Vec<(&str, &str)> {
+        let parts = text.split("\n    location ").skip(1);
+        parts.map(|part| part.split_once(" {\n").unwrap()).map(|(name, rest)| (name, rest.split_once("\n    }\n").unwrap().0)).collect()
+    }
+
+    #[test]
+    fn what_the_manifest_has_a_say_in() {
+        let mut manifest = manifest();
+        manifest.app.replicas = 3;
+        let files = rendered_files(&manifest);
+        let told: Vec<String> = ["api-limit", "limits", "upstream", "workers"]
+            .iter()
+            .map(|name| format!("# {name}.conf\n{}", content(&files, &format!("/etc/nginx/site/{name}.conf"))))
+            .collect();
+        insta::assert_snapshot!(told.concat());
+    }
+
+    #[test]
+    fn every_location_has_the_security_headers() {
+        let files = rendered_files(&manifest());
+        let server = content(&files, "/etc/nginx/site/server.conf");
+        let locations = locations(server);
+        assert_eq!(locations.len(), server.matches("location ").count());
+        assert!(locations.len() >= 10);
+        for (name, body) in locations {
+            assert!(body.contains("include site/security-headers.conf;"), "location {name}");
+        }
+    }
+
+    #[test]
+    fn customers_and_checks_share_one_server() {
+        let files = rendered_files(&manifest());
+        let server = content(&files, "/etc/nginx/site/server.conf");
+        assert_eq!(server.matches("\nserver {").count(), 1);
+        assert!(server.contains("listen 8080 default_server;\n    listen 8089 default_server;"));
+    }
+
+    #[test]
+    fn only_orders_are_sent_again() {
+        let files = rendered_files(&manifest());
+        let server = content(&files, "/etc/nginx/site/server.conf");
+        let again: Vec<_> = locations(server)
+            .into_iter()
+            .filter(|(_, body)| body.contains("non_idempotent"))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(again, ["= /api/v1/orders"]);
+        assert!(!content(&files, "/etc/nginx/site/proxy.conf").contains("non_idempotent"));
+    }
+
+    #[test]
+    fn whatever_reaches_a_backend_is_limited() {
+        let files = rendered_files(&manifest());
+        for (name, body) in locations(content(&files, "/etc/nginx/site/server.conf")) {
+            let is_for_customers = body.contains("proxy_pass") && name != "= /-/backend";
+            assert_eq!(body.contains("include site/api-limit.conf;"), is_for_customers, "location {name}");
+        }
+    }
+
+    #[test]
+    fn no_burst_is_no_argument() {
+        let mut manifest = manifest();
+        manifest.nginx.burst = 0;
+        assert_eq!(content(&rendered_files(&manifest), "/etc/nginx/site/api-limit.conf"), "limit_req zone=api;\n");
+    }
+
+    #[test]
+    fn a_half_core_has_one_worker() {
+        let mut manifest = manifest();
+        manifest.nginx.service.cpu_millis = 500;
+        let files = rendered_files(&manifest);
+        assert!(content(&files, "/etc/nginx/site/workers.conf").contains("worker_processes 1;"));
+    }
+
+    #[test]
+    fn configuration_is_reloaded_and_content_is_not() {
+        for file in rendered_files(&manifest()) {
+            let expected = if file.path.starts_with("/etc/nginx/") { reload() } else { OnChange::Nothing };
+            assert_eq!(file.on_change, expected, "{}", file.path);
+            assert!(!file.content.masked().contains("{{"), "{}", file.path);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! NGINX: the entrance. Its files live in `nginx/` at the root of the repository.
+
+mod files;
+mod reload;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use provisioner_core::component::{
+    Access, Component, Dependency, Entrypoint, NotReady, Situation, Task, Tasks,
+};
+use provisioner_core::failure::Failure;
+use provisioner_core::finding::Finding;
+use provisioner_core::manifest::Manifest;
+use provisioner_core::name::Member;
+use provisioner_core::stack::{
+    Expose, Image, ImageId, Limits, Mount, Port, Recipe, Resource, Restart, Stack, Stop, Volume, Workload,
+};
+
+use crate::http::Site;
+use crate::{app, recipe};
+
+pub use files::rendered_files;
+pub(crate) use reload::{enlist, run_enlist};
+
+pub(crate) const NAME: &str = "nginx";
+const MEDIA: &str = "media";
+/// Customers.
+pub(crate) const HTTP: u16 = 8080;
+/// The same server for checks: its own rate limit counters, and it names the backend that answered.
+pub(crate) const CHECKS: u16 = 8089;
+const STATUS: u16 = 8081;
+
+pub struct Nginx;
+
+pub(crate) fn member() -> Member {
+    Member::nth(NAME, 1)
+}
+
+#[async_trait]
+impl Component for Nginx {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
+        let service = &manifest.nginx.service;
+        let own = || Recipe {
+            id: ImageId(NAME.to_owned()),
+            base: ImageId(crate::BASE.to_owned()),
+            dockerfile: include_str!("../../recipes/nginx/Dockerfile").to_owned(),
+            inputs: Vec::new(),
+        };
+        let mut resources = recipe(NAME, service.image.as_deref(), own);
+        resources.push(Resource::Volume(Volume { name: MEDIA.to_owned(), component: NAME.to_owned() }));
+        resources.push(Resource::Workload(Box::new(workload(manifest))));
+        resources
+    }
+
+    fn tasks(&self, situation: &Situation<'_>) -> Tasks {
+        reload::tasks(situation)
+    }
+
+    fn entrypoints(&self, stack: &Stack) -> Vec<Entrypoint> {
+        let port = stack.workload(&member()).and_then(|workload| workload.port("http"));
+        let Some(Expose::Address { ip, port }) = port.map(|port| port.expose.clone()) else { return Vec::new() };
+        // Nobody can open the address that stands for all of them.
+        let host = match ip {
+            ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            ip => ip.to_string(),
+        };
+        vec![Entrypoint { name: "http".to_owned(), url: format!("http://{host}:{port}/") }]
+    }
+
+    async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
+        let site = Site::of(access, member, STATUS, Duration::from_secs(1)).await.map_err(NotReady)?;
+        let reply = site.get("/health").await.map_err(NotReady)?;
+        if reply.status == 200 { Ok(()) } else { Err(NotReady(format!("/health: {}, expected 200", reply.status))) }
+    }
+
+    async fn run(&self, task: &Task, access: &Access<'_>) -> Result<(), Failure> {
+        reload::run(task, access).await
+    }
+
+    async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
+        verify::verify(access).await
+    }
+}
+
+fn workload(manifest: &Manifest) -> Workload {
+    let nginx = &manifest.nginx;
+    let port = |name: &str, port, expose| Port { name: name.to_owned(), port, expose };
+    Workload {
+        member: member(),
+        component: NAME.to_owned(),
+        image: ImageId(NAME.to_owned()),
+        command: vec!["nginx".to_owned()],
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        files: rendered_files(manifest),
+        mounts: vec![Mount { volume: MEDIA.to_owned(), path: "/srv/media".to_owned() }],
+        names: Vec::new(),
+        ports: vec![
+            port("http", HTTP, Expose::Address { ip: manifest.expose, port: nginx.http_port }),
+            port("checks", CHECKS, Expose::Checks),
+            port("status", STATUS, Expose::Checks),
+        ],
+        limits: Limits {
+            memory_bytes: Some(nginx.service.memory_bytes),
+            cpu_millis: Some(nginx.service.cpu_millis),
+            shm_bytes: None,
+        },
+        // Longer than `worker_shutdown_timeout`.
+        stop: Stop { signal: "SIGQUIT".to_owned(), grace_secs: 35 },
+        restart: Restart::UnlessStopped,
+        // A name that cannot be looked up keeps NGINX from starting.
+        after: app::members(manifest).into_iter().map(Dependency::Ready).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::manifest;
+
+    #[test]
+    fn only_the_http_port_is_for_people() {
+        let mut manifest = manifest();
+        manifest.expose = "0.0.0.0".parse().unwrap();
+        let workload = workload(&manifest);
+        let open: Vec<_> = workload.ports.iter().filter(|port| port.expose != Expose::Checks).collect();
+        assert_eq!(open.len(), 1);
+        assert_eq!((open[0].name.as_str(), open[0].port), ("http", HTTP));
+    }
+
+    #[test]
+    fn the_entrypoint_can_be_opened() {
+        let mut manifest = manifest();
+        for (expose, url) in [
+            ("127.0.0.1", "http://127.0.0.1:8080/"),
+            ("0.0.0.0", "http://127.0.0.1:8080/"),
+            ("::1", "http://[::1]:8080/"),
+            ("192.0.2.7", "http://192.0.2.7:8080/"),
+        ] {
+            manifest.expose = expose.parse().unwrap();
+            let stack = Stack::new(manifest.name.clone(), Nginx.declare(&manifest));
+            assert_eq!(Nginx.entrypoints(&stack), [Entrypoint { name: "http".to_owned(), url: url.to_owned() }]);
+        }
+    }
+
+    #[test]
+    fn somebodys_own_image_needs_no_recipe() {
+        let mut manifest = manifest();
+        manifest.nginx.service.image = Some("registry.example/nginx:1".to_owned());
+        let stack = Stack::new(manifest.name.clone(), Nginx.declare(&manifest));
+        let image = stack.image(&ImageId(NAME.to_owned())).unwrap();
+        assert_eq!(*image, Image::Reference { id: ImageId(NAME.to_owned()), reference: "registry.example/nginx:1".to_owned() });
+    }
+}

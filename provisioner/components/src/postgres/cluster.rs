@@ -1,0 +1,78 @@
+//! Who is who in the cluster: the record, and what a plan will make of it.
+
+use std::collections::BTreeSet;
+
+use provisioner_core::component::{Access, Situation};
+use provisioner_core::failure::Failure;
+use provisioner_core::name::Member;
+use provisioner_core::record::{RecordError, RecordSet};
+use serde::{Deserialize, Serialize};
+
+use super::NAME;
+
+pub(super) const RECORD: &str = "postgres.cluster";
+
+/// The cluster of a stack. Written first by the bootstrap, then by whatever changes a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Of PostgreSQL's control file; data with another one is somebody else's.
+    pub system_id: String,
+    pub primary: Member,
+    /// Members whose data is a copy of this cluster's and follows the primary.
+    pub replicas: BTreeSet<Member>,
+    /// Counts changes of the primary.
+    pub epoch: u64,
+    pub timeline: u32,
+}
+
+impl Cluster {
+    pub fn read(records: &RecordSet) -> Result<Option<Self>, RecordError> {
+        records.read(RECORD)
+    }
+
+    /// As it is now, which a snapshot from before a bootstrap does not tell.
+    pub(super) async fn current(access: &Access<'_>) -> Result<Self, Failure> {
+        let record = access.engine.records().get(RECORD).await?;
+        let Some(record) = record else {
+            let failure = Failure::new(format!("read record {RECORD}: there is none, expected the cluster"));
+            return Err(failure.hint("provisioner up"));
+        };
+        Ok(record.read(RECORD)?)
+    }
+
+    pub fn role(&self, member: &Member) -> Option<&'static str> {
+        if *member == self.primary {
+            Some("primary")
+        } else if self.replicas.contains(member) {
+            Some("replica")
+        } else {
+            None
+        }
+    }
+}
+
+/// Who is who once the plan for a situation has been carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub primary: Member,
+    pub replicas: BTreeSet<Member>,
+    /// There is no record yet: this plan makes the cluster.
+    pub is_new: bool,
+}
+
+/// `None` where the stack has no PostgreSQL. An unreadable record is an error, never taken for an absent one: that
+/// would initialise a second cluster.
+pub fn layout(situation: &Situation<'_>) -> Result<Option<Layout>, RecordError> {
+    let declared: Vec<&Member> = situation.stack.members(NAME).map(|workload| &workload.member).collect();
+    let Some(first) = declared.first() else { return Ok(None) };
+    let Some(cluster) = Cluster::read(&situation.observed.records)? else {
+        let replicas = declared.iter().skip(1).copied().cloned().collect();
+        return Ok(Some(Layout { primary: (*first).clone(), replicas, is_new: true }));
+    };
+    let joins = |member: &&Member| {
+        // One that exists without being recorded is a former primary: it comes back by a rejoin, not by this plan.
+        cluster.replicas.contains(*member) || situation.observed.workload(member).is_none()
+    };
+    let replicas = declared.into_iter().filter(|member| **member != cluster.primary).filter(joins).cloned().collect();
+    Ok(Some(Layout { primary: cluster.primary, replicas, is_new: false }))
+}

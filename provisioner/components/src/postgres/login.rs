@@ -1,0 +1,68 @@
+//! The roles that every cluster has, and the secrets that hold their passwords.
+
+use provisioner_core::stack::{Resource, Secret, Text};
+
+use crate::route;
+
+/// The application's database.
+pub const DATABASE: &str = "app";
+
+/// Holds the provisioner's own rows. Not the application's database, whose owner may drop what is in it and whose dumps
+/// would carry them along.
+pub(super) const HOME: &str = "postgres";
+
+const PASSWORD_LENGTH: usize = 24;
+
+/// A role that logs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    Superuser,
+    /// Owns the application's tables and changes their shape.
+    Owner,
+    /// Reads and writes rows.
+    App,
+    Replicator,
+    /// Sees statistics and settings, no rows.
+    Monitor,
+}
+
+impl Login {
+    pub const ALL: [Self; 5] = [Self::Superuser, Self::Owner, Self::App, Self::Replicator, Self::Monitor];
+
+    pub fn role(self) -> &'static str {
+        match self {
+            Self::Superuser => "postgres",
+            Self::Owner => "app_owner",
+            Self::App => "app",
+            Self::Replicator => "replicator",
+            Self::Monitor => "monitor",
+        }
+    }
+
+    pub fn secret(self) -> &'static str {
+        match self {
+            Self::Superuser => "postgres-superuser",
+            Self::Owner => "postgres-owner",
+            Self::App => "postgres-app",
+            Self::Replicator => "postgres-replication",
+            Self::Monitor => "postgres-monitoring",
+        }
+    }
+}
+
+pub(super) fn secrets() -> impl Iterator<Item = Resource> {
+    Login::ALL
+        .into_iter()
+        .map(|login| Resource::Secret(Secret { name: login.secret().to_owned(), length: PASSWORD_LENGTH }))
+}
+
+/// A URL up to its host.
+pub(super) fn prefix(login: Login) -> Text {
+    Text::new(format!("postgres://{}:{}@", login.role(), Text::secret(login.secret())))
+}
+
+/// The primary as the database's owner, for programs inside the stack that change its shape.
+pub fn owner_url() -> Text {
+    let prefix = prefix(Login::Owner);
+    Text::new(format!("{}{}:{}/{DATABASE}", prefix.masked(), route::READ_WRITE, route::READ_WRITE_PORT))
+}

@@ -1,0 +1,207 @@
+//! Carries out what the plan decided.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use provisioner_core::component::{Access, Task};
+use provisioner_core::failure::Failure;
+use provisioner_core::name::Member;
+use provisioner_core::record;
+use provisioner_core::stack::{ImageId, Job, Limits};
+use provisioner_core::wait::{self, Look};
+use serde::Deserialize;
+
+use super::cluster::{Cluster, RECORD};
+use super::login::{HOME, Login};
+use super::sql::{Session, SqlError, literal};
+use super::{NAME, declare, roles, tasks};
+
+const BOOTSTRAP_LIMIT_SECS: u64 = 300;
+/// A copy of a large database over a network takes hours.
+const CLONE_LIMIT_SECS: u64 = 6 * 60 * 60;
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A replica that was just started connects at once, one that was refused after `wal_retrieve_retry_interval`.
+const STREAMING_LIMIT: Duration = Duration::from_secs(30);
+const RELOAD_LIMIT: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
+    let Some(member) = &task.member else {
+        return Err(Failure::new(format!("run {task}: it names no member")));
+    };
+    match task.name.as_str() {
+        tasks::BOOTSTRAP => bootstrap(access, member).await,
+        tasks::ROLES => roles::run(access, member, value(task, "fingerprint")?).await,
+        tasks::CLONE => clone(access, member, &Member::named(value(task, "from")?)).await,
+        tasks::RELEASE => set_names(access, member, value(task, "names")?).await,
+        tasks::SYNCHRONOUS => {
+            let names = value(task, "names")?;
+            if !names.is_empty() && value(task, "policy")? == "preferred" {
+                await_streaming(access, member).await?;
+            }
+            set_names(access, member, names).await
+        }
+        _ => Err(Failure::new(format!("run {task}: component {NAME} has no such task"))),
+    }
+}
+
+fn value<'a>(task: &'a Task, key: &str) -> Result<&'a str, Failure> {
+    let value = task.with.get(key).map(String::as_str);
+    value.ok_or_else(|| Failure::new(format!("run {task}: it does not say {key}")))
+}
+
+/// What `bootstrap` and `clone` print last.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Report {
+    system_id: String,
+    #[serde(default)]
+    timeline: u32,
+    adopted: bool,
+}
+
+fn report(tail: &str) -> Option<Report> {
+    tail.lines().rev().find_map(|line| serde_json::from_str(line.trim()).ok())
+}
+
+async fn bootstrap(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+    let password = declare::password(Login::Superuser, "SUPERUSER_PASSWORD");
+    let mut job = job(access, member, "bootstrap", BOOTSTRAP_LIMIT_SECS);
+    job.secret_env = password;
+    let made = run_job(access, &job).await?;
+    let cluster = Cluster {
+        system_id: made.system_id,
+        primary: member.clone(),
+        replicas: BTreeSet::new(),
+        epoch: 1,
+        timeline: made.timeline,
+    };
+    let value = serde_json::to_value(&cluster).map_err(|error| Failure::because("write the record", error))?;
+    access.engine.records().put_if(RECORD, 0, value).await?;
+    if made.adopted {
+        access.output.line(&format!("{member} holds a finished cluster already, which was kept"));
+    }
+    Ok(())
+}
+
+async fn clone(access: &Access<'_>, member: &Member, from: &Member) -> Result<(), Failure> {
+    let cluster = Cluster::current(access).await?;
+    if cluster.primary != *from {
+        let found = &cluster.primary;
+        return Err(Failure::new(format!("copy from {from}: the primary is {found} by now")).hint("provisioner up"));
+    }
+    let slot = slot_name(member);
+    let session = Session::on(access, from, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    let made = session.execute(&ensure_slot(&slot)).await;
+    made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
+    let mut job = job(access, member, "clone", CLONE_LIMIT_SECS);
+    job.secret_env = declare::password(Login::Replicator, "PGPASSWORD");
+    job.env = BTreeMap::from([
+        ("PRIMARY".to_owned(), from.to_string()),
+        ("MEMBER".to_owned(), member.to_string()),
+        ("SLOT".to_owned(), slot),
+        ("SYSTEM_ID".to_owned(), cluster.system_id.clone()),
+    ]);
+    let made = run_job(access, &job).await?;
+    if made.adopted {
+        access.output.line(&format!("{member} holds a copy of the cluster already, which was kept"));
+    }
+    let joined = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
+        let mut cluster = current?;
+        cluster.replicas.insert(member.clone()).then_some(cluster)
+    });
+    Ok(joined.await?)
+}
+
+/// Slot names have no hyphens.
+pub(super) fn slot_name(member: &Member) -> String {
+    member.as_str().replace('-', "_")
+}
+
+/// A slot whose WAL is gone serves nobody any more. It holds WAL from its first use on, so a replica that never comes
+/// costs no disk.
+fn ensure_slot(slot: &str) -> String {
+    let slot = literal(slot);
+    format!(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+         WHERE slot_name = {slot} AND wal_status = 'lost' AND NOT active; \
+         SELECT pg_create_physical_replication_slot({slot}) \
+         WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {slot});"
+    )
+}
+
+fn job(access: &Access<'_>, member: &Member, script: &'static str, timeout_secs: u64) -> Job {
+    let limits = access.stack.workload(member).map_or_else(Limits::default, |workload| workload.limits.clone());
+    Job {
+        name: format!("{script}-{member}"),
+        component: NAME.to_owned(),
+        image: ImageId(NAME.to_owned()),
+        command: declare::command(script),
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        files: vec![declare::script("common.sh"), declare::script(script)],
+        mounts: vec![declare::mount(member)],
+        limits,
+        timeout_secs,
+    }
+}
+
+async fn run_job(access: &Access<'_>, job: &Job) -> Result<Report, Failure> {
+    let outcome = access.engine.run(job, access.images, access.output).await?;
+    if outcome.exit_code != 0 {
+        let failure = Failure::new(format!("{}: exit code {}, expected 0", job.name, outcome.exit_code));
+        return Err(failure.output(outcome.tail));
+    }
+    report(&outcome.tail).ok_or_else(|| {
+        let failure = Failure::new(format!("{}: its last line is no report of what it made", job.name));
+        failure.output(outcome.tail)
+    })
+}
+
+async fn await_streaming(access: &Access<'_>, primary: &Member) -> Result<(), Failure> {
+    let session = Session::on(access, primary, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    let waited = wait::until(STREAMING_LIMIT, EVERY, async || {
+        match session.flag("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')").await {
+            Ok(true) => Look::Done(()),
+            Ok(false) => Look::Pending("no replica streams".to_owned()),
+            Err(error) => Look::Broken(error),
+        }
+    });
+    waited.await.map_err(|error| Failure::because(format!("wait for a replica of {primary}"), error))
+}
+
+/// Kept by the server itself, so it survives its restart and no rendered file holds it.
+async fn set_names(access: &Access<'_>, primary: &Member, names: &str) -> Result<(), Failure> {
+    let doing = || format!("set synchronous_standby_names on {primary}");
+    let failed = |error: SqlError| Failure::because(doing(), error);
+    let session = Session::on(access, primary, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    if session.flag("SELECT pg_is_in_recovery()").await.map_err(failed)? {
+        return Err(Failure::new(format!("{}: it is in recovery, expected the primary", doing())));
+    }
+    session.execute(&format!("ALTER SYSTEM SET synchronous_standby_names = {}", literal(names))).await.map_err(failed)?;
+    session.execute("SELECT pg_reload_conf()").await.map_err(failed)?;
+    let waited = wait::until(RELOAD_LIMIT, EVERY, async || {
+        match session.text("SELECT current_setting('synchronous_standby_names')", &[]).await {
+            Ok(found) if found == names => Look::Done(()),
+            Ok(found) => Look::Pending(format!("it is {found:?}, expected {names:?}")),
+            Err(error) => Look::Broken(error),
+        }
+    });
+    waited.await.map_err(|error| Failure::because(doing(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_found_among_other_lines() {
+        let tail = "initdb: warning: x\n{\"system_id\":\"7\",\"timeline\":1,\"adopted\":false}\nwaiting for checkpoint\n";
+        assert_eq!(report(tail), Some(Report { system_id: "7".to_owned(), timeline: 1, adopted: false }));
+        assert_eq!(report("done\n"), None);
+    }
+
+    #[test]
+    fn a_slot_name_is_one_that_the_server_takes() {
+        assert_eq!(slot_name(&Member::nth(NAME, 12)), "postgres_12");
+    }
+}

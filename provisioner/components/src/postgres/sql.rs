@@ -1,0 +1,135 @@
+//! Short sessions on single members, each bounded in time.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use provisioner_core::component::Access;
+use provisioner_core::failure::Failure;
+use provisioner_core::name::Member;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, NoTls, Row};
+
+use super::login::Login;
+
+/// A statement of this program takes milliseconds; one that takes longer waits for something.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SqlError {
+    /// The server answered with an error of its own.
+    #[error("{message} ({code})")]
+    Server { code: String, message: String },
+    #[error("{0}")]
+    Connection(String),
+    #[error("no answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+}
+
+impl SqlError {
+    /// The SQLSTATE, where the server gave one.
+    pub(crate) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Server { code, .. } => Some(code),
+            Self::Connection(_) | Self::TimedOut(_) => None,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for SqlError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(server) = error.as_db_error() {
+            return Self::Server { code: server.code().code().to_owned(), message: server.message().to_owned() };
+        }
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        Self::Connection(text)
+    }
+}
+
+/// Where and as whom to connect.
+pub(crate) struct Target<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) role: &'a str,
+    pub(crate) password: Option<&'a str>,
+    pub(crate) database: &'a str,
+}
+
+pub(crate) struct Session {
+    client: Client,
+}
+
+impl Session {
+    pub(crate) async fn open(target: &Target<'_>, limit: Duration) -> Result<Self, SqlError> {
+        let mut config = Config::new();
+        config
+            .hostaddr(target.address.ip())
+            .port(target.address.port())
+            .user(target.role)
+            .dbname(target.database)
+            .application_name("provisioner")
+            .ssl_mode(SslMode::Disable)
+            .connect_timeout(limit);
+        if let Some(password) = target.password {
+            config.password(password);
+        }
+        let connected = tokio::time::timeout(limit, config.connect(NoTls)).await;
+        let (client, connection) = connected.map_err(|_| SqlError::TimedOut(limit))??;
+        // Ends by itself once the client is dropped.
+        tokio::spawn(connection);
+        Ok(Self { client })
+    }
+
+    /// On one member, past any route.
+    pub(crate) async fn on(
+        access: &Access<'_>,
+        member: &Member,
+        login: Login,
+        database: &str,
+        limit: Duration,
+    ) -> Result<Self, Failure> {
+        let doing = || format!("connect to {member} as {}", login.role());
+        let password = access.secret(login.secret()).await?;
+        let address = access.engine.address(member, super::PORT).await?;
+        let target = Target { address, role: login.role(), password: Some(&password), database };
+        Self::open(&target, limit).await.map_err(|error| Failure::because(doing(), error))
+    }
+
+    /// Statements one after the other, results dropped.
+    pub(crate) async fn execute(&self, statements: &str) -> Result<(), SqlError> {
+        bounded(self.client.batch_execute(statements)).await
+    }
+
+    pub(crate) async fn row(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Row, SqlError> {
+        bounded(self.client.query_one(query, values)).await
+    }
+
+    pub(crate) async fn rows(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, SqlError> {
+        bounded(self.client.query(query, values)).await
+    }
+
+    /// The first column of the one row, as text; NULL is empty.
+    pub(crate) async fn text(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<String, SqlError> {
+        let row = self.row(query, values).await?;
+        Ok(row.try_get::<_, Option<String>>(0)?.unwrap_or_default())
+    }
+
+    pub(crate) async fn flag(&self, query: &str) -> Result<bool, SqlError> {
+        Ok(self.row(query, &[]).await?.try_get(0)?)
+    }
+}
+
+async fn bounded<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, SqlError> {
+    let done = tokio::time::timeout(STATEMENT_LIMIT, statement).await;
+    Ok(done.map_err(|_| SqlError::TimedOut(STATEMENT_LIMIT))??)
+}
+
+/// Text between single quotes, for statements that take no parameters.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

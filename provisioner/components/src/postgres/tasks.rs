@@ -1,0 +1,179 @@
+//! What must be done besides making resources exist, decided from the snapshot alone.
+
+use provisioner_core::component::{Dependency, Planned, Situation, Task, Tasks};
+use provisioner_core::manifest::Synchronous;
+use provisioner_core::name::Member;
+use provisioner_core::plan::Withheld;
+use provisioner_core::stack::{ImageId, ResourceId};
+
+use super::cluster::{self, Cluster, Layout};
+use super::login::Login;
+use super::{NAME, declare, roles, synchronous};
+use crate::route;
+
+pub(super) const BOOTSTRAP: &str = "bootstrap";
+pub(super) const ROLES: &str = "roles";
+pub(super) const CLONE: &str = "clone";
+pub(super) const SYNCHRONOUS: &str = "synchronous";
+pub(super) const RELEASE: &str = "release";
+
+pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
+    let layout = match cluster::layout(situation) {
+        Ok(Some(layout)) => layout,
+        Ok(None) => return Tasks::default(),
+        Err(error) => {
+            let reason = provisioner_core::failure::Failure::from(error).chain();
+            let unlock = "restore the record; without it nobody can tell whose data the volumes hold";
+            return only_withheld(withheld("touch the PostgreSQL cluster", reason, unlock));
+        }
+    };
+    if let Some(withheld) = primary_missing(&layout, situation) {
+        return only_withheld(withheld);
+    }
+    let mut tasks = Vec::new();
+    if layout.is_new {
+        tasks.push(bootstrap(&layout.primary));
+    }
+    tasks.push(roles(&layout, situation));
+    tasks.extend(layout.replicas.iter().filter_map(|replica| clone(replica, &layout, situation)));
+    tasks.extend(release(&layout, situation));
+    tasks.push(synchronous(&layout, situation));
+    Tasks { tasks, withheld: outsiders(&layout, situation) }
+}
+
+fn only_withheld(withheld: Withheld) -> Tasks {
+    Tasks { tasks: Vec::new(), withheld: vec![withheld] }
+}
+
+fn withheld(what: impl Into<String>, reason: impl Into<String>, unlock: impl Into<String>) -> Withheld {
+    Withheld { what: what.into(), reason: reason.into(), unlock: unlock.into() }
+}
+
+/// A recorded primary without its data, or without a place in the manifest, is never replaced by an empty one.
+fn primary_missing(layout: &Layout, situation: &Situation<'_>) -> Option<Withheld> {
+    let Layout { primary, is_new, .. } = layout;
+    if *is_new {
+        return None;
+    }
+    if situation.stack.workload(primary).is_none() {
+        let reason = format!("the record names {primary} as primary and the manifest has no such member");
+        return Some(withheld("change the PostgreSQL cluster", reason, "raise postgres.replicas"));
+    }
+    let volume = declare::volume(primary);
+    (!situation.observed.volumes.contains(&volume)).then(|| {
+        let reason = format!("the record names {primary} as primary and its volume {volume} is gone");
+        withheld(format!("initialise {primary}"), reason, "bring the data back: fail over to a replica, or restore")
+    })
+}
+
+/// Members that exist beside the cluster: what they hold may be newer than the cluster, so it is not overwritten.
+fn outsiders(layout: &Layout, situation: &Situation<'_>) -> Vec<Withheld> {
+    let members = situation.stack.members(NAME).map(|workload| &workload.member);
+    let outside = members.filter(|member| **member != layout.primary && !layout.replicas.contains(*member));
+    outside
+        .map(|member| {
+            let reason = "it is not part of the recorded cluster and may hold a former primary's rows";
+            let volume = declare::volume(member);
+            let unlock = format!("keep what is needed of volume {volume}, remove {member} and it, then provisioner up");
+            withheld(format!("make {member} a replica"), reason, unlock)
+        })
+        .collect()
+}
+
+fn bootstrap(primary: &Member) -> Planned {
+    Planned {
+        task: Task::new(NAME, BOOTSTRAP).on(primary),
+        because: Some("no record names a cluster yet".to_owned()),
+        after: job_needs(primary, Login::Superuser),
+        before: vec![Dependency::workload(primary)],
+    }
+}
+
+/// What a job on a member's volume needs.
+fn job_needs(member: &Member, login: Login) -> Vec<Dependency> {
+    vec![
+        Dependency::Resource(ResourceId::Network),
+        Dependency::Resource(ResourceId::Image(ImageId(NAME.to_owned()))),
+        Dependency::Resource(ResourceId::Volume(declare::volume(member))),
+        secret(login),
+    ]
+}
+
+fn secret(login: Login) -> Dependency {
+    Dependency::Resource(ResourceId::Secret(login.secret().to_owned()))
+}
+
+fn roles(layout: &Layout, situation: &Situation<'_>) -> Planned {
+    let wanted = roles::fingerprint();
+    let because = match roles::recorded(&situation.observed.records) {
+        None => Some("no record says that roles and databases are made".to_owned()),
+        Some(found) if found != wanted => Some("roles, databases or privileges changed".to_owned()),
+        Some(_) => None,
+    };
+    let mut after = vec![Dependency::task(NAME, BOOTSTRAP), Dependency::Ready(layout.primary.clone())];
+    after.extend(Login::ALL.map(secret));
+    Planned {
+        task: Task::new(NAME, ROLES).on(&layout.primary).with("fingerprint", wanted),
+        because,
+        after,
+        before: Vec::new(),
+    }
+}
+
+/// Only a replica that is about to be made is cloned, never one that exists: the copy is put where nothing is.
+/// Whether its volume holds something already (a run was killed in between) is seen by the clone itself.
+fn clone(replica: &Member, layout: &Layout, situation: &Situation<'_>) -> Option<Planned> {
+    let observed = situation.observed;
+    let is_recorded =
+        Cluster::read(&observed.records).ok().flatten().is_some_and(|cluster| cluster.replicas.contains(replica));
+    let volume = declare::volume(replica);
+    let because = if observed.workload(replica).is_some() && observed.volumes.contains(&volume) {
+        return None;
+    } else if !is_recorded {
+        format!("{replica} has no copy of the cluster yet")
+    } else if !observed.volumes.contains(&volume) {
+        format!("its volume {volume} is gone")
+    } else {
+        "it is made anew, and what its volume holds is looked at first".to_owned()
+    };
+    let mut after = job_needs(replica, Login::Replicator);
+    after.extend([Dependency::task(NAME, ROLES), Dependency::Ready(layout.primary.clone())]);
+    Some(Planned {
+        task: Task::new(NAME, CLONE).on(replica).with("from", layout.primary.as_str()),
+        because: Some(because),
+        after,
+        before: vec![Dependency::workload(replica)],
+    })
+}
+
+/// Before anything is healed: writes that wait for a replica which is away go on first.
+fn release(layout: &Layout, situation: &Situation<'_>) -> Option<Planned> {
+    let because = synchronous::stuck(layout, situation)?;
+    let task = Task::new(NAME, RELEASE).on(&layout.primary).with("names", "");
+    Some(Planned { task, because: Some(because), after: vec![secret(Login::Superuser)], before: Vec::new() })
+}
+
+fn synchronous(layout: &Layout, situation: &Situation<'_>) -> Planned {
+    let policy = synchronous::policy(situation.stack);
+    let wanted = synchronous::wanted(policy, layout, situation);
+    let because = synchronous::because(&wanted, layout, situation);
+    let mut after = [ROLES, RELEASE].map(|name| Dependency::task(NAME, name)).to_vec();
+    after.push(Dependency::Ready(layout.primary.clone()));
+    let mut before = Vec::new();
+    match policy {
+        Synchronous::Off => {}
+        // Set only once a replica is there: until then writes would wait for nobody who comes.
+        Synchronous::Preferred => after.extend(wanted.iter().cloned().map(Dependency::Ready)),
+        // Set before the first client arrives: no write may be acknowledged by the primary alone.
+        Synchronous::Required => before.push(Dependency::task(route::NAME, route::POINT)),
+    }
+    Planned {
+        task: Task::new(NAME, SYNCHRONOUS)
+            .on(&layout.primary)
+            .with("policy", declare::policy_word(policy))
+            .with("names", synchronous::names(&wanted)),
+        because,
+        after,
+        before,
+    }
+}

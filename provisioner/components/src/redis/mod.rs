@@ -1,0 +1,185 @@
+//! Redis: cache, sessions and counters, with an append-only file and users that may do only what they must.
+
+mod client;
+mod verify;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use minijinja::context;
+use provisioner_core::component::{Access, Component, NotReady, Variable};
+use provisioner_core::finding::Finding;
+use provisioner_core::manifest::Manifest;
+use provisioner_core::name::Member;
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, Stack, Stop, Text, Volume,
+    Workload,
+};
+
+use crate::recipe;
+use crate::template::render;
+
+pub(crate) const NAME: &str = "redis";
+const PORT: u16 = 6379;
+const DATA: &str = "redis-1-data";
+const CONFIGURATION: &str = "/etc/redis/redis.conf";
+const PASSWORD_LENGTH: usize = 24;
+/// User and group of the recipe and of the Redis project's images.
+const REDIS: (u32, u32) = (999, 999);
+
+/// Redis users, and the secrets that hold their passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    App,
+    Admin,
+}
+
+impl User {
+    const ALL: [Self; 2] = [Self::App, Self::Admin];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Admin => "admin",
+        }
+    }
+
+    fn secret(self) -> &'static str {
+        match self {
+            Self::App => "redis-app",
+            Self::Admin => "redis-admin",
+        }
+    }
+}
+
+pub struct Redis;
+
+pub(crate) fn member() -> Member {
+    Member::nth(NAME, 1)
+}
+
+#[async_trait]
+impl Component for Redis {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
+        let own = || Recipe {
+            id: ImageId(NAME.to_owned()),
+            base: ImageId(crate::BASE.to_owned()),
+            dockerfile: include_str!("../../recipes/redis/Dockerfile").to_owned(),
+            inputs: Vec::new(),
+        };
+        let mut resources = recipe(NAME, manifest.redis.service.image.as_deref(), own);
+        resources.extend(
+            User::ALL.map(|user| Resource::Secret(Secret { name: user.secret().to_owned(), length: PASSWORD_LENGTH })),
+        );
+        resources.push(Resource::Volume(Volume { name: DATA.to_owned(), component: NAME.to_owned() }));
+        resources.push(Resource::Workload(Box::new(workload(manifest))));
+        resources
+    }
+
+    fn variables(&self, _stack: &Stack) -> Vec<Variable> {
+        vec![Variable {
+            name: "REDIS_URL",
+            prefix: Text::new(format!("redis://{}:{}@", User::App.name(), Text::secret(User::App.secret()))),
+            host: member().to_string(),
+            port: PORT,
+            member: member(),
+            suffix: "/0".to_owned(),
+        }]
+    }
+
+    async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
+        client::ready(access, member).await.map_err(NotReady)
+    }
+
+    async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
+        verify::verify(access).await
+    }
+}
+
+fn workload(manifest: &Manifest) -> Workload {
+    let service = &manifest.redis.service;
+    Workload {
+        member: member(),
+        component: NAME.to_owned(),
+        image: ImageId(NAME.to_owned()),
+        command: vec!["redis-server".to_owned(), CONFIGURATION.to_owned()],
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        files: files(manifest),
+        mounts: vec![Mount { volume: DATA.to_owned(), path: "/data".to_owned() }],
+        names: Vec::new(),
+        ports: vec![Port { name: "redis".to_owned(), port: PORT, expose: Expose::Checks }],
+        limits: Limits { memory_bytes: Some(service.memory_bytes), cpu_millis: Some(service.cpu_millis), shm_bytes: None },
+        // Writes and syncs the append-only file before it ends.
+        stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
+        restart: Restart::UnlessStopped,
+        after: Vec::new(),
+    }
+}
+
+/// Redis reads neither file again while it runs.
+fn files(manifest: &Manifest) -> Vec<File> {
+    let settings = context! {
+        port => PORT,
+        maxmemory => maxmemory(manifest.redis.service.memory_bytes),
+        settings => manifest.redis.settings,
+    };
+    let users = context! {
+        app_password => Text::secret(User::App.secret()),
+        admin_password => Text::secret(User::Admin.secret()),
+    };
+    let file = |path: &str, mode, content: String| File {
+        path: path.to_owned(),
+        mode,
+        owner: REDIS,
+        content: Text::new(content),
+        on_change: OnChange::Restart,
+    };
+    vec![
+        file(CONFIGURATION, 0o644, render("redis.conf.j2", include_str!("../../recipes/redis/redis.conf.j2"), settings)),
+        file(
+            "/etc/redis/users.acl",
+            0o400,
+            render("users.acl.j2", include_str!("../../recipes/redis/users.acl.j2"), users),
+        ),
+    ]
+}
+
+/// What of the container's memory may hold data. While the append-only file is rewritten, pages that change exist twice;
+/// clients and fragmentation take the rest.
+fn maxmemory(memory_bytes: u64) -> u64 {
+    memory_bytes / 10 * 6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::manifest;
+
+    #[test]
+    fn the_files() {
+        let mut manifest = manifest();
+        manifest.redis.settings.insert("maxmemory-policy".to_owned(), "allkeys-lru".to_owned());
+        let files: Vec<String> = files(&manifest)
+            .iter()
+            .map(|file| format!("==> {} {:o} {:?}\n{}", file.path, file.mode, file.owner, file.content.masked()))
+            .collect();
+        insta::assert_snapshot!(files.concat());
+    }
+
+    #[test]
+    fn passwords_are_named_and_never_held() {
+        let stack = Stack::new(manifest().name, Redis.declare(&manifest()));
+        let workload = stack.workload(&member()).unwrap();
+        let secrets: std::collections::BTreeSet<_> = workload.secrets().collect();
+        assert_eq!(secrets.into_iter().collect::<Vec<_>>(), ["redis-admin", "redis-app"]);
+        assert_eq!(
+            Redis.variables(&stack)[0].inside().masked(),
+            "redis://app:@{secret:redis-app}@redis-1:6379/0"
+        );
+    }
+}

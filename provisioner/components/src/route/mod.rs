@@ -1,0 +1,156 @@
+//! The route to PostgreSQL (HAProxy): port 5432 leads to the primary, port 5433 to the replicas.
+//!
+//! It starts closed and is opened by the task `point`, which follows the record of the cluster, so a restarted route
+//! refuses clients instead of leading to a former primary.
+//!
+//! An image of somebody's own must provide `haproxy` 3.0 or newer, `socat`, and a directory `/run/haproxy` that the
+//! image's user may write to; its entry point must run a command that it is given.
+
+mod point;
+mod state;
+mod tasks;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use minijinja::context;
+use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks};
+use provisioner_core::failure::Failure;
+use provisioner_core::finding::Finding;
+use provisioner_core::manifest::Manifest;
+use provisioner_core::name::Member;
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, OnChange, Port, Recipe, Resource, Restart, Stop, Text, Workload,
+};
+
+use crate::http::Site;
+use crate::postgres;
+use crate::template::render;
+
+pub(crate) const NAME: &str = "route";
+pub(crate) const READ_WRITE: &str = "postgres-rw";
+pub(crate) const READ_WRITE_PORT: u16 = 5432;
+pub(crate) const READ_ONLY: &str = "postgres-ro";
+pub(crate) const READ_ONLY_PORT: u16 = 5433;
+/// The task that opens the route.
+pub(crate) const POINT: &str = "point";
+
+const STATUS_PORT: u16 = 8404;
+const STATUS_LIMIT: Duration = Duration::from_secs(1);
+/// About 35 KiB each, so they fit the 64 MiB of a laptop; PostgreSQL takes far fewer.
+const MAX_CONNECTIONS: u32 = 1000;
+
+pub struct Route;
+
+/// What clients of the route wait for.
+pub fn open() -> Dependency {
+    Dependency::task(NAME, POINT)
+}
+
+#[async_trait]
+impl Component for Route {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
+        let route = &manifest.route;
+        let own = || Recipe {
+            id: ImageId(NAME.to_owned()),
+            base: ImageId(crate::BASE.to_owned()),
+            dockerfile: include_str!("../../recipes/haproxy/Dockerfile").to_owned(),
+            inputs: Vec::new(),
+        };
+        let mut resources = crate::recipe(NAME, route.service.image.as_deref(), own);
+        let members = (1..=route.replicas).map(|ordinal| Member::nth(NAME, ordinal));
+        resources.extend(members.map(|member| Resource::Workload(Box::new(workload(manifest, member)))));
+        resources
+    }
+
+    fn tasks(&self, situation: &Situation<'_>) -> Tasks {
+        tasks::tasks(situation)
+    }
+
+    async fn observe(&self, access: &Access<'_>) -> BTreeMap<String, String> {
+        state::facts(access).await
+    }
+
+    /// Whether its process answers; that it leads somewhere is the task's work.
+    async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
+        let site = Site::of(access, member, STATUS_PORT, STATUS_LIMIT).await.map_err(NotReady)?;
+        let reply = site.get("/healthz").await.map_err(NotReady)?;
+        if reply.status == 200 { Ok(()) } else { Err(NotReady(format!("/healthz: {}, expected 200", reply.status))) }
+    }
+
+    async fn run(&self, task: &Task, access: &Access<'_>) -> Result<(), Failure> {
+        point::run(task, access).await
+    }
+
+    async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
+        verify::verify(access).await
+    }
+}
+
+fn workload(manifest: &Manifest, member: Member) -> Workload {
+    let service = &manifest.route.service;
+    let port = |name: &str, port| Port { name: name.to_owned(), port, expose: Expose::Checks };
+    Workload {
+        member,
+        component: NAME.to_owned(),
+        image: ImageId(NAME.to_owned()),
+        command: ["haproxy", "-db", "-f", CONFIG].map(str::to_owned).to_vec(),
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        files: vec![configuration(manifest)],
+        mounts: Vec::new(),
+        names: vec![READ_WRITE.to_owned(), READ_ONLY.to_owned()],
+        ports: vec![port("rw", READ_WRITE_PORT), port("ro", READ_ONLY_PORT), port("status", STATUS_PORT)],
+        limits: Limits {
+            memory_bytes: Some(service.memory_bytes),
+            cpu_millis: Some(service.cpu_millis),
+            shm_bytes: None,
+        },
+        stop: Stop { signal: "SIGUSR1".to_owned(), grace_secs: 5 },
+        restart: Restart::UnlessStopped,
+        after: Vec::new(),
+    }
+}
+
+const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
+
+fn configuration(manifest: &Manifest) -> File {
+    let server = |member: &Member| context! { name => member.as_str(), address => member.as_str(), port => postgres::PORT };
+    let content = render(
+        "haproxy.cfg.j2",
+        include_str!("../../recipes/haproxy/haproxy.cfg.j2"),
+        context! {
+            maxconn => MAX_CONNECTIONS,
+            postgres => postgres::members(manifest).iter().map(server).collect::<Vec<_>>(),
+        },
+    );
+    // A reload would leave an old process behind whose sessions the new one cannot cut.
+    File { path: CONFIG.to_owned(), mode: 0o644, owner: (0, 0), content: Text::new(content), on_change: OnChange::Restart }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::manifest;
+
+    #[test]
+    fn the_configuration() {
+        let file = configuration(&manifest());
+        insta::assert_snapshot!("haproxy.cfg", file.content.masked());
+    }
+
+    /// Whoever can reach HAProxy's socket can open the old primary.
+    #[test]
+    fn no_port_takes_commands() {
+        let file = configuration(&manifest());
+        let sockets: Vec<_> = file.content.masked().lines().filter(|line| line.contains("stats socket")).collect();
+        assert_eq!(sockets.len(), 1);
+        assert!(sockets[0].contains("stats socket /run/haproxy/"), "{sockets:?}");
+    }
+}

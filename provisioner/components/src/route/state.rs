@@ -1,0 +1,171 @@
+//! Which servers of a route member are open, as its statistics page and its socket tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+use provisioner_core::component::Access;
+use provisioner_core::name::Member;
+
+use super::{NAME, STATUS_LIMIT, STATUS_PORT};
+use crate::http::Site;
+
+pub(super) const RW: &str = "rw";
+pub(super) const RO: &str = "ro";
+
+/// Facts of a route member: its open servers, and those whose state cannot be seen from outside.
+pub(super) fn open_key(member: &Member, backend: &str) -> String {
+    format!("{member}.{backend}")
+}
+
+pub(super) fn hidden_key(member: &Member) -> String {
+    format!("{member}.hidden")
+}
+
+/// Names in a fact are apart by spaces.
+pub(super) fn names<'a>(members: impl IntoIterator<Item = &'a Member>) -> String {
+    members.into_iter().map(Member::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// A server of a backend as the public statistics show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) backend: String,
+    pub(super) server: String,
+    pub(super) sessions: u64,
+    pub(super) status: String,
+}
+
+impl Shown {
+    /// `MAINT (resolution)`: its name is unknown just now. Whether it is also closed shows only on the socket.
+    fn is_hidden(&self) -> bool {
+        self.status.starts_with("MAINT (resolution)")
+    }
+
+    fn is_open(&self) -> bool {
+        !self.status.starts_with("MAINT")
+    }
+}
+
+/// The rows of servers in `show stat` (HAProxy 3.0 management guide, 9.1: fields 1, 2, 5 and 18).
+pub(super) fn shown(csv: &str) -> Vec<Shown> {
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.split(',').collect();
+        let (&backend, &server) = (fields.first()?, fields.get(1)?);
+        if backend.starts_with('#') || server == "BACKEND" || server == "FRONTEND" {
+            return None;
+        }
+        let sessions = fields.get(4)?.parse().ok()?;
+        let status = (*fields.get(17)?).to_owned();
+        Some(Shown { backend: backend.to_owned(), server: server.to_owned(), sessions, status })
+    };
+    csv.lines().filter_map(row).collect()
+}
+
+/// A server's administrative state in `show servers state` (management guide, 9.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Administered {
+    pub(super) backend: String,
+    pub(super) server: String,
+    pub(super) is_open: bool,
+    pub(super) is_up: bool,
+}
+
+/// SRV_ADMF_FMAINT and SRV_ADMF_FDRAIN: closed or draining by command. 0x04, closed by the file, stays set for ever and
+/// means nothing once a command has opened the server; 0x20 tells that its name is unknown just now.
+const CLOSED_BY_COMMAND: u32 = 0x01 | 0x08;
+/// SRV_ST_RUNNING.
+const RUNNING: u32 = 2;
+
+pub(super) fn administered(text: &str) -> Vec<Administered> {
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let state: u32 = fields.get(5)?.parse().ok()?;
+        let admin: u32 = fields.get(6)?.parse().ok()?;
+        Some(Administered {
+            backend: (*fields.get(1)?).to_owned(),
+            server: (*fields.get(3)?).to_owned(),
+            is_open: admin & CLOSED_BY_COMMAND == 0,
+            is_up: state == RUNNING,
+        })
+    };
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(row).collect()
+}
+
+/// Asks every running route member's statistics page. What cannot be read is left out.
+pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
+    let members = access.stack.members(NAME).map(|workload| &workload.member);
+    let running = members.filter(|member| access.observed.is_running(member));
+    let asked = running.map(|member| async move {
+        match statistics(access, member).await {
+            Ok(shown) => facts_of(member, &shown),
+            Err(_) => BTreeMap::new(),
+        }
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+async fn statistics(access: &Access<'_>, member: &Member) -> Result<Vec<Shown>, String> {
+    let site = Site::of(access, member, STATUS_PORT, STATUS_LIMIT).await?;
+    let reply = site.get("/stats;csv").await?;
+    if reply.status != 200 {
+        return Err(format!("/stats;csv: {}, expected 200", reply.status));
+    }
+    Ok(shown(&reply.text()))
+}
+
+fn facts_of(member: &Member, shown: &[Shown]) -> BTreeMap<String, String> {
+    let open = |backend: &str| {
+        let servers = shown.iter().filter(|server| server.backend == backend && server.is_open());
+        servers.map(|server| server.server.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let hidden: BTreeSet<&str> =
+        shown.iter().filter(|server| server.is_hidden()).map(|server| server.server.as_str()).collect();
+    BTreeMap::from([
+        (open_key(member, RW), open(RW)),
+        (open_key(member, RO), open(RO)),
+        (hidden_key(member), hidden.into_iter().collect::<Vec<_>>().join(" ")),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CSV: &str = "\
+# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,weight,
+postgres-rw,FRONTEND,,,1,1,1000,1,0,0,0,0,0,,,,,OPEN,,
+rw,postgres-1,0,0,3,3,,4,0,0,,0,,0,0,0,0,UP,1,
+rw,postgres-2,0,0,0,0,,0,0,0,,0,,0,0,0,0,MAINT,1,
+rw,BACKEND,0,0,3,3,100,4,0,0,0,0,,0,0,0,0,UP,1,
+ro,postgres-1,0,0,0,0,,0,0,0,,0,,0,0,0,0,MAINT,1,
+ro,postgres-2,0,0,0,0,,0,0,0,,0,,0,0,0,0,MAINT (resolution),1,
+";
+
+    #[test]
+    fn open_servers_are_told_from_closed_and_hidden_ones() {
+        let member = Member::nth(NAME, 1);
+        let facts = facts_of(&member, &shown(CSV));
+        assert_eq!(facts["route-1.rw"], "postgres-1");
+        assert_eq!(facts["route-1.ro"], "");
+        assert_eq!(facts["route-1.hidden"], "postgres-2");
+    }
+
+    #[test]
+    fn sessions_are_counted_per_server() {
+        assert_eq!(shown(CSV)[0].sessions, 3);
+    }
+
+    /// The lines are HAProxy 3.0.11's own.
+    #[test]
+    fn a_server_opened_by_command_is_open_though_the_file_closes_it() {
+        let text = "1\n\
+            # be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight\n\
+            4 rw 1 postgres-1 - 0 37 1 1 322 1 0 0 14 0 0 0 postgres-1 5432 - 0 0 - - 0\n\
+            4 rw 2 postgres-2 172.18.0.3 0 5 1 1 319 7 2 0 14 0 0 0 postgres-2 5432 - 0 0 - - 0\n\
+            5 ro 1 postgres-1 - 0 36 1 1 322 1 0 0 14 0 0 0 postgres-1 5432 - 0 0 - - 0\n\
+            5 ro 2 postgres-2 172.18.0.3 2 4 1 1 314 15 3 2 6 0 0 0 postgres-2 5432 - 0 0 - - 0\n\n";
+        let open: Vec<(bool, bool)> =
+            administered(text).iter().map(|server| (server.is_open, server.is_up)).collect();
+        assert_eq!(open, [(false, false), (false, false), (true, false), (true, true)]);
+    }
+}

@@ -1,0 +1,89 @@
+//! When the route must be told where to lead.
+
+use std::collections::BTreeSet;
+
+use provisioner_core::component::{Dependency, Planned, Situation, Task, Tasks};
+use provisioner_core::name::Member;
+use provisioner_core::plan::Withheld;
+use provisioner_core::stack::{Stack, Workload};
+
+use super::state::{RO, RW, hidden_key, names, open_key};
+use super::{NAME, POINT};
+use crate::postgres::{self, Layout};
+
+pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
+    match postgres::layout(situation) {
+        Ok(Some(layout)) => Tasks { tasks: vec![point(&layout, situation)], withheld: Vec::new() },
+        Ok(None) => Tasks::default(),
+        Err(error) => {
+            let withheld = Withheld {
+                what: "point the route".to_owned(),
+                reason: error.to_string(),
+                unlock: "restore the record; without it nobody can tell where the route should lead".to_owned(),
+            };
+            Tasks { tasks: Vec::new(), withheld: vec![withheld] }
+        }
+    }
+}
+
+fn point(layout: &Layout, situation: &Situation<'_>) -> Planned {
+    let readers = readers(layout);
+    // Not the replicas: whether they serve is seen by the route's own checks, and writes do not wait for them.
+    let mut after = vec![Dependency::Ready(layout.primary.clone()), postgres::roles_made()];
+    after.extend(situation.stack.members(NAME).map(|workload| Dependency::Ready(workload.member.clone())));
+    Planned {
+        task: Task::new(NAME, POINT).with(RW, layout.primary.as_str()).with(RO, names(&readers)),
+        because: because(layout, &readers, situation),
+        after,
+        before: Vec::new(),
+    }
+}
+
+/// Replicas take the readers; the primary does where there is none.
+pub(super) fn readers(layout: &Layout) -> BTreeSet<Member> {
+    if layout.replicas.is_empty() { BTreeSet::from([layout.primary.clone()]) } else { layout.replicas.clone() }
+}
+
+fn because(layout: &Layout, readers: &BTreeSet<Member>, situation: &Situation<'_>) -> Option<String> {
+    if layout.is_new {
+        return Some("a route starts closed".to_owned());
+    }
+    members(situation.stack).find_map(|workload| member_because(&workload.member, layout, readers, situation))
+}
+
+fn members(stack: &Stack) -> impl Iterator<Item = &Workload> {
+    stack.members(NAME)
+}
+
+fn member_because(
+    member: &Member,
+    layout: &Layout,
+    readers: &BTreeSet<Member>,
+    situation: &Situation<'_>,
+) -> Option<String> {
+    if situation.changing.contains(member) {
+        return Some(format!("{member} starts closed"));
+    }
+    let fact = |key: String| situation.observed.fact(NAME, &key);
+    let (Some(open_rw), Some(open_ro), Some(hidden)) =
+        (fact(open_key(member, RW)), fact(open_key(member, RO)), fact(hidden_key(member)))
+    else {
+        return Some(format!("{member} does not say where it leads"));
+    };
+    let hidden: BTreeSet<&str> = hidden.split(' ').filter(|name| !name.is_empty()).collect();
+    // A member that comes back shows then, and not before, whether the route leads to it.
+    if let Some(returning) = hidden.iter().find(|name| situation.changing.contains(&Member::named(**name))) {
+        return Some(format!("{member} cannot say whether it leads to {returning}, which comes back"));
+    }
+    let primary = BTreeSet::from([layout.primary.clone()]);
+    for (what, open, wanted) in [("writes", open_rw, &primary), ("reads", open_ro, readers)] {
+        let found: BTreeSet<&str> = open.split(' ').filter(|name| !name.is_empty()).collect();
+        let is_wanted = |name: &&str| wanted.iter().any(|member| member.as_str() == *name);
+        let missing = wanted.iter().find(|member| !found.contains(member.as_str()) && !hidden.contains(member.as_str()));
+        if missing.is_some() || !found.iter().all(is_wanted) {
+            let found = if open.is_empty() { "nowhere" } else { open };
+            return Some(format!("{what} on {member} lead to {found}, expected {}", names(wanted)));
+        }
+    }
+    None
+}

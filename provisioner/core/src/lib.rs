@@ -1,0 +1,24 @@
+//! The part of the provisioner that decides: manifests, stacks, snapshots, plans, and the traits through which engines
+//! and components are used.
+//!
+//! ```text
+//! manifest.yaml -> Manifest --declare()--> Stack --plan(Stack, Observed, Policy)--> Plan --execute(Engine)--> Outcomes
+//! ```
+
+pub mod clock;
+pub mod component;
+pub mod engine;
+pub mod execute;
+pub mod failure;
+pub mod finding;
+pub mod lease;
+pub mod manifest;
+pub mod name;
+pub mod observed;
+pub mod plan;
+pub mod ready;
+pub mod record;
+pub mod stack;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod wait;

@@ -1,0 +1,150 @@
+//! What the human wrote, checked and completed with defaults. Strict: every problem is reported at once, each with its
+//! path, what was found and what would be right.
+
+mod bounds;
+mod parse;
+mod read;
+mod sections;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+pub use parse::{MANIFEST_SIZE_MAX, parse};
+pub use read::{InvalidManifest, Problem};
+
+use crate::name::StackName;
+use crate::stack::Fingerprint;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    pub name: StackName,
+    pub environment: Environment,
+    /// The address on which entry points are published; 127.0.0.1 unless the manifest says more.
+    pub expose: IpAddr,
+    pub nginx: Nginx,
+    pub route: Route,
+    pub postgres: Postgres,
+    pub redis: Redis,
+    pub app: App,
+}
+
+/// Decides what may be done without asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Environment {
+    Dev,
+    Ci,
+    Staging,
+    Production,
+}
+
+/// What every service has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Somebody's own image instead of the recipe.
+    pub image: Option<String>,
+    pub memory_bytes: u64,
+    /// Thousandths of a core.
+    pub cpu_millis: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nginx {
+    pub service: Service,
+    pub http_port: u16,
+    /// Requests per second and client address that the API takes, and how many more in a burst.
+    pub rate_limit: u32,
+    pub burst: u32,
+    /// Body size in bytes that a client may send.
+    pub body_max_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub service: Service,
+    /// Route members; one on dev, two where a route must survive.
+    pub replicas: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Postgres {
+    pub service: Service,
+    /// Replicas beside the one primary.
+    pub replicas: u32,
+    pub synchronous: Synchronous,
+    /// Lines for postgresql.conf, after the provisioner's own.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// What a commit waits for (PostgreSQL 17 docs, 26.2.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronous {
+    /// Nothing but the primary's own disk.
+    Off,
+    /// One replica while there is one; without any, the primary goes on unprotected, which is shown.
+    Preferred,
+    /// One replica, always: without any, writes wait.
+    Required,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redis {
+    pub service: Service,
+    /// Lines for redis.conf, after the provisioner's own.
+    pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    pub source: AppSource,
+    pub memory_bytes: u64,
+    pub cpu_millis: u32,
+    /// Backends behind NGINX.
+    pub replicas: u32,
+    pub serve: Vec<String>,
+    /// Run to its end before the backends of a new release start, as the database's owner.
+    pub migrate: Option<Vec<String>>,
+    /// Run once, after the first migration.
+    pub seed: Option<Vec<String>>,
+    pub port: u16,
+    /// Answers 200 when the app can serve.
+    pub health: String,
+    pub env: BTreeMap<String, String>,
+    pub checks: AppChecks,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppSource {
+    /// A static Linux binary of the operator's machine, put into an image of its own. The digest is filled in by
+    /// whoever reads the file.
+    Binary { file: PathBuf, digest: Fingerprint },
+    Image(String),
+}
+
+/// How deep `verify` may look into the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppChecks {
+    /// Any app: its health path, directly and through NGINX.
+    Health,
+    /// The shop of this repository: listing, caches, an order on its probe product.
+    Shop,
+}
+
+impl Environment {
+    pub const ALL: [(&'static str, Self); 4] =
+        [("dev", Self::Dev), ("ci", Self::Ci), ("staging", Self::Staging), ("production", Self::Production)];
+
+    /// Data may be lost and service interrupted without asking first.
+    pub fn is_disposable(self) -> bool {
+        matches!(self, Self::Dev | Self::Ci)
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Ci => "ci",
+            Self::Staging => "staging",
+            Self::Production => "production",
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! One snapshot of what is. Whoever decides reads only this, so a plan is a pure function of its inputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::name::Member;
+use crate::record::RecordSet;
+use crate::stack::Fingerprint;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Observed {
+    /// References of the images that the engine holds.
+    pub images: BTreeSet<String>,
+    pub network: bool,
+    /// Names of secrets, never values.
+    pub secrets: BTreeSet<String>,
+    /// Volumes by their name inside the stack.
+    pub volumes: BTreeSet<String>,
+    pub workloads: BTreeMap<Member, ObservedWorkload>,
+    pub records: RecordSet,
+    /// What components read from running members over their own protocols (HTTP GET, SQL SELECT): component to
+    /// key to value.
+    pub facts: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ObservedWorkload {
+    /// The engine's own id of this very container or pod; another one means it was replaced.
+    pub instance: String,
+    pub component: String,
+    pub image: String,
+    pub state: State,
+    /// `None`: something else stands under this member's name.
+    pub spec: Option<Fingerprint>,
+    pub files: BTreeMap<String, Fingerprint>,
+    /// Address on the stack's network while it runs.
+    pub internal_ip: Option<std::net::IpAddr>,
+    /// Container port to where it is reached from the operator's side.
+    pub published: BTreeMap<u16, SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Made, never started: a run was killed in between.
+    Created,
+    Running,
+    Paused,
+    /// The engine is between two starts of a process that keeps ending.
+    Restarting,
+    Exited,
+}
+
+impl Observed {
+    pub fn workload(&self, member: &Member) -> Option<&ObservedWorkload> {
+        self.workloads.get(member)
+    }
+
+    pub fn is_running(&self, member: &Member) -> bool {
+        self.workload(member).is_some_and(|workload| workload.state == State::Running)
+    }
+
+    pub fn fact(&self, component: &str, key: &str) -> Option<&str> {
+        self.facts.get(component)?.get(key).map(String::as_str)
+    }
+
+    /// Nothing of the stack exists, not even data.
+    pub fn is_empty(&self) -> bool {
+        self.workloads.is_empty() && self.volumes.is_empty() && self.records.0.is_empty() && !self.network
+    }
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+        }
+    }
+}

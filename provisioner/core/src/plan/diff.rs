@@ -1,0 +1,196 @@
+//! Resource by resource: what is missing, what differs, what should not be there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Action, Impact, Withheld};
+use crate::name::Member;
+use crate::observed::{Observed, ObservedWorkload, State};
+use crate::stack::{Image, ImageId, OnChange, Resource, ResourceId, Stack, Workload};
+
+/// What must be done to single resources, before anything is put in order.
+#[derive(Debug, Default)]
+pub(super) struct Differences {
+    pub(super) actions: BTreeMap<ResourceId, Needed>,
+    pub(super) withheld: Vec<Withheld>,
+}
+
+#[derive(Debug)]
+pub(super) struct Needed {
+    pub(super) action: Action,
+    pub(super) because: String,
+}
+
+impl Differences {
+    /// Members whose process will be another one afterwards.
+    pub(super) fn changing(&self) -> BTreeSet<Member> {
+        let touched = self.actions.iter().filter_map(|(id, needed)| match (id, &needed.action) {
+            (ResourceId::Workload(member), Action::Create { .. }) => Some(member),
+            (ResourceId::Workload(member), Action::Change { impact: Impact::Restart | Impact::Start, .. }) => {
+                Some(member)
+            }
+            _ => None,
+        });
+        touched.cloned().collect()
+    }
+
+    fn add(&mut self, id: ResourceId, action: Action, because: impl Into<String>) {
+        self.actions.insert(id, Needed { action, because: because.into() });
+    }
+}
+
+pub(super) fn differences(stack: &Stack, observed: &Observed) -> Differences {
+    let mut differences = Differences::default();
+    let references = image_references(stack);
+    for resource in stack.resources() {
+        if let Some((action, because)) = difference(resource, observed, &references) {
+            differences.add(resource.id(), action, because);
+        }
+    }
+    skip_images_nobody_starts(stack, &mut differences);
+    leftovers(stack, observed, &mut differences);
+    differences
+}
+
+fn image_references(stack: &Stack) -> BTreeMap<&ImageId, String> {
+    let images = stack.resources().filter_map(|resource| match resource {
+        Resource::Image(image) => Some((image.id(), image.reference())),
+        _ => None,
+    });
+    images.collect()
+}
+
+fn difference(
+    resource: &Resource,
+    observed: &Observed,
+    references: &BTreeMap<&ImageId, String>,
+) -> Option<(Action, String)> {
+    let missing = match resource {
+        Resource::Image(image) => {
+            let reference = image.reference();
+            (!observed.images.contains(&reference)).then(|| format!("no image {reference} is there"))
+        }
+        Resource::Network => (!observed.network).then(|| "no network is there".to_owned()),
+        Resource::Secret(secret) => {
+            (!observed.secrets.contains(&secret.name)).then(|| "no value was generated yet".to_owned())
+        }
+        Resource::Volume(volume) => {
+            (!observed.volumes.contains(&volume.name)).then(|| "no such volume is there".to_owned())
+        }
+        Resource::Workload(workload) => return workload_difference(workload, observed, references),
+    };
+    missing.map(|because| (Action::Create { resource: resource.clone() }, because))
+}
+
+fn workload_difference(
+    workload: &Workload,
+    observed: &Observed,
+    references: &BTreeMap<&ImageId, String>,
+) -> Option<(Action, String)> {
+    let resource = || Resource::Workload(Box::new(workload.clone()));
+    let Some(found) = observed.workload(&workload.member) else {
+        return Some((Action::Create { resource: resource() }, "no such member is there".to_owned()));
+    };
+    let change = |impact, because: String| Some((Action::Change { to: resource(), impact }, because));
+    let reference = references.get(&workload.image).map_or(workload.image.0.as_str(), String::as_str);
+    let Some(spec) = &found.spec else {
+        return change(Impact::Restart, "something else stands under its name".to_owned());
+    };
+    if *spec != workload.spec_fingerprint(reference) {
+        let because = if found.image == reference {
+            "its description changed".to_owned()
+        } else {
+            format!("its image is {}, expected {reference}", found.image)
+        };
+        return change(Impact::Restart, because);
+    }
+    if let Some((impact, because)) = files_difference(workload, found) {
+        return change(impact, because);
+    }
+    match found.state {
+        State::Running => None,
+        State::Created => change(Impact::Restart, "it was made but never started".to_owned()),
+        State::Paused | State::Exited | State::Restarting => {
+            change(Impact::Start, format!("it is {}", found.state.word()))
+        }
+    }
+}
+
+/// The strongest of what the changed files need: a restart outweighs a reload outweighs nothing.
+fn files_difference(workload: &Workload, found: &ObservedWorkload) -> Option<(Impact, String)> {
+    let mut changed = Vec::new();
+    let (mut restart, mut reload) = (false, false);
+    for file in &workload.files {
+        if found.files.get(&file.path) == Some(&file.fingerprint()) {
+            continue;
+        }
+        changed.push(file.path.clone());
+        restart |= file.on_change == OnChange::Restart;
+        reload |= matches!(file.on_change, OnChange::Reload { .. });
+    }
+    let wanted: BTreeSet<&str> = workload.files.iter().map(|file| file.path.as_str()).collect();
+    let surplus: Vec<_> = found.files.keys().filter(|path| !wanted.contains(path.as_str())).collect();
+    if let Some(path) = surplus.first() {
+        return Some((Impact::Restart, format!("{path} should no longer be in it")));
+    }
+    if changed.is_empty() {
+        return None;
+    }
+    let because = format!("{} changed", changed.join(", "));
+    let is_running = found.state == State::Running;
+    let impact = match (restart || !is_running, reload) {
+        (true, _) => Impact::Restart,
+        (false, true) => Impact::Reload { files: changed },
+        (false, false) => Impact::None { files: changed },
+    };
+    Some((impact, because))
+}
+
+/// An image is only worth building when a member that is made anew needs it, itself or as the base of its own. One that
+/// was pruned under running members is no reason to act.
+fn skip_images_nobody_starts(stack: &Stack, differences: &mut Differences) {
+    let starts = |id: &ResourceId| {
+        let needed = differences.actions.get(id);
+        needed.is_some_and(|needed| {
+            matches!(needed.action, Action::Create { .. } | Action::Change { impact: Impact::Restart, .. })
+        })
+    };
+    let mut used: BTreeSet<ImageId> =
+        stack.workloads().filter(|workload| starts(&workload_id(workload))).map(|w| w.image.clone()).collect();
+    let mut queue: Vec<ImageId> = used.iter().cloned().collect();
+    while let Some(id) = queue.pop() {
+        let is_missing = differences.actions.contains_key(&ResourceId::Image(id.clone()));
+        if let (true, Some(Image::Recipe(recipe))) = (is_missing, stack.image(&id))
+            && used.insert(recipe.base.clone())
+        {
+            queue.push(recipe.base.clone());
+        }
+    }
+    differences.actions.retain(|id, _| match id {
+        ResourceId::Image(image) => used.contains(image),
+        _ => true,
+    });
+}
+
+fn workload_id(workload: &Workload) -> ResourceId {
+    ResourceId::Workload(workload.member.clone())
+}
+
+/// Members that the manifest no longer names go; what holds data stays and is named.
+fn leftovers(stack: &Stack, observed: &Observed, differences: &mut Differences) {
+    for member in observed.workloads.keys() {
+        let id = ResourceId::Workload(member.clone());
+        if stack.resource(&id).is_none() {
+            differences.add(id.clone(), Action::Remove { id }, "the manifest no longer names it");
+        }
+    }
+    for volume in &observed.volumes {
+        let id = ResourceId::Volume(volume.clone());
+        if stack.resource(&id).is_none() {
+            differences.withheld.push(Withheld {
+                what: format!("remove {id}"),
+                reason: "the manifest no longer names it, and data is never removed to make progress".to_owned(),
+                unlock: "provisioner down --volumes".to_owned(),
+            });
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Puts the needed actions in order. Every resource, readiness and task of the stack is a node, needed or not, so that
+//! an order that runs through something already satisfied is kept.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::diff::{Differences, Needed};
+use super::{Action, Impact, Plan, Policy, Step, StepId};
+use crate::component::{Dependency, Planned, Tasks};
+use crate::name::Member;
+use crate::stack::{Resource, ResourceId, Stack};
+
+/// Components wait for each other in a circle: a defect of the program, not of the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("order the plan: these wait for each other: {}", .0.join(", "))]
+pub struct Cycle(pub Vec<String>);
+
+#[derive(Default)]
+struct Node {
+    after: BTreeSet<Dependency>,
+    needed: Option<Needed>,
+    component: Option<String>,
+}
+
+type Nodes = BTreeMap<Dependency, Node>;
+
+pub(super) fn arrange(
+    stack: &Stack,
+    differences: Differences,
+    wanted: Tasks,
+    policy: &Policy,
+) -> Result<Plan, Cycle> {
+    let Differences { actions, mut withheld } = differences;
+    withheld.extend(wanted.withheld);
+    let mut nodes = Nodes::new();
+    add_resources(stack, actions, &mut nodes);
+    add_tasks(wanted.tasks, &mut nodes);
+    roll_one_by_one(stack, &mut nodes);
+    let mut graph = Indexed::new(nodes);
+    let order = graph.sorted()?;
+    graph.keep_targets(&order, policy);
+    Ok(Plan { steps: graph.number(&order), withheld })
+}
+
+fn add_resources(stack: &Stack, mut actions: BTreeMap<ResourceId, Needed>, nodes: &mut Nodes) {
+    for resource in stack.resources() {
+        let id = resource.id();
+        let needed = actions.remove(&id);
+        if let Resource::Workload(workload) = resource {
+            let ready = Dependency::Ready(workload.member.clone());
+            let awaited = needed.as_ref().filter(|needed| restarts(&needed.action)).map(|_| Needed {
+                action: Action::Await { component: workload.component.clone(), member: workload.member.clone() },
+                because: "what depends on it needs an answer".to_owned(),
+            });
+            let after = BTreeSet::from([Dependency::Resource(id.clone())]);
+            nodes.insert(ready, Node { after, needed: awaited, component: Some(workload.component.clone()) });
+        }
+        let component = match resource {
+            Resource::Workload(workload) => Some(workload.component.clone()),
+            Resource::Volume(volume) => Some(volume.component.clone()),
+            _ => None,
+        };
+        let after = Stack::needs(resource).into_iter().collect();
+        nodes.insert(Dependency::Resource(id), Node { after, needed, component });
+    }
+    for (id, needed) in actions {
+        nodes.insert(Dependency::Resource(id), Node { needed: Some(needed), ..Node::default() });
+    }
+}
+
+fn restarts(action: &Action) -> bool {
+    matches!(action, Action::Create { .. } | Action::Change { impact: Impact::Restart | Impact::Start, .. })
+}
+
+fn add_tasks(tasks: Vec<Planned>, nodes: &mut Nodes) {
+    // Several tasks of one name (a clone a replica) share one node to depend on, which follows all of them.
+    for (nth, planned) in tasks.into_iter().enumerate() {
+        let Planned { task, because, after, before } = planned;
+        let shared = task.dependency();
+        let own = Dependency::Task { component: task.component.clone(), name: format!("{}#{nth}", task.name) };
+        for later in before {
+            nodes.entry(later).or_default().after.insert(own.clone());
+        }
+        let component = Some(task.component.clone());
+        let needed = because.map(|because| Needed { action: Action::Run { task }, because });
+        nodes.insert(own.clone(), Node { after: after.into_iter().collect(), needed, component });
+        nodes.entry(shared).or_default().after.insert(own);
+    }
+}
+
+/// Members of one component that are replaced while running go one after the other, so that the others serve.
+fn roll_one_by_one(stack: &Stack, nodes: &mut Nodes) {
+    let mut previous: BTreeMap<&str, &Member> = BTreeMap::new();
+    for workload in stack.workloads() {
+        let id = Dependency::workload(&workload.member);
+        let is_replaced = nodes.get(&id).and_then(|node| node.needed.as_ref()).is_some_and(|needed| {
+            matches!(needed.action, Action::Change { impact: Impact::Restart | Impact::Reload { .. }, .. })
+        });
+        if !is_replaced {
+            continue;
+        }
+        if let Some(earlier) = previous.insert(&workload.component, &workload.member)
+            && let Some(node) = nodes.get_mut(&id)
+        {
+            node.after.insert(Dependency::Ready(earlier.clone()));
+        }
+    }
+}
+
+/// The nodes by position in name order, so that ordering compares numbers instead of names.
+struct Indexed {
+    ids: Vec<Dependency>,
+    after: Vec<Vec<usize>>,
+    needed: Vec<Option<Needed>>,
+    components: Vec<Option<String>>,
+}
+
+impl Indexed {
+    fn new(nodes: Nodes) -> Self {
+        let mut ids = Vec::with_capacity(nodes.len());
+        let (mut named, mut needed, mut components) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, node) in nodes {
+            ids.push(id);
+            named.push(node.after);
+            needed.push(node.needed);
+            components.push(node.component);
+        }
+        let positions: HashMap<&Dependency, usize> = ids.iter().enumerate().map(|(nth, id)| (id, nth)).collect();
+        // What the stack does not know needs no waiting for.
+        let positioned = |after: &BTreeSet<Dependency>| after.iter().filter_map(|id| positions.get(id).copied()).collect();
+        let after = named.iter().map(positioned).collect();
+        Self { ids, after, needed, components }
+    }
+
+    /// Kahn's algorithm, always taking the first free node by name, so that the order depends on names alone.
+    fn sorted(&self) -> Result<Vec<usize>, Cycle> {
+        let mut open: Vec<usize> = self.after.iter().map(Vec::len).collect();
+        let mut followers: Vec<Vec<usize>> = vec![Vec::new(); self.ids.len()];
+        for (nth, after) in self.after.iter().enumerate() {
+            for before in after {
+                followers[*before].push(nth);
+            }
+        }
+        let mut free: BTreeSet<usize> = (0..self.ids.len()).filter(|nth| open[*nth] == 0).collect();
+        let mut order = Vec::with_capacity(self.ids.len());
+        while let Some(nth) = free.pop_first() {
+            order.push(nth);
+            for follower in &followers[nth] {
+                open[*follower] -= 1;
+                if open[*follower] == 0 {
+                    free.insert(*follower);
+                }
+            }
+        }
+        if order.len() == self.ids.len() {
+            return Ok(order);
+        }
+        let circle = self.ids.iter().zip(&open).filter(|(_, open)| **open > 0);
+        Err(Cycle(circle.map(|(id, _)| id.to_string()).collect()))
+    }
+
+    /// Leaves only the targets and what they need.
+    fn keep_targets(&mut self, order: &[usize], policy: &Policy) {
+        if policy.targets.is_empty() {
+            return;
+        }
+        let mut kept = vec![false; self.ids.len()];
+        for nth in order.iter().rev() {
+            let component = self.components[*nth].as_ref();
+            if kept[*nth] || component.is_some_and(|component| policy.targets.contains(component)) {
+                kept[*nth] = true;
+                for before in &self.after[*nth] {
+                    kept[*before] = true;
+                }
+            }
+        }
+        for (needed, _) in self.needed.iter_mut().zip(kept).filter(|(_, kept)| !kept) {
+            *needed = None;
+        }
+    }
+
+    /// Numbers the needed nodes and lets each name the nearest needed ones before it.
+    fn number(mut self, order: &[usize]) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut nearest: Vec<BTreeSet<StepId>> = vec![BTreeSet::new(); self.ids.len()];
+        // All steps that come before a step, for leaving out those that another one already implies.
+        let mut implied: Vec<Bits> = Vec::new();
+        for nth in order {
+            let before: BTreeSet<StepId> = self.after[*nth].iter().flat_map(|dep| &nearest[*dep]).copied().collect();
+            let Some(Needed { action, because }) = self.needed[*nth].take() else {
+                nearest[*nth] = before;
+                continue;
+            };
+            let mut far = Bits::default();
+            for StepId(number) in &before {
+                far.add_all(&implied[number - 1]);
+            }
+            let id = StepId(steps.len() + 1);
+            let after: Vec<StepId> = before.iter().filter(|StepId(number)| !far.has(*number)).copied().collect();
+            for StepId(number) in &before {
+                far.add(*number);
+            }
+            implied.push(far);
+            nearest[*nth] = BTreeSet::from([id]);
+            steps.push(Step { id, action, because, after });
+        }
+        steps
+    }
+}
+
+/// A set of small numbers. Ordered sets of all ancestors would be quadratic in a long chain with a large factor.
+#[derive(Clone, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn add(&mut self, number: usize) {
+        let word = number / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (number % 64);
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine |= theirs;
+        }
+    }
+
+    fn has(&self, number: usize) -> bool {
+        self.0.get(number / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+}

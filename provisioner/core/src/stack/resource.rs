@@ -1,0 +1,307 @@
+//! The kinds of thing that an engine can make sure of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fingerprint, Text};
+use crate::component::Dependency;
+use crate::name::Member;
+
+/// One thing that exists or not. Cut at the resource, not at the API call: an engine may need one request or six.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Resource {
+    Image(Image),
+    Network,
+    Secret(Secret),
+    Volume(Volume),
+    Workload(Box<Workload>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "name", rename_all = "snake_case")]
+pub enum ResourceId {
+    Image(ImageId),
+    /// The stack's one network, on which every member finds every other by name.
+    Network,
+    Secret(String),
+    Volume(String),
+    Workload(Member),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ImageId(pub String);
+
+/// An image, either built here or named by its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Image {
+    /// The Debian base that every recipe starts from: pulled where a registry answers, else bootstrapped from packages.
+    Base { id: ImageId, suite: String },
+    Recipe(Recipe),
+    /// Somebody's own image, by the reference that the manifest gives.
+    Reference { id: ImageId, reference: String },
+}
+
+/// A Dockerfile with its context, built on another image of the stack (passed as build argument `BASE`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Recipe {
+    pub id: ImageId,
+    pub base: ImageId,
+    pub dockerfile: String,
+    pub inputs: Vec<ImageInput>,
+}
+
+/// A file of a build context.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "source", rename_all = "snake_case")]
+pub enum ImageInput {
+    Inline { path: String, mode: u32, content: String },
+    /// A file of the operator's machine, streamed and never held in memory; `digest` stands for its content.
+    HostFile {
+        path: String,
+        mode: u32,
+        /// Left out of the image's hash: the same content elsewhere is the same image.
+        #[serde(skip)]
+        file: PathBuf,
+        digest: Fingerprint,
+    },
+}
+
+/// A generated password, kept once, in the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Secret {
+    pub name: String,
+    /// Length in characters of `[A-Za-z0-9]`, so that a value needs no quoting in URLs, SQL or configuration files.
+    pub length: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Volume {
+    pub name: String,
+    pub component: String,
+}
+
+/// One member: a long-running container with its files, volumes and addresses.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Workload {
+    pub member: Member,
+    pub component: String,
+    pub image: ImageId,
+    /// The whole command line; empty: what the image says.
+    pub command: Vec<String>,
+    /// Variables that may be seen by anyone who can inspect the container.
+    pub env: BTreeMap<String, String>,
+    /// Variables that hold secrets. They reach the process through a file that its own shell reads, so they appear
+    /// neither in the container's description nor in an argument list; needs `/bin/sh` and a `command`.
+    pub secret_env: BTreeMap<String, Text>,
+    pub files: Vec<File>,
+    pub mounts: Vec<Mount>,
+    /// Stable addresses on the stack's network besides the member's own name; several members may share one.
+    pub names: Vec<String>,
+    pub ports: Vec<Port>,
+    pub limits: Limits,
+    pub stop: Stop,
+    pub restart: Restart,
+    /// What must be done before this member is created or started.
+    pub after: Vec<Dependency>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct File {
+    pub path: String,
+    pub mode: u32,
+    /// Numeric owner and group inside the image; a name would have to be looked up there.
+    pub owner: (u32, u32),
+    pub content: Text,
+    pub on_change: OnChange,
+}
+
+/// What a running member needs in order to take over a changed file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "then", rename_all = "snake_case")]
+pub enum OnChange {
+    Restart,
+    /// The software's own checker first (empty: it has none), then the signal.
+    Reload { check: Vec<String>, signal: String },
+    /// Read at the next use by somebody.
+    Nothing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    pub volume: String,
+    pub path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Port {
+    pub name: String,
+    pub port: u16,
+    pub expose: Expose,
+}
+
+/// Who reaches a port from outside the stack's network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "to", rename_all = "snake_case")]
+pub enum Expose {
+    /// Only the operator's own checks, on loopback at a port that the engine picks.
+    Checks,
+    /// People and programs, at this address and port.
+    Address { ip: IpAddr, port: u16 },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of one core.
+    pub cpu_millis: Option<u32>,
+    /// Size of `/dev/shm`; PostgreSQL's parallel queries need more than an engine's 64 MiB.
+    pub shm_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stop {
+    pub signal: String,
+    pub grace_secs: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// Comes back after a crash and after a reboot of the engine, not after a stop by an operator.
+    UnlessStopped,
+    /// Stays down until somebody decides: a database member that was killed must not return as a second primary.
+    Never,
+}
+
+/// A container that runs to its end: a migration, a clone, a check.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Job {
+    /// Unique inside the stack; a leftover of the same name from a killed run is removed first.
+    pub name: String,
+    pub component: String,
+    pub image: ImageId,
+    pub command: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub secret_env: BTreeMap<String, Text>,
+    pub files: Vec<File>,
+    pub mounts: Vec<Mount>,
+    pub limits: Limits,
+    pub timeout_secs: u64,
+}
+
+impl Resource {
+    pub fn id(&self) -> ResourceId {
+        match self {
+            Self::Image(image) => ResourceId::Image(image.id().clone()),
+            Self::Network => ResourceId::Network,
+            Self::Secret(secret) => ResourceId::Secret(secret.name.clone()),
+            Self::Volume(volume) => ResourceId::Volume(volume.name.clone()),
+            Self::Workload(workload) => ResourceId::Workload(workload.member.clone()),
+        }
+    }
+
+    pub(super) fn needs(&self) -> Vec<Dependency> {
+        match self {
+            Self::Image(Image::Recipe(recipe)) => vec![Dependency::Resource(ResourceId::Image(recipe.base.clone()))],
+            Self::Image(_) | Self::Network | Self::Secret(_) | Self::Volume(_) => Vec::new(),
+            Self::Workload(workload) => workload.needs(),
+        }
+    }
+}
+
+impl Image {
+    pub fn id(&self) -> &ImageId {
+        match self {
+            Self::Base { id, .. } | Self::Reference { id, .. } => id,
+            Self::Recipe(recipe) => &recipe.id,
+        }
+    }
+
+    /// The reference under which engines keep it; for images made here it carries the hash of their content, so that
+    /// an unchanged recipe is found again and a changed one is another image.
+    pub fn reference(&self) -> String {
+        match self {
+            Self::Base { id, suite } => format!("provisioner/{}:{suite}", id.0),
+            Self::Recipe(recipe) => format!("provisioner/{}:{}", recipe.id.0, Fingerprint::of(recipe)),
+            Self::Reference { reference, .. } => reference.clone(),
+        }
+    }
+}
+
+impl Workload {
+    fn needs(&self) -> Vec<Dependency> {
+        let mut needs = vec![
+            Dependency::Resource(ResourceId::Network),
+            Dependency::Resource(ResourceId::Image(self.image.clone())),
+        ];
+        needs.extend(self.mounts.iter().map(|mount| Dependency::Resource(ResourceId::Volume(mount.volume.clone()))));
+        needs.extend(self.secrets().map(|name| Dependency::Resource(ResourceId::Secret(name.to_owned()))));
+        needs.extend(self.after.iter().cloned());
+        needs
+    }
+
+    /// The secrets that its files and variables name.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let texts = self.files.iter().map(|file| &file.content).chain(self.secret_env.values());
+        texts.flat_map(Text::secrets)
+    }
+
+    /// The hash of everything that can only be changed by making the container anew: all but the files, which are
+    /// compared one by one, and the order of creation. `image` is the image's reference.
+    pub fn spec_fingerprint(&self, image: &str) -> Fingerprint {
+        let Self {
+            member,
+            component,
+            image: _,
+            command,
+            env,
+            secret_env,
+            files: _,
+            mounts,
+            names,
+            ports,
+            limits,
+            stop,
+            restart,
+            after: _,
+        } = self;
+        Fingerprint::of(&(
+            (member, component, image, command, env, secret_env),
+            (mounts, names, ports, limits, stop, restart),
+        ))
+    }
+
+    /// Path to content hash of every file.
+    pub fn file_fingerprints(&self) -> BTreeMap<String, Fingerprint> {
+        self.files.iter().map(|file| (file.path.clone(), file.fingerprint())).collect()
+    }
+
+    pub fn port(&self, name: &str) -> Option<&Port> {
+        self.ports.iter().find(|port| port.name == name)
+    }
+}
+
+impl File {
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self)
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(id) => write!(f, "image {}", id.0),
+            Self::Network => f.write_str("network"),
+            Self::Secret(name) => write!(f, "secret {name}"),
+            Self::Volume(name) => write!(f, "volume {name}"),
+            Self::Workload(member) => write!(f, "workload {member}"),
+        }
+    }
+}

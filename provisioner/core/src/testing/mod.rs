@@ -1,0 +1,3 @@
+//! An engine in memory, and the contract that every engine passes.
+
+pub mod memory;

@@ -1,0 +1,72 @@
+//! The one polling loop.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What one look showed.
+pub enum Look<T, E> {
+    Done(T),
+    /// Not yet, and why.
+    Pending(String),
+    /// It will never come.
+    Broken(E),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError<E> {
+    #[error("not within {} s: {last}", after.as_secs())]
+    TimedOut { after: Duration, last: String },
+    #[error("{0}")]
+    Broken(E),
+}
+
+/// Looks every `every` until the look is done or broken, or until `limit` has passed; a look that hangs is cut off at
+/// the limit.
+pub async fn until<T, E>(
+    limit: Duration,
+    every: Duration,
+    mut look: impl AsyncFnMut() -> Look<T, E>,
+) -> Result<T, WaitError<E>> {
+    let deadline = Instant::now() + limit;
+    let mut last = "no look was finished".to_owned();
+    loop {
+        match tokio::time::timeout_at(deadline, look()).await {
+            Ok(Look::Done(value)) => return Ok(value),
+            Ok(Look::Pending(why)) => last = why,
+            Ok(Look::Broken(error)) => return Err(WaitError::Broken(error)),
+            Err(_) => return Err(WaitError::TimedOut { after: limit, last }),
+        }
+        if Instant::now() + every >= deadline {
+            return Err(WaitError::TimedOut { after: limit, last });
+        }
+        pause(every).await;
+    }
+}
+
+/// A pause between two beats of something periodic.
+#[allow(clippy::disallowed_methods, reason = "this is the one place that sleeps")]
+pub async fn pause(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_passes_is_an_error_with_the_last_reason() {
+        let waited = until::<(), String>(Duration::from_secs(3), Duration::from_secs(1), async || {
+            Look::Pending("port refused".to_owned())
+        });
+        assert_eq!(waited.await.unwrap_err().to_string(), "not within 3 s: port refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_hangs_is_cut_off() {
+        let waited = until::<(), String>(Duration::from_secs(3), Duration::from_secs(1), async || {
+            std::future::pending::<Look<(), String>>().await
+        });
+        assert!(matches!(waited.await, Err(WaitError::TimedOut { .. })));
+    }
+}

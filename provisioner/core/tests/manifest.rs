@@ -1,0 +1,94 @@
+//! Bad manifests: every problem at once, each with its path, what was found and what would be right.
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+use provisioner_core::manifest::{InvalidManifest, MANIFEST_SIZE_MAX, Synchronous, parse};
+
+fn problems(text: impl AsRef<[u8]>) -> String {
+    match parse(text.as_ref()) {
+        Ok(manifest) => panic!("accepted: {manifest:?}"),
+        Err(InvalidManifest(problems)) => problems.iter().map(|problem| format!("{problem}\n")).collect(),
+    }
+}
+
+#[test]
+fn the_smallest_manifest_is_completed_with_defaults() {
+    let manifest = parse(b"name: dev\napp: {binary: app}\n").unwrap();
+    assert_eq!(manifest.nginx.http_port, 8080);
+    assert_eq!(manifest.postgres.replicas, 1);
+    assert_eq!(manifest.postgres.synchronous, Synchronous::Preferred);
+    assert_eq!(manifest.app.serve, ["/usr/local/bin/app", "serve"]);
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    assert_snapshot!(problems(
+        "
+name: Dev Stack
+enviroment: dev
+expose: localhost
+nginx: {http_port: 99999, rate_limit: -5, gzip: true}
+postgres: {primaries: 2, replicas: many, memory: -512MiB, settings: {shared_buffers: [1], \"a b\": 1}}
+redis: [1, 2]
+app: {image: shop, binary: app, replicas: 0, serve: gunicorn, env: {\"A-B\": x}}
+"
+    ));
+}
+
+#[test]
+fn a_required_standby_needs_a_replica() {
+    assert_snapshot!(problems("name: dev\napp: {binary: a}\npostgres: {replicas: 0, synchronous: required}\n"));
+}
+
+#[test]
+fn an_image_of_ones_own_needs_its_command() {
+    assert_snapshot!(problems("name: dev\napp: {image: 'shop:1'}\n"));
+}
+
+#[test]
+fn a_missing_app_is_named_once_as_such() {
+    assert_snapshot!(problems("name: dev\n"));
+}
+
+#[test]
+fn files_that_are_no_manifest_are_refused_with_one_clear_problem() {
+    let deep = "[".repeat(100_000);
+    let aliases = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n";
+    let mut all = String::new();
+    let huge = vec![b'a'; MANIFEST_SIZE_MAX + 1];
+    let cases: [(&str, &[u8]); 10] = [
+        ("empty", b""),
+        ("blank", b"  \n\n"),
+        ("comment", b"# nothing\n"),
+        ("binary", b"\x7fELF\x02\x01\x01\x00\xff\xfe"),
+        ("nul", b"name: a\0b"),
+        ("list", b"- a\n- b\n"),
+        ("scalar", b"dev"),
+        ("huge", &huge),
+        ("broken", b"name: [dev\n"),
+        ("twice", b"name: dev\nname: prod\napp: {binary: a}\n"),
+    ];
+    for (name, bytes) in cases {
+        all.push_str(&format!("{name}: {}", problems(bytes)));
+    }
+    assert_snapshot!(all);
+    assert!(!problems(deep).is_empty());
+    assert!(!problems(aliases).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        let _ = parse(&bytes);
+    }
+
+    #[test]
+    fn no_values_make_it_panic(
+        key in "(name|expose|environment|nginx|postgres|redis|route|app|[a-z]{1,8})",
+        inner in "(image|memory|cpus|replicas|http_port|settings|env|serve|synchronous|[a-z]{1,6})",
+        value in "(-?[0-9]{1,25}|[0-9.eE+-]{1,12}|\\[.{0,8}\\]|\\{[a-z]{0,3}: [0-9]{0,3}\\}|.{0,24})",
+    ) {
+        let _ = parse(format!("name: dev\napp: {{binary: a}}\n{key}: {value}\n").as_bytes());
+        let _ = parse(format!("name: dev\n{key}:\n  {inner}: {value}\n").as_bytes());
+    }
+}

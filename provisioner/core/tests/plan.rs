@@ -1,0 +1,100 @@
+//! Golden plans: what exists and what should, as text.
+
+mod common;
+
+use common::{Wishes, engine, plan_now, stack, up};
+use insta::assert_snapshot;
+use provisioner_core::component::Component;
+use provisioner_core::engine::Engine;
+use provisioner_core::name::Member;
+use provisioner_core::observed::State;
+use provisioner_core::plan::{Policy, plan};
+
+#[tokio::test]
+async fn from_nothing_everything_is_made_in_order() {
+    assert_snapshot!(plan_now(&engine(), &stack(&Wishes::default())).await);
+}
+
+#[tokio::test]
+async fn a_second_up_is_an_empty_plan() {
+    let engine = engine();
+    let stack = stack(&Wishes::default());
+    up(&engine, &stack).await;
+    assert_eq!(plan_now(&engine, &stack).await.to_string(), "");
+}
+
+async fn after(change: impl FnOnce(&mut Wishes)) -> String {
+    let engine = engine();
+    up(&engine, &stack(&Wishes::default())).await;
+    let mut wishes = Wishes::default();
+    change(&mut wishes);
+    plan_now(&engine, &stack(&wishes)).await.to_string()
+}
+
+#[tokio::test]
+async fn a_changed_file_touches_only_what_it_must() {
+    assert_snapshot!("reloadable", after(|wishes| wishes.front_conf = "rate 20").await);
+    assert_snapshot!("needs_a_restart", after(|wishes| wishes.store_conf = "buffers = 2").await);
+}
+
+#[tokio::test]
+async fn a_new_release_rolls_one_member_after_the_other_and_reloads_the_front() {
+    assert_snapshot!(after(|wishes| wishes.web_release = "2").await);
+}
+
+#[tokio::test]
+async fn fewer_members_remove_the_surplus_and_more_add_to_it() {
+    assert_snapshot!("fewer", after(|wishes| wishes.webs = 1).await);
+    assert_snapshot!("more", after(|wishes| wishes.webs = 3).await);
+}
+
+async fn tampered(change: impl FnOnce(&mut provisioner_core::observed::Observed)) -> String {
+    let engine = engine();
+    let stack = stack(&Wishes::default());
+    up(&engine, &stack).await;
+    engine.tamper(change);
+    plan_now(&engine, &stack).await.to_string()
+}
+
+#[tokio::test]
+async fn what_was_changed_by_hand_is_drift() {
+    let web = Member::nth("web", 2);
+    let store = Member::nth("store", 1);
+    let removed = tampered(|observed| drop(observed.workloads.remove(&web))).await;
+    assert_snapshot!("removed_by_hand", removed);
+    let stopped = tampered(|observed| observed.workloads.get_mut(&store).unwrap().state = State::Exited).await;
+    assert_snapshot!("stopped_by_hand", stopped);
+    let replaced = tampered(|observed| observed.workloads.get_mut(&web).unwrap().spec = None).await;
+    assert_snapshot!("replaced_by_hand", replaced);
+    let volume = tampered(|observed| observed.volumes.extend(["store-9-data".to_owned()])).await;
+    assert_snapshot!("a_volume_nobody_names", volume);
+}
+
+#[tokio::test]
+async fn an_order_that_runs_through_satisfied_steps_is_kept() {
+    // Store and front are down, the web tier between them is not: the front still waits for the store's users.
+    let plan = tampered(|observed| {
+        observed.workloads.get_mut(&Member::nth("store", 1)).unwrap().state = State::Exited;
+        observed.workloads.get_mut(&Member::nth("front", 1)).unwrap().state = State::Exited;
+    });
+    assert_snapshot!(plan.await);
+}
+
+#[tokio::test]
+async fn a_pruned_image_under_running_members_is_no_reason_to_act() {
+    assert_eq!(tampered(|observed| observed.images.clear()).await, "");
+}
+
+#[tokio::test]
+async fn a_target_brings_along_only_what_it_needs() {
+    let stack = stack(&Wishes::default());
+    let policy = Policy { targets: ["store".to_owned()].into() };
+    let observed = engine().observe().await.unwrap();
+    assert_snapshot!(plan(&stack, &observed, &common::components(), &policy).unwrap());
+}
+
+#[test]
+fn a_component_is_usable_as_a_trait_object() {
+    let components: Vec<Box<dyn Component>> = common::components();
+    assert_eq!(components.len(), 3);
+}

@@ -1,0 +1,125 @@
+//! Commands inside members, and what members print.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::query_parameters::LogsOptions;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use provisioner_core::engine::{EngineError, Execution, LogOptions, OutputChunk, OutputStream};
+use provisioner_core::name::Member;
+use provisioner_core::wait::{self, Look};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::connect::{Docker, DockerEngine};
+
+/// The engine notes the exit code a moment after the output's end.
+const EXIT_LIMIT: Duration = Duration::from_secs(10);
+const EXIT_EVERY: Duration = Duration::from_millis(20);
+
+impl DockerEngine {
+    pub(crate) async fn execute(
+        &self,
+        member: &Member,
+        argv: &[String],
+        stdin: Option<Bytes>,
+    ) -> Result<Execution, EngineError> {
+        let operation = format!("exec `{}` in {member}", argv.first().map_or("", String::as_str));
+        let options = CreateExecOptions {
+            attach_stdin: Some(stdin.is_some()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(argv.to_vec()),
+            ..CreateExecOptions::default()
+        };
+        let client = &self.docker.client;
+        let made = client.create_exec(&self.names.container(member), options).await;
+        let id = made.map_err(self.docker.failed(operation.as_str()))?.id;
+        let started = client.start_exec(&id, None::<StartExecOptions>).await;
+        match started.map_err(self.docker.failed(operation.as_str()))? {
+            StartExecResults::Attached { output, input } => {
+                if let Some(bytes) = stdin {
+                    // On a task of its own: a command that prints much before it reads would wait for us for ever.
+                    tokio::spawn(feed(input, bytes));
+                }
+                let exit = Box::pin(exit_code(self.docker.clone(), id, operation.clone()));
+                Ok(Execution { output: chunks(&self.docker, output, operation), exit })
+            }
+            StartExecResults::Detached => Err(EngineError::failed(operation, "the engine detached from it")),
+        }
+    }
+
+    pub(crate) async fn member_logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError> {
+        let name = self.names.container(member);
+        self.inspect(&name).await?;
+        Ok(self.container_logs(&name, options))
+    }
+
+    pub(crate) fn container_logs(&self, name: &str, options: LogOptions) -> OutputStream {
+        let options = LogsOptions {
+            follow: options.follow,
+            stdout: true,
+            stderr: true,
+            tail: options.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string()),
+            ..LogsOptions::default()
+        };
+        let logs = self.docker.client.logs(name, Some(options));
+        chunks(&self.docker, logs, format!("read the logs of {name}"))
+    }
+
+    /// Where a member's port is reached from the operator's machine.
+    pub(crate) async fn published(&self, member: &Member, port: u16) -> Result<SocketAddr, EngineError> {
+        let found = self.inspect(&self.names.container(member)).await?;
+        let missing = || EngineError::NotFound { what: format!("published port {port} of {member}") };
+        let ports = found.network_settings.and_then(|settings| settings.ports).unwrap_or_default();
+        let bindings = ports.get(&format!("{port}/tcp")).cloned().flatten().unwrap_or_default();
+        let remote = self.docker.endpoint.remote_host().and_then(|host| host.parse().ok());
+        let addresses = bindings.into_iter().filter_map(|binding| {
+            let ip: IpAddr = binding.host_ip?.parse().ok()?;
+            let ip = if ip.is_unspecified() { remote.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { ip };
+            Some(SocketAddr::new(ip, binding.host_port?.parse().ok()?))
+        });
+        addresses.min().ok_or_else(missing)
+    }
+}
+
+async fn feed(mut input: impl AsyncWrite + Unpin, bytes: Bytes) {
+    // A command may end without reading all of its input; its exit code then says what that means.
+    if input.write_all(&bytes).await.is_ok() {
+        let _ = input.shutdown().await;
+    }
+}
+
+async fn exit_code(docker: Docker, id: String, operation: String) -> Result<i64, EngineError> {
+    let looked = wait::until(EXIT_LIMIT, EXIT_EVERY, async || {
+        match docker.client.inspect_exec(&id).await.map_err(docker.failed(operation.as_str())) {
+            Ok(found) => match (found.running, found.exit_code) {
+                (Some(false), Some(code)) => Look::Done(code),
+                _ => Look::Pending("it is still running".to_owned()),
+            },
+            Err(error) => Look::Broken(error),
+        }
+    });
+    looked.await.map_err(|error| match error {
+        wait::WaitError::Broken(error) => error,
+        timed_out @ wait::WaitError::TimedOut { .. } => EngineError::failed(operation.as_str(), timed_out),
+    })
+}
+
+fn chunks(
+    docker: &Docker,
+    output: impl Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + 'static,
+    operation: String,
+) -> OutputStream {
+    let docker = docker.clone();
+    Box::pin(output.map(move |chunk| {
+        Ok(match chunk.map_err(docker.failed(operation.as_str()))? {
+            LogOutput::StdErr { message } => OutputChunk::Stderr(message),
+            LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                OutputChunk::Stdout(message)
+            }
+        })
+    }))
+}

@@ -1,0 +1,26 @@
+//! The Docker engine, on bollard: 20.10 (API 1.41) and everything newer, by the classic endpoints only.
+
+mod archive;
+mod base;
+mod build;
+mod connect;
+mod container;
+mod containers;
+mod endpoint;
+mod engine;
+mod error;
+mod exec;
+mod files;
+mod host;
+mod image;
+mod job;
+mod labels;
+mod lines;
+mod observe;
+mod power;
+mod records;
+mod secrets;
+mod workload;
+
+pub use connect::{Docker, DockerEngine};
+pub use endpoint::{Endpoint, EndpointError, EndpointInputs, TlsFiles};

@@ -1,0 +1,180 @@
+//! Carrying a plan out: under the stack's lock, with progress, within the time, until somebody interrupts.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use provisioner_core::engine::{LogOptions, collect_text};
+use provisioner_core::execute::{self, Execution, Outcome, Outcomes, execute, failed_members};
+use provisioner_core::lease::Lease;
+use provisioner_core::observed::Observed;
+use provisioner_core::plan::Plan;
+use tokio::time::Instant;
+
+use super::Call;
+use super::exit::{Exit, Stop};
+use crate::context::Context;
+use crate::machine;
+use crate::progress::{HEARTBEAT, Progress};
+
+/// How long one member may take to answer after its start; a database that replays a long log needs minutes.
+const READY_LIMIT: Duration = Duration::from_secs(180);
+/// How long running steps may go on once the run's time is over.
+const GRACE: Duration = Duration::from_secs(10);
+const LOG_TAIL: u32 = 20;
+
+/// What came of a plan.
+pub(super) struct Walk {
+    pub(super) plan: Plan,
+    pub(super) outcomes: Outcomes,
+    cut: Option<Cut>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Interrupted,
+    TimedOut,
+}
+
+/// Takes the stack's lock, does `work` and gives the lock back whatever came of it.
+pub(super) async fn under_lease<T>(
+    call: &Call<'_>,
+    context: &Context,
+    work: impl AsyncFnOnce(&Lease) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let us = machine::holder(call.settings);
+    let is_dead = |other: &_| machine::is_dead(other, &us);
+    let on_wait = |other: &_| {
+        if !is_dead(other) && !call.settings.lock_timeout.is_zero() {
+            let seconds = call.settings.lock_timeout.as_secs();
+            call.printer.note(&format!("waiting up to {seconds} s for the lock of {other}"));
+        }
+    };
+    let engine = Arc::clone(&context.engine);
+    let taken = Lease::acquire(engine, &us, call.settings.lock_timeout, &is_dead, &on_wait);
+    let lease = call.cut(taken).await??;
+    let result = work(&lease).await;
+    let released = lease.release().await;
+    let value = result?;
+    released?;
+    Ok(value)
+}
+
+pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observed: &Observed, lease: &Lease) -> Walk {
+    let progress = Progress::new(call.settings, call.printer, &plan);
+    let stop = execute::Stop::default();
+    let execution = Execution {
+        engine: &*context.engine,
+        components: &context.components,
+        stack: &context.stack,
+        observed,
+        listener: &progress,
+        lease: Some(lease),
+        stop: stop.clone(),
+        ready_limit: READY_LIMIT,
+    };
+    let mut cut = None;
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    let mut cut_off = Instant::now();
+    let outcomes = {
+        let mut run = std::pin::pin!(execute(&plan, &execution));
+        loop {
+            tokio::select! {
+                outcomes = &mut run => break outcomes,
+                _ = heartbeat.tick() => progress.heartbeat(),
+                () = call.interrupt.requested(), if cut.is_none() => {
+                    stop.request();
+                    cut = Some(Cut::Interrupted);
+                    call.printer.note("stopping once the running steps have ended; Ctrl-C again stops at once");
+                }
+                () = call.time_is_over(), if cut.is_none() => {
+                    stop.request();
+                    cut = Some(Cut::TimedOut);
+                    cut_off = Instant::now() + GRACE;
+                }
+                () = tokio::time::sleep_until(cut_off), if cut == Some(Cut::TimedOut) => break Outcomes::new(),
+            }
+        }
+    };
+    drop(progress);
+    Walk { plan, outcomes, cut }
+}
+
+impl Walk {
+    pub(super) fn is_done(&self) -> bool {
+        self.cut.is_none() && self.plan.steps.iter().all(|step| self.is_step_done(step.id))
+    }
+
+    fn is_step_done(&self, id: provisioner_core::plan::StepId) -> bool {
+        matches!(self.outcomes.get(&id), Some(Outcome::Done { .. }))
+    }
+
+    /// `Ok` when every step is done, else why not, after a word about each step that failed.
+    pub(super) async fn conclude(&self, call: &Call<'_>, context: &Context, what: &str) -> Result<(), Stop> {
+        if self.is_done() {
+            return Ok(());
+        }
+        for line in self.failures(context).await {
+            call.printer.note(&line);
+        }
+        let total = self.plan.steps.len();
+        let count = |matches: fn(&Outcome) -> bool| self.outcomes.values().filter(|outcome| matches(outcome)).count();
+        let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
+        let skipped = count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
+        let done = count(|outcome| matches!(outcome, Outcome::Done { .. }));
+        let left = total - done;
+        let again = format!("what is done stays; go on with: {}", call.settings.again(what));
+        Err(match self.cut {
+            Some(Cut::Interrupted) => {
+                Stop::new(Exit::Interrupted, format!("{what}: interrupted, {left} of {total} steps are left")).hint(again)
+            }
+            Some(Cut::TimedOut) => {
+                let seconds = call.timeout.unwrap_or_default().as_secs();
+                let message = format!("{what}: no end within {seconds} s, {left} of {total} steps are left");
+                Stop::new(Exit::Timeout, message).hint(again)
+            }
+            None if failed == 0 => {
+                let message = format!("{what}: the lock was lost, {left} of {total} steps are left");
+                Stop::new(Exit::LockHeld, message).hint(again)
+            }
+            None => {
+                let message = format!("{what}: {failed} of {total} steps failed, {skipped} were skipped because of that");
+                Stop::new(Exit::Error, message).hint(again)
+            }
+        })
+    }
+
+    /// Every failed step with its error, the program's last words and the next command.
+    async fn failures(&self, context: &Context) -> Vec<String> {
+        let members = failed_members(&self.plan, &self.outcomes);
+        let mut blocks = Vec::new();
+        for step in &self.plan.steps {
+            let Some(Outcome::Failed(failure)) = self.outcomes.get(&step.id) else { continue };
+            let mut block = format!("\nstep {} failed: {}\n  {}", step.id.0, step.action, failure.chain());
+            let output = match &failure.output {
+                Some(output) => Some(output.clone()),
+                None => {
+                    let concerned = members.iter().find(|member| step.action.to_string().contains(member.as_str()));
+                    match concerned {
+                        Some(member) => log_tail(context, member).await,
+                        None => None,
+                    }
+                }
+            };
+            for line in output.iter().flat_map(|output| output.lines()) {
+                let _ = write!(block, "\n  | {line}");
+            }
+            for hint in &failure.hints {
+                let _ = write!(block, "\n  hint: {hint}");
+            }
+            blocks.push(block);
+        }
+        blocks
+    }
+}
+
+async fn log_tail(context: &Context, member: &provisioner_core::name::Member) -> Option<String> {
+    let options = LogOptions { follow: false, tail: Some(LOG_TAIL) };
+    let stream = context.engine.logs(member, options).await.ok()?;
+    collect_text(stream).await.ok().filter(|text| !text.is_empty())
+}

@@ -1,0 +1,141 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::completion::CompletionArgs;
+use super::config::ConfigArgs;
+use super::down::DownArgs;
+use super::exec::ExecArgs;
+use super::lock::LockArgs;
+use super::logs::LogsArgs;
+use super::plan::PlanArgs;
+use super::settings::{Format, HttpPort, ProgressMode, parse_duration, parse_http_port, parse_timeout};
+use super::start::StartArgs;
+use super::stop::StopArgs;
+use super::up::UpArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  provisioner up --env dev                    stand the stack of manifests/dev.yaml up and verify it
+  provisioner plan --env dev                  what `up` would do, and why
+  provisioner status --env dev -o json        members, roles, addresses
+  provisioner up --env dev --name second      the same stack a second time, at a port of its own
+  eval \"$(provisioner env --env dev)\"         addresses and logins for programs of this machine
+  provisioner down --env dev                  take it down; data stays
+
+Exit codes: 0 done, 1 error, 2 changes (--detailed-exitcode), 64 usage, 65 manifest, 66 preflight, 67 verify failed,
+68 verdict unknown, 69 lock held, 70 timeout, 71 refused, 130 interrupted.";
+
+/// Stands up a whole production architecture from one manifest, and proves that it works.
+#[derive(Debug, Parser)]
+#[command(name = "provisioner", version, after_help = EXAMPLES, max_term_width = 120, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Manifest `manifests/NAME.yaml`, looked for in this directory and upwards [env: PROVISIONER_ENV]
+    #[arg(short = 'e', long = "env", value_name = "NAME", global = true)]
+    pub environment: Option<String>,
+
+    /// Manifest by its path
+    #[arg(short, long, value_name = "FILE", global = true, conflicts_with = "environment")]
+    pub file: Option<PathBuf>,
+
+    /// Name of the stack instead of the manifest's, for two of them side by side
+    #[arg(long, value_name = "STACK", global = true)]
+    pub name: Option<String>,
+
+    /// Port of the HTTP entrance instead of the manifest's; `auto` keeps the one in use or picks a free one, and is the
+    /// default beside --name
+    #[arg(long, value_name = "PORT", global = true, value_parser = parse_http_port)]
+    pub http_port: Option<HttpPort>,
+
+    /// Form of the result on stdout
+    #[arg(short, long, value_name = "FORMAT", global = true, value_enum, default_value = "human")]
+    pub output: Format,
+
+    /// Write the result as JSON into a file besides
+    #[arg(long, value_name = "FILE", global = true)]
+    pub json_into: Option<PathBuf>,
+
+    /// Form of progress on stderr; `json` is one event a line, the first names the schema's version
+    #[arg(long, value_name = "MODE", global = true, value_enum, default_value = "auto", hide_possible_values = false)]
+    pub progress: ProgressMode,
+
+    /// Give up after this long, such as 90s or 5m [default: by verb; logs, exec: none]
+    #[arg(long, value_name = "DURATION", global = true, value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
+
+    /// Wait this long for somebody else's run on the same stack
+    #[arg(long, value_name = "DURATION", global = true, value_parser = parse_duration, default_value = "60s")]
+    pub lock_timeout: Duration,
+
+    /// Answer yes to every question
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+
+    /// Show what builds and jobs print
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Look at this machine and its engine: what fits, what was adapted, what stands against it
+    Doctor,
+    /// Say what `up` would do and why; reads only
+    Plan(PlanArgs),
+    /// Stand the stack up, or change what differs, and verify it
+    Up(UpArgs),
+    /// Prove that everything works, safely on a live stack
+    Verify,
+    /// Show members, roles, states and addresses
+    Status,
+    /// Show what members log
+    Logs(LogsArgs),
+    /// Run a command inside a member and pass its exit code on
+    Exec(ExecArgs),
+    /// Print addresses and logins as variables; the only verb that shows secrets
+    Env,
+    /// Remove members and network; data stays unless told otherwise
+    Down(DownArgs),
+    /// Stop members
+    Stop(StopArgs),
+    /// Start members that are stopped
+    Start(StartArgs),
+    /// Show the manifest with every default, or a member's files
+    Config(ConfigArgs),
+    /// List the images of the stack
+    Images,
+    /// Show or release the lock of the stack
+    Lock(LockArgs),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+}
+
+impl Verb {
+    /// No run goes on for ever by itself. What streams to a person ends when the person wants.
+    pub(super) fn default_timeout(&self) -> Option<Duration> {
+        let minutes = match self {
+            Self::Up(_) => 30,
+            Self::Start(_) | Self::Down(_) | Self::Stop(_) | Self::Verify => 10,
+            Self::Logs(_) | Self::Exec(_) => return None,
+            _ => 2,
+        };
+        Some(Duration::from_secs(minutes * 60))
+    }
+
+    /// Handles interrupts and its time limit itself, because it holds a lock and has something half done.
+    pub(super) fn ends_gracefully(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Down(_) | Self::Start(_) | Self::Stop(_))
+    }
+}

@@ -1,0 +1,107 @@
+//! Finding and reading the manifest.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use provisioner_core::manifest::{AppSource, MANIFEST_SIZE_MAX, Manifest, parse};
+use provisioner_core::stack::Fingerprint;
+
+use super::exit::{Exit, Stop};
+use super::settings::{ManifestSource, Settings, manifests_directory};
+
+/// Whether the app's own program must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// What is planned depends on its content.
+    Needed,
+    /// The verb only looks at, stops or removes what is there.
+    Unneeded,
+}
+
+pub(crate) fn load(settings: &Settings, program: Program) -> anyhow::Result<Manifest> {
+    let path = locate(settings)?;
+    let bytes = read(&path)?;
+    let mut manifest = parse(&bytes).with_context(|| format!("read manifest {}", path.display()))?;
+    if let Some(name) = &settings.name {
+        manifest.name = name.clone();
+    }
+    find_program(&mut manifest, &path, program)?;
+    Ok(manifest)
+}
+
+fn locate(settings: &Settings) -> anyhow::Result<PathBuf> {
+    let name = match &settings.manifest {
+        ManifestSource::File(path) => return Ok(path.clone()),
+        ManifestSource::Named(name) => name,
+        ManifestSource::Nowhere => {
+            let stop = Stop::new(Exit::Usage, "no manifest is named, expected --env NAME or --file FILE");
+            return Err(stop.hint(available(settings)).into());
+        }
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || !name.chars().all(is_plain) {
+        let message = format!("--env {name:?}: found something else than letters, digits, - and _, expected a name");
+        return Err(Stop::new(Exit::Usage, message).hint("name a file by its path with --file").into());
+    }
+    let directory = manifests_directory(&settings.directory);
+    let path = directory.as_deref().map(|directory| directory.join(format!("{name}.yaml")));
+    match path {
+        Some(path) if path.is_file() => Ok(path),
+        _ => {
+            let message = format!("find manifests/{name}.yaml: not in {} or above", settings.directory.display());
+            Err(Stop::new(Exit::Manifest, message).hint(available(settings)).into())
+        }
+    }
+}
+
+fn available(settings: &Settings) -> String {
+    let listed = manifests_directory(&settings.directory).and_then(|directory| std::fs::read_dir(directory).ok());
+    let stem = |path: PathBuf| match path.extension() {
+        Some(extension) if extension == "yaml" => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+        _ => None,
+    };
+    let mut names: Vec<String> = listed.into_iter().flatten().flatten().filter_map(|entry| stem(entry.path())).collect();
+    names.sort();
+    if names.is_empty() {
+        return "there is no directory `manifests` with a .yaml file here or above".to_owned();
+    }
+    format!("manifests here: {}", names.join(", "))
+}
+
+/// Never more than a manifest may have, so that a device or a huge file given by mistake does no harm.
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let unreadable = |error: std::io::Error| {
+        let message = format!("read manifest {}: {error}", path.display());
+        Stop::new(Exit::Manifest, message)
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MANIFEST_SIZE_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+/// A relative path of the app's program counts from the manifest's own directory, so that it does not matter where
+/// the command is given.
+fn find_program(manifest: &mut Manifest, manifest_path: &Path, program: Program) -> anyhow::Result<()> {
+    let AppSource::Binary { file, digest } = &mut manifest.app.source else { return Ok(()) };
+    if let Some(directory) = manifest_path.parent() {
+        *file = directory.join(&*file);
+    }
+    if program == Program::Unneeded {
+        return Ok(());
+    }
+    match File::open(&*file).and_then(Fingerprint::of_reader) {
+        Ok(content) => {
+            *digest = content;
+            Ok(())
+        }
+        Err(error) => {
+            let message = format!("read app.binary {}: {error}, expected the app's program", file.display());
+            let stop = Stop::new(Exit::Manifest, message);
+            Err(stop.hint("build it with `make build`, or name a finished image with `app.image`").into())
+        }
+    }
+}

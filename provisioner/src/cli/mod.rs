@@ -1,0 +1,189 @@
+//! The command line: what can be said, and which verb it reaches.
+
+mod apply;
+mod args;
+mod completion;
+mod config;
+mod doctor;
+mod down;
+mod env;
+mod exec;
+pub mod exit;
+mod images;
+mod lock;
+mod logs;
+pub(crate) mod manifests;
+mod plan;
+pub mod settings;
+mod start;
+mod status;
+mod stop;
+mod up;
+mod verify;
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+pub use args::Global;
+use args::{Cli, Verb};
+use exit::{Exit, Stop};
+use settings::{Environment, Settings};
+
+use crate::context::Context;
+use crate::engines::Engines;
+use crate::interrupt::Interrupt;
+use crate::report::Printer;
+use crate::streams::Streams;
+
+const ANSWER_MAX: u64 = 1024;
+
+/// Everything that a verb may use.
+pub(crate) struct Call<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) printer: &'a Printer,
+    pub(crate) engines: &'a dyn Engines,
+    pub(crate) interrupt: &'a Interrupt,
+    pub(crate) stdin: Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>,
+    /// How long the verb may take, counted from `begun`.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) begun: Instant,
+}
+
+/// Runs one command line and says how the process should end.
+pub async fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    engines: &dyn Engines,
+    environment: &Environment,
+    streams: Streams,
+    interrupt: Interrupt,
+) -> Exit {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let Streams { stdin, mut stdout, mut stderr, terminals } = streams;
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(asked) if asked.exit_code() == 0 => {
+            // Whoever asked for help and closed the pipe has got what they wanted.
+            let _ = stdout.write_all(asked.to_string().as_bytes()).and_then(|()| stdout.flush());
+            return Exit::Done;
+        }
+        Err(error) => {
+            let _ = stderr.write_all(error.to_string().as_bytes());
+            return Exit::Usage;
+        }
+    };
+    let command = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let settings = match Settings::resolve(&cli.global, format!("provisioner {command}"), environment, terminals) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let _ = writeln!(stderr, "error: {error}");
+            return error.exit;
+        }
+    };
+    let printer = Printer::new(&settings, stdout, stderr);
+    let timeout = settings.timeout.or_else(|| cli.verb.default_timeout());
+    let stdin = Mutex::new(Some(stdin));
+    let call = Call { settings: &settings, printer: &printer, engines, interrupt: &interrupt, stdin, timeout, begun: Instant::now() };
+    let ended = call.bounded(&cli.verb).await;
+    let exit = ended.unwrap_or_else(|error| {
+        printer.error(&chain(&error), &exit::hints(&error));
+        exit::of(&error)
+    });
+    printer.event(&serde_json::json!({"type": "end", "exit": exit.code()}));
+    exit
+}
+
+/// The whole error on one line, and below it what a manifest's problems are.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = format!("{error:#}");
+    if let Some(invalid) = error.chain().find_map(|cause| cause.downcast_ref::<provisioner_core::manifest::InvalidManifest>()) {
+        for problem in &invalid.0 {
+            text.push_str(&format!("\n  {problem}"));
+        }
+    }
+    text
+}
+
+impl Call<'_> {
+    /// Runs the verb within its time, and cuts it off when somebody interrupts, unless it handles both itself.
+    async fn bounded(&self, verb: &Verb) -> anyhow::Result<Exit> {
+        if verb.ends_gracefully() {
+            return self.dispatch(verb).await;
+        }
+        self.cut(self.dispatch(verb)).await?
+    }
+
+    /// Drops `work` when its time is over or somebody interrupts.
+    pub(crate) async fn cut<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.time_is_over() => Err(self.timed_out()),
+            () = self.interrupt.requested() => Err(Stop::new(Exit::Interrupted, "interrupted")),
+        }
+    }
+
+    pub(crate) async fn time_is_over(&self) {
+        match self.timeout {
+            Some(limit) => provisioner_core::wait::pause(limit.saturating_sub(self.begun.elapsed())).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(crate) fn timed_out(&self) -> Stop {
+        let seconds = self.timeout.unwrap_or_default().as_secs();
+        Stop::new(Exit::Timeout, format!("no end within {seconds} s")).hint("give it longer with --timeout")
+    }
+
+    /// Asks before anything that can lose data or interrupt service, where the environment is one that matters.
+    pub(crate) async fn confirm(&self, context: &Context, what: &str) -> Result<(), Stop> {
+        let environment = context.manifest.environment;
+        if self.settings.yes || environment.is_disposable() {
+            return Ok(());
+        }
+        let environment = environment.word();
+        if !self.settings.interactive {
+            let message = format!("{what}: {environment} asks first, and there is nobody to ask");
+            return Err(Stop::new(Exit::Refused, message).hint("say yes beforehand with --yes"));
+        }
+        let question = format!("{what}? This is {environment}. Type yes: ");
+        // Somebody who cannot read the question will not answer yes.
+        let _ = self.printer.stderr(question.as_bytes());
+        match self.answer().await.trim() {
+            "yes" => Ok(()),
+            _ => Err(Stop::new(Exit::Refused, format!("{what}: not confirmed"))),
+        }
+    }
+
+    async fn answer(&self) -> String {
+        let mut answer = String::new();
+        if let Some(stdin) = self.stdin.lock().await.as_mut() {
+            // An answer that cannot be read is not a yes.
+            let _ = BufReader::new(stdin).take(ANSWER_MAX).read_line(&mut answer).await;
+        }
+        answer
+    }
+
+    async fn dispatch(&self, verb: &Verb) -> anyhow::Result<Exit> {
+        match verb {
+            Verb::Doctor => doctor::doctor(self).await,
+            Verb::Plan(arguments) => plan::plan(self, arguments).await,
+            Verb::Up(arguments) => up::up(self, arguments).await,
+            Verb::Verify => verify::verify(self).await,
+            Verb::Status => status::status(self).await,
+            Verb::Logs(arguments) => logs::logs(self, arguments).await,
+            Verb::Exec(arguments) => exec::exec(self, arguments).await,
+            Verb::Env => env::env(self).await,
+            Verb::Down(arguments) => down::down(self, arguments).await,
+            Verb::Stop(arguments) => stop::stop(self, arguments).await,
+            Verb::Start(arguments) => start::start(self, arguments).await,
+            Verb::Config(arguments) => config::config(self, arguments).await,
+            Verb::Images => images::images(self).await,
+            Verb::Lock(arguments) => lock::lock(self, arguments).await,
+            Verb::Completion(arguments) => completion::completion(self, arguments),
+        }
+    }
+}

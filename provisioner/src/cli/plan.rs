@@ -1,0 +1,91 @@
+//! `plan`: what would be done and why. Reads only.
+
+use clap::Args;
+use provisioner_core::name::StackName;
+use provisioner_core::plan::{Action, Impact, Plan, Step, StepId, Withheld};
+use serde::Serialize;
+
+use super::Call;
+use super::exit::Exit;
+use crate::context::Context;
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Only these components and what they need
+    components: Vec<String>,
+
+    /// Exit with 2 when there is something to do
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+/// A plan for programs.
+#[derive(Serialize)]
+pub(super) struct PlanView<'a> {
+    stack: &'a StackName,
+    changes: usize,
+    steps: Vec<StepView<'a>>,
+    withheld: &'a [Withheld],
+}
+
+#[derive(Serialize)]
+pub(super) struct StepView<'a> {
+    pub(super) id: StepId,
+    pub(super) action: &'static str,
+    pub(super) target: String,
+    pub(super) because: &'a str,
+    pub(super) after: &'a [StepId],
+    /// Paths of the files that are put in place.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub(super) files: &'a [String],
+}
+
+pub(super) async fn plan(call: &Call<'_>, arguments: &PlanArgs) -> anyhow::Result<Exit> {
+    let context = Context::to_change(call).await?;
+    let policy = context.targets(&arguments.components)?;
+    let observed = context.observe().await?;
+    let plan = context.plan(&observed, &policy)?;
+    show(call, &context, &plan)?;
+    Ok(if arguments.detailed_exitcode && !plan.is_empty() { Exit::Changes } else { Exit::Done })
+}
+
+pub(super) fn show(call: &Call<'_>, context: &Context, plan: &Plan) -> anyhow::Result<()> {
+    call.printer.data(&PlanView::of(context.name(), plan), || human(context.name(), plan))
+}
+
+fn human(stack: &StackName, plan: &Plan) -> String {
+    let summary = match plan.steps.len() {
+        0 => format!("stack {stack} is as the manifest says, nothing to do\n"),
+        1 => format!("stack {stack}: 1 step\n"),
+        steps => format!("stack {stack}: {steps} steps\n"),
+    };
+    format!("{plan}{summary}")
+}
+
+impl<'a> PlanView<'a> {
+    fn of(stack: &'a StackName, plan: &'a Plan) -> Self {
+        let steps: Vec<StepView<'a>> = plan.steps.iter().map(StepView::of).collect();
+        Self { stack, changes: steps.len(), steps, withheld: &plan.withheld }
+    }
+}
+
+impl<'a> StepView<'a> {
+    pub(super) fn of(step: &'a Step) -> Self {
+        let (action, target, files): (_, _, &[String]) = match &step.action {
+            Action::Create { resource } => ("create", resource.id().to_string(), &[]),
+            Action::Change { to, impact } => {
+                let (action, files): (_, &[String]) = match impact {
+                    Impact::None { files } => ("update", files),
+                    Impact::Reload { files } => ("reload", files),
+                    Impact::Restart => ("replace", &[]),
+                    Impact::Start => ("start", &[]),
+                };
+                (action, to.id().to_string(), files)
+            }
+            Action::Remove { id } => ("remove", id.to_string(), &[]),
+            Action::Await { member, .. } => ("await", member.to_string(), &[]),
+            Action::Run { task } => ("run", task.to_string(), &[]),
+        };
+        Self { id: step.id, action, target, because: &step.because, after: &step.after, files }
+    }
+}

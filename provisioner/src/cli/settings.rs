@@ -1,0 +1,227 @@
+//! Flags and environment, resolved once. Nothing else in the provisioner reads the environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use provisioner_core::name::StackName;
+
+use super::Global;
+use super::exit::{Exit, Stop};
+use crate::streams::Terminals;
+
+/// The process's variables and working directory, as they were at the start.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    pub variables: BTreeMap<String, String>,
+    pub directory: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Human,
+    Json,
+    Yaml,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// `tty` on a terminal, `plain` elsewhere
+    Auto,
+    Tty,
+    Plain,
+    Json,
+    Quiet,
+}
+
+/// Where the manifest is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestSource {
+    Named(String),
+    File(PathBuf),
+    /// Neither flag nor variable says.
+    Nowhere,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpPort {
+    /// What the stack is published on already, else one that is free.
+    Auto,
+    Fixed(u16),
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub manifest: ManifestSource,
+    /// Flags that repeat the choice of stack, for commands that are proposed to the user.
+    pub selection: String,
+    pub name: Option<StackName>,
+    pub http_port: Option<HttpPort>,
+    pub format: Format,
+    pub json_into: Option<PathBuf>,
+    pub progress: ProgressMode,
+    /// `None`: the verb's own default.
+    pub timeout: Option<Duration>,
+    pub lock_timeout: Duration,
+    pub yes: bool,
+    pub verbose: bool,
+    pub color: bool,
+    /// Somebody sits at the terminal and can be asked.
+    pub interactive: bool,
+    pub stdin_is_terminal: bool,
+    pub directory: PathBuf,
+    pub environment: Environment,
+    /// The words after `provisioner`, for the lock's holder.
+    pub command: String,
+}
+
+impl Environment {
+    pub fn of_process() -> Self {
+        let text = |value: std::ffi::OsString| value.into_string().ok();
+        Self {
+            variables: std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect(),
+            directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+        }
+    }
+
+    /// A variable that is set and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn is_ci(&self) -> bool {
+        self.get("CI").is_some_and(|value| value != "false" && value != "0")
+    }
+}
+
+impl Settings {
+    pub fn resolve(
+        global: &Global,
+        command: String,
+        environment: &Environment,
+        terminals: Terminals,
+    ) -> Result<Self, Stop> {
+        let manifest = match (&global.file, &global.environment, environment.get("PROVISIONER_ENV")) {
+            (Some(file), ..) => ManifestSource::File(environment.directory.join(file)),
+            (None, Some(name), _) => ManifestSource::Named(name.clone()),
+            (None, None, Some(name)) => ManifestSource::Named(name.to_owned()),
+            (None, None, None) => ManifestSource::Nowhere,
+        };
+        let progress = match global.progress {
+            ProgressMode::Auto if terminals.stderr && environment.get("TERM") != Some("dumb") => ProgressMode::Tty,
+            ProgressMode::Auto => ProgressMode::Plain,
+            chosen => chosen,
+        };
+        let name = global.name.clone().map(StackName::new).transpose();
+        Ok(Self {
+            selection: selection(global),
+            manifest,
+            name: name.map_err(|error| Stop::new(Exit::Usage, format!("--name: {error}")))?,
+            http_port: global.http_port,
+            format: global.output,
+            json_into: global.json_into.as_ref().map(|file| environment.directory.join(file)),
+            progress,
+            timeout: global.timeout,
+            lock_timeout: global.lock_timeout,
+            yes: global.yes,
+            verbose: global.verbose,
+            color: terminals.stdout && environment.get("NO_COLOR").is_none(),
+            stdin_is_terminal: terminals.stdin,
+            interactive: terminals.stdin && terminals.stderr && !environment.is_ci(),
+            directory: environment.directory.clone(),
+            environment: environment.clone(),
+            command,
+        })
+    }
+
+    /// A command line for this very stack: `provisioner verify --env dev`.
+    pub fn again(&self, words: &str) -> String {
+        format!("provisioner {words}{}", self.selection)
+    }
+}
+
+fn selection(global: &Global) -> String {
+    let mut flags = String::new();
+    match (&global.file, &global.environment) {
+        (Some(file), _) => flags.push_str(&format!(" -f {}", file.display())),
+        (None, Some(name)) => flags.push_str(&format!(" --env {name}")),
+        (None, None) => {}
+    }
+    if let Some(name) = &global.name {
+        flags.push_str(&format!(" --name {name}"));
+    }
+    flags
+}
+
+/// The directory `manifests` nearest to `directory`, upwards.
+pub fn manifests_directory(directory: &Path) -> Option<PathBuf> {
+    directory.ancestors().map(|ancestor| ancestor.join("manifests")).find(|candidate| candidate.is_dir())
+}
+
+/// `90s`, `5m`, `1h30m`; a unit is required so that nobody has to guess.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("{text:?} is not a duration, expected a number with a unit: 90s, 5m or 1h30m");
+    let mut seconds: u64 = 0;
+    let mut digits = String::new();
+    for character in text.chars() {
+        if character.is_ascii_digit() {
+            digits.push(character);
+            continue;
+        }
+        let unit = match character {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            _ => return Err(expected()),
+        };
+        let number: u64 = digits.parse().map_err(|_| expected())?;
+        seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(expected)?;
+        digits.clear();
+    }
+    if digits.is_empty() && !text.is_empty() { Ok(Duration::from_secs(seconds)) } else { Err(expected()) }
+}
+
+pub fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("a run without an end is not offered, expected at least 1s".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+pub fn parse_http_port(text: &str) -> Result<HttpPort, String> {
+    match text {
+        "auto" | "0" => Ok(HttpPort::Auto),
+        number => match number.parse::<u16>() {
+            Ok(port) => Ok(HttpPort::Fixed(port)),
+            Err(_) => Err(format!("{number:?} is not a port, expected 1 to 65535 or `auto`")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_needs_a_unit() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for wrong in ["", "90", "s", "5x", "-1s", "99999999999999999999s", "18446744073709551615h", "1m30"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_endless_timeout_is_refused() {
+        assert!(parse_timeout("0s").is_err());
+    }
+
+    #[test]
+    fn zero_and_auto_ask_for_a_free_port() {
+        assert_eq!(parse_http_port("auto"), Ok(HttpPort::Auto));
+        assert_eq!(parse_http_port("0"), Ok(HttpPort::Auto));
+        assert_eq!(parse_http_port("8081"), Ok(HttpPort::Fixed(8081)));
+        assert!(parse_http_port("99999").is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! `up`: preflight, plan, carry it out under the lock, verify, say what is where.
+
+use anyhow::Context as _;
+use clap::Args;
+use provisioner_core::component::Entrypoint;
+use provisioner_core::execute::Outcome;
+use provisioner_core::finding::Finding;
+use provisioner_core::lease::Lease;
+use provisioner_core::name::StackName;
+use provisioner_core::observed::Observed;
+use provisioner_core::plan::{Plan, Policy, Withheld};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::apply::{Walk, under_lease, walk};
+use super::exit::Exit;
+use super::plan::StepView;
+use super::{Call, doctor, plan, verify};
+use crate::context::Context;
+use crate::preflight;
+use crate::progress::{millis, outcome_json, phases, seconds};
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// Only these components and what they need
+    components: Vec<String>,
+
+    /// Do not prove afterwards that everything works
+    #[arg(long)]
+    no_verify: bool,
+
+    /// Say what would be done and why; reads only
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct UpReport {
+    stack: StackName,
+    /// What was done, step by step; empty: nothing had to be.
+    steps: Vec<Value>,
+    withheld: Vec<Withheld>,
+    findings: Vec<Finding>,
+    entrypoints: Vec<Entrypoint>,
+    took_ms: u64,
+}
+
+pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Exit> {
+    let context = call.cut(Context::to_change(call)).await??;
+    let policy = context.targets(&arguments.components)?;
+    let observed = call.cut(context.observe()).await??;
+    let first = context.plan(&observed, &policy)?;
+    if arguments.dry_run {
+        plan::show(call, &context, &first)?;
+        return Ok(Exit::Done);
+    }
+    let mut report = UpReport {
+        stack: context.name().clone(),
+        steps: Vec::new(),
+        withheld: first.withheld.clone(),
+        findings: Vec::new(),
+        entrypoints: context.components.iter().flat_map(|component| component.entrypoints(&context.stack)).collect(),
+        took_ms: 0,
+    };
+    for withheld in &first.withheld {
+        call.printer.note(&withheld.to_string());
+    }
+    let concluded = if first.is_empty() {
+        call.printer.note(&format!("nothing to do: stack {} is as the manifest says", context.name()));
+        Ok(())
+    } else {
+        preflight(call, &context, &observed).await?;
+        let walk = under_lease(call, &context, async |lease| stand_up(call, &context, &policy, lease).await).await?;
+        report.steps = steps(&walk);
+        report.withheld.clone_from(&walk.plan.withheld);
+        walk.conclude(call, &context, "up").await
+    };
+    if concluded.is_ok() && !arguments.no_verify {
+        report.findings = call.cut(prove(call, &context)).await??;
+    }
+    report.took_ms = millis(call.begun.elapsed());
+    call.printer.data(&report, || human(call, &context, &report, concluded.is_ok()))?;
+    concluded?;
+    if !arguments.no_verify {
+        verify::judge(call, &report.findings)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn preflight(call: &Call<'_>, context: &Context, observed: &Observed) -> anyhow::Result<()> {
+    let lines = call.cut(doctor::lines(context, observed)).await??;
+    for line in preflight::render(&lines, false).lines() {
+        call.printer.note(&format!("preflight: {line}"));
+    }
+    Ok(doctor::refuse(&lines)?)
+}
+
+/// Looks and plans again now that nobody else can change anything, and carries that plan out.
+async fn stand_up(call: &Call<'_>, context: &Context, policy: &Policy, lease: &Lease) -> anyhow::Result<Walk> {
+    let observed = call.cut(context.observe()).await??;
+    context.keep_port(&observed).await.context("note the port of the entrance")?;
+    let plan = context.plan(&observed, policy)?;
+    announce(call, context, &plan);
+    Ok(walk(call, context, plan, &observed, lease).await)
+}
+
+fn announce(call: &Call<'_>, context: &Context, plan: &Plan) {
+    call.printer.note(&format!("stack {}: {} steps", context.name(), plan.steps.len()));
+    for phase in phases(plan) {
+        call.printer.event(&json!({"type": "phase", "phase": phase}));
+        if !call.printer.is_for_programs() {
+            let expected = provisioner_core::clock::human_seconds(phase.expected_secs);
+            call.printer.note(&format!("  {:<28} {:>3} steps, about {expected}", phase.name, phase.steps));
+        }
+    }
+}
+
+async fn prove(call: &Call<'_>, context: &Context) -> anyhow::Result<Vec<Finding>> {
+    call.printer.note("verifying from outside, about 10s");
+    let observed = context.observe().await?;
+    Ok(verify::findings(context, &observed).await)
+}
+
+fn steps(walk: &Walk) -> Vec<Value> {
+    let lost = Outcome::NotBegun;
+    let described = walk.plan.steps.iter().map(|step| {
+        let mut value = json!(StepView::of(step));
+        let outcome = outcome_json(walk.outcomes.get(&step.id).unwrap_or(&lost));
+        if let (Value::Object(value), Value::Object(outcome)) = (&mut value, outcome) {
+            value.extend(outcome);
+        }
+        value
+    });
+    described.collect()
+}
+
+fn human(call: &Call<'_>, context: &Context, report: &UpReport, is_up: bool) -> String {
+    let mut text = String::new();
+    if !report.findings.is_empty() {
+        text.push_str(&verify::human(&report.findings, call.printer.is_colored()));
+        text.push('\n');
+    }
+    if !is_up {
+        return text;
+    }
+    let name = context.name();
+    let took = seconds(call.begun.elapsed());
+    text.push_str(&format!("stack {name} is up, {} steps in {took}\n", report.steps.len()));
+    for Entrypoint { name, url } in &report.entrypoints {
+        text.push_str(&format!("  {name:<8} {url}\n"));
+    }
+    let settings = call.settings;
+    text.push_str(&format!("  logins   eval \"$({})\"\n", settings.again("env")));
+    for verb in ["status", "verify", "logs", "down"] {
+        text.push_str(&format!("  next     {}\n", settings.again(verb)));
+    }
+    text.push_str(&format!(
+        "on this host: containers, volumes and a network named {name}-*, images provisioner/*; nothing else was changed\n"
+    ));
+    text
+}

@@ -1,0 +1,67 @@
+//! `verify`: every component's own checks, from outside, safe on a live stack.
+
+use futures_util::future::join_all;
+use provisioner_core::engine::Quiet;
+use provisioner_core::finding::{Finding, Verdict};
+use provisioner_core::observed::Observed;
+
+use super::Call;
+use super::exit::{Exit, Stop};
+use crate::context::Context;
+use crate::table::{Table, Tone};
+
+pub(super) async fn verify(call: &Call<'_>) -> anyhow::Result<Exit> {
+    let context = Context::to_look(call).await?;
+    let observed = context.observe().await?;
+    let findings = findings(&context, &observed).await;
+    call.printer.data(&findings, || human(&findings, call.printer.is_colored()))?;
+    judge(call, &findings)?;
+    Ok(Exit::Done)
+}
+
+/// All checks of all components, which run side by side; in the order in which people read a stack.
+pub(super) async fn findings(context: &Context, observed: &Observed) -> Vec<Finding> {
+    let access = context.access(observed, &Quiet);
+    let mut findings: Vec<Finding> =
+        join_all(context.components.iter().map(|component| component.verify(&access))).await.into_iter().flatten().collect();
+    let place = |finding: &Finding| context.components.iter().position(|component| component.name() == finding.component);
+    findings.sort_by_key(|finding| (place(finding), finding.level));
+    findings
+}
+
+/// A verdict that could not be had is no pass, and a stack without checks proves nothing.
+pub(super) fn judge(call: &Call<'_>, findings: &[Finding]) -> Result<(), Stop> {
+    let count = |verdict: Verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let (failed, unknown, total) = (count(Verdict::Fail), count(Verdict::Unknown), findings.len());
+    let next = call.settings.again("status");
+    if failed > 0 {
+        let message = format!("verify: {failed} of {total} checks failed, {unknown} could not be made");
+        return Err(Stop::new(Exit::VerifyFailed, message).hint(format!("see the members with: {next}")));
+    }
+    if unknown > 0 || total == 0 {
+        let message = format!("verify: {unknown} of {total} checks could not be made");
+        return Err(Stop::new(Exit::Unknown, message).hint(format!("see the members with: {next}")));
+    }
+    Ok(())
+}
+
+pub(super) fn human(findings: &[Finding], color: bool) -> String {
+    let mut table = Table::default();
+    for Finding { component, check, level, verdict, evidence, took_ms } in findings {
+        let tone = match verdict {
+            Verdict::Pass => Tone::Good,
+            Verdict::Fail => Tone::Bad,
+            Verdict::Unknown => Tone::Warn,
+        };
+        table.row(vec![
+            (verdict.to_string(), Some(tone)),
+            (level.to_string(), None),
+            (component.clone(), None),
+            (check.clone(), None),
+            (format!("{took_ms} ms"), None),
+            (evidence.clone(), None),
+        ]);
+    }
+    let passed = findings.iter().filter(|finding| finding.verdict == Verdict::Pass).count();
+    format!("{}{passed} of {} checks passed\n", table.render(color), findings.len())
+}

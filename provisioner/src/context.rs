@@ -1,0 +1,232 @@
+//! Manifest, stack, engine and components of one run, put together once.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use provisioner_core::component::{Access, Component};
+use provisioner_core::engine::{Engine, ImageReferences, Output};
+use provisioner_core::execute::{image_references, observe_facts};
+use provisioner_core::manifest::Manifest;
+use provisioner_core::name::{Member, StackName};
+use provisioner_core::observed::Observed;
+use provisioner_core::plan::{Plan, Policy, plan};
+use provisioner_core::stack::{Expose, Resource, Stack};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Call;
+use crate::cli::exit::{Exit, Stop};
+use crate::cli::manifests::{self, Program};
+use crate::cli::settings::HttpPort;
+
+pub(crate) struct Context {
+    pub(crate) manifest: Manifest,
+    pub(crate) stack: Stack,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) components: Vec<Box<dyn Component>>,
+    pub(crate) images: ImageReferences,
+    /// The snapshot that the choice of a port needed, for whoever observes next.
+    seen: Mutex<Option<Observed>>,
+    /// What was chosen instead of what the manifest says.
+    pub(crate) adapted: Vec<String>,
+    /// The entrance's port is not the manifest's.
+    is_port_chosen: bool,
+}
+
+/// What is known without an engine.
+pub(crate) struct Offline {
+    pub(crate) manifest: Manifest,
+    pub(crate) stack: Stack,
+}
+
+/// Record of the port on which people reach the stack, where that is not the manifest's.
+const ENTRANCE: &str = "entrance";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entrance {
+    http_port: u16,
+}
+
+/// How a verb treats the port of the HTTP entrance when no flag says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// The manifest decides.
+    Wanted,
+    /// What the stack is published on counts; the verb only looks at what is there.
+    InUse,
+}
+
+impl Context {
+    /// For verbs that compare what is with what should be.
+    pub(crate) async fn to_change(call: &Call<'_>) -> anyhow::Result<Self> {
+        Self::open(call, Program::Needed, Port::Wanted).await
+    }
+
+    /// For verbs that look at, stop or remove what is there.
+    pub(crate) async fn to_look(call: &Call<'_>) -> anyhow::Result<Self> {
+        Self::open(call, Program::Unneeded, Port::InUse).await
+    }
+
+    /// For verbs that need no engine.
+    pub(crate) fn offline(call: &Call<'_>) -> anyhow::Result<Offline> {
+        let mut manifest = manifests::load(call.settings, Program::Unneeded)?;
+        if let Some(HttpPort::Fixed(fixed)) = call.settings.http_port {
+            manifest.nginx.http_port = fixed;
+        }
+        let stack = stack_of(&manifest, &call.engines.components());
+        Ok(Offline { manifest, stack })
+    }
+
+    /// The manifest's own wishes, though nothing will be changed.
+    pub(crate) async fn for_doctor(call: &Call<'_>) -> anyhow::Result<Self> {
+        Self::open(call, Program::Unneeded, Port::Wanted).await
+    }
+
+    async fn open(call: &Call<'_>, program: Program, port: Port) -> anyhow::Result<Self> {
+        let mut manifest = manifests::load(call.settings, program)?;
+        let engine = call.engines.open(&call.settings.environment, &manifest.name).await?;
+        let components = call.engines.components();
+        let mut adapted = Vec::new();
+        let mut seen = None;
+        let written = manifest.nginx.http_port;
+        let is_second = call.settings.name.is_some();
+        match call.settings.http_port {
+            Some(HttpPort::Fixed(fixed)) => manifest.nginx.http_port = fixed,
+            None if !is_second && port == Port::Wanted => {}
+            flag => {
+                let observed = engine.observe().await?;
+                if let Some(known) = port_in_use(&manifest, &components, &observed)? {
+                    manifest.nginx.http_port = known;
+                } else if port == Port::Wanted || flag.is_some() {
+                    manifest.nginx.http_port = free_port(manifest.expose)?;
+                    adapted.push(format!("nginx.http_port: {} is free and was picked", manifest.nginx.http_port));
+                }
+                seen = Some(observed);
+            }
+        }
+        let is_port_chosen = manifest.nginx.http_port != written;
+        let stack = stack_of(&manifest, &components);
+        let images = image_references(&stack);
+        Ok(Self { manifest, stack, engine, components, images, seen: Mutex::new(seen), adapted, is_port_chosen })
+    }
+
+    pub(crate) fn name(&self) -> &StackName {
+        &self.stack.name
+    }
+
+    /// What is, as the engine tells it.
+    pub(crate) async fn snapshot(&self) -> anyhow::Result<Observed> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match seen {
+            Some(observed) => Ok(observed),
+            None => Ok(self.engine.observe().await?),
+        }
+    }
+
+    /// What is, with what the components read from running members.
+    pub(crate) async fn observe(&self) -> anyhow::Result<Observed> {
+        let mut observed = self.snapshot().await.with_context(|| format!("observe stack {}", self.name()))?;
+        observed.facts = observe_facts(&*self.engine, &self.components, &self.stack, &observed).await;
+        Ok(observed)
+    }
+
+    /// Notes a port that the manifest does not name, so that the next run finds it even while the entrance is down.
+    pub(crate) async fn keep_port(&self, observed: &Observed) -> anyhow::Result<()> {
+        let chosen = Entrance { http_port: self.manifest.nginx.http_port };
+        let noted: Option<Entrance> = observed.records.read(ENTRANCE)?;
+        if !self.is_port_chosen || noted.as_ref() == Some(&chosen) {
+            return Ok(());
+        }
+        let records = self.engine.records();
+        records.put_if(ENTRANCE, observed.records.version(ENTRANCE), serde_json::to_value(chosen)?).await?;
+        Ok(())
+    }
+
+    pub(crate) fn plan(&self, observed: &Observed, policy: &Policy) -> anyhow::Result<Plan> {
+        Ok(plan(&self.stack, observed, &self.components, policy)?)
+    }
+
+    pub(crate) fn access<'a>(&'a self, observed: &'a Observed, output: &'a dyn Output) -> Access<'a> {
+        Access { engine: &*self.engine, stack: &self.stack, observed, images: &self.images, output }
+    }
+
+    pub(crate) fn component(&self, name: &str) -> Option<&dyn Component> {
+        self.components.iter().find(|component| component.name() == name).map(AsRef::as_ref)
+    }
+
+    /// The member of that name, or a refusal that lists the members there are.
+    pub(crate) fn member(&self, name: &str, observed: &Observed) -> Result<Member, Stop> {
+        let member = Member::named(name);
+        let is_known = self.stack.workload(&member).is_some() || observed.workloads.contains_key(&member);
+        if is_known { Ok(member) } else { Err(no_such_member(&self.stack, name)) }
+    }
+
+    /// The members that the words name, as members or whole components; no words: all.
+    pub(crate) fn members(&self, words: &[String], observed: &Observed) -> Result<Vec<Member>, Stop> {
+        if words.is_empty() {
+            let declared = self.stack.workloads().map(|workload| workload.member.clone());
+            let found = observed.workloads.keys().cloned();
+            let all: std::collections::BTreeSet<Member> = declared.chain(found).collect();
+            return Ok(all.into_iter().collect());
+        }
+        let mut members = Vec::new();
+        for word in words {
+            match self.component(word) {
+                Some(component) => {
+                    members.extend(self.stack.members(component.name()).map(|workload| workload.member.clone()));
+                }
+                None => members.push(self.member(word, observed)?),
+            }
+        }
+        Ok(members)
+    }
+
+    /// The components that the words name, directly or by one of their members.
+    pub(crate) fn targets(&self, words: &[String]) -> Result<Policy, Stop> {
+        let mut policy = Policy::default();
+        for word in words {
+            let by_member = self.stack.workload(&Member::named(word.as_str())).map(|workload| &workload.component);
+            let known = self.component(word).map(|component| component.name().to_owned());
+            let Some(target) = known.or_else(|| by_member.cloned()) else {
+                let names: Vec<&str> = self.components.iter().map(|component| component.name()).collect();
+                let stop = Stop::new(Exit::Usage, format!("stack {} has no component {word}", self.name()));
+                return Err(stop.hint(format!("components: {}", names.join(", "))));
+            };
+            policy.targets.insert(target);
+        }
+        Ok(policy)
+    }
+}
+
+pub(crate) fn no_such_member(stack: &Stack, name: &str) -> Stop {
+    let members: Vec<&str> = stack.workloads().map(|workload| workload.member.as_str()).collect();
+    let stop = Stop::new(Exit::Usage, format!("stack {} has no member {name}", stack.name));
+    stop.hint(format!("members: {}", members.join(", ")))
+}
+
+fn stack_of(manifest: &Manifest, components: &[Box<dyn Component>]) -> Stack {
+    let declared = components.iter().flat_map(|component| component.declare(manifest));
+    Stack::new(manifest.name.clone(), declared.chain([Resource::Network]))
+}
+
+/// The port that the entrance is published on, else the one that was noted for it.
+fn port_in_use(
+    manifest: &Manifest,
+    components: &[Box<dyn Component>],
+    observed: &Observed,
+) -> anyhow::Result<Option<u16>> {
+    let wanted = manifest.nginx.http_port;
+    let is_entrance = |expose: &Expose| matches!(expose, Expose::Address { port, .. } if *port == wanted);
+    let published = stack_of(manifest, components).workloads().find_map(|workload| {
+        let inside = workload.ports.iter().find(|port| is_entrance(&port.expose))?.port;
+        observed.workload(&workload.member)?.published.get(&inside).map(SocketAddr::port)
+    });
+    let noted: Option<Entrance> = observed.records.read(ENTRANCE)?;
+    Ok(published.or(noted.map(|entrance| entrance.http_port)))
+}
+
+/// The kernel's choice; somebody else may take it before the engine does, which then says so.
+fn free_port(ip: IpAddr) -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((ip, 0)).with_context(|| format!("pick a free port on {ip}"))?;
+    Ok(listener.local_addr().context("pick a free port")?.port())
+}

@@ -1,0 +1,49 @@
+//! The composition root: which engines and components there are.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use provisioner_core::component::Component;
+use provisioner_core::engine::Engine;
+use provisioner_core::name::StackName;
+use provisioner_docker::{Docker, Endpoint, EndpointInputs};
+
+use crate::cli::settings::Environment;
+
+/// Where engines and components come from; tests bring their own.
+#[async_trait]
+pub trait Engines: Send + Sync {
+    /// The engine that the environment names, bound to one stack.
+    async fn open(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>>;
+
+    fn components(&self) -> Vec<Box<dyn Component>>;
+}
+
+pub struct RealEngines;
+
+#[async_trait]
+impl Engines for RealEngines {
+    async fn open(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
+        let endpoint = Endpoint::resolve(&endpoint_inputs(environment))?;
+        let docker = Docker::connect(&endpoint).await?;
+        Ok(Arc::new(docker.stack(stack)))
+    }
+
+    fn components(&self) -> Vec<Box<dyn Component>> {
+        provisioner_components::all()
+    }
+}
+
+/// What Docker's own command line looks at.
+fn endpoint_inputs(environment: &Environment) -> EndpointInputs {
+    let text = |name| environment.get(name).map(str::to_owned);
+    let home = || environment.get("HOME").map(|home| Path::new(home).join(".docker"));
+    EndpointInputs {
+        host: text("DOCKER_HOST"),
+        context: text("DOCKER_CONTEXT"),
+        tls_verify: environment.get("DOCKER_TLS_VERIFY").is_some(),
+        cert_path: environment.get("DOCKER_CERT_PATH").map(PathBuf::from),
+        config_dir: environment.get("DOCKER_CONFIG").map(PathBuf::from).or_else(home),
+    }
+}

@@ -1,0 +1,28 @@
+//! Parse, run, exit.
+
+use std::process::ExitCode;
+
+use provisioner::cli::exit::Exit;
+use provisioner::cli::settings::Environment;
+use provisioner::engines::RealEngines;
+use provisioner::interrupt::Interrupt;
+use provisioner::streams::Streams;
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(_) => return Exit::Error.into(),
+    };
+    let exit = runtime.block_on(async {
+        let environment = Environment::of_process();
+        let (interrupt, forced) = Interrupt::listen();
+        let run = provisioner::run(std::env::args_os(), &RealEngines, &environment, Streams::of_process(), interrupt);
+        tokio::select! {
+            exit = run => exit,
+            Ok(()) = forced => Exit::Interrupted,
+        }
+    });
+    // A read of stdin that is still blocked must not keep the process.
+    runtime.shutdown_background();
+    exit.into()
+}
