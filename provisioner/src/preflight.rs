@@ -100,8 +100,8 @@ pub(crate) fn unreachable(error: &EngineError) -> Line {
     refused("engine", error.to_string())
 }
 
-pub(crate) fn adapted(text: &String) -> Line {
-    Line { subject: "manifest", verdict: Verdict::Adapted, text: text.clone() }
+pub(crate) fn adapted(text: &str) -> Line {
+    Line { subject: "manifest", verdict: Verdict::Adapted, text: text.to_owned() }
 }
 
 fn engine(host: &Host) -> Line {

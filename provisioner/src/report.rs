@@ -11,10 +11,10 @@ use crate::cli::settings::{Format, ProgressMode, Settings};
 use crate::table::Tone;
 
 /// Version of the lines that `--progress json` prints; a minor step only adds.
-pub const PROGRESS_SCHEMA: &str = "1.0";
+pub(crate) const PROGRESS_SCHEMA: &str = "1.0";
 
 #[derive(Clone)]
-pub struct Printer {
+pub(crate) struct Printer {
     sinks: Arc<Mutex<Sinks>>,
     format: Format,
     notes: Notes,
@@ -38,7 +38,7 @@ enum Notes {
 }
 
 impl Printer {
-    pub fn new(settings: &Settings, stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>) -> Self {
+    pub(crate) fn new(settings: &Settings, stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>) -> Self {
         let notes = match settings.progress {
             ProgressMode::Json => Notes::Json,
             ProgressMode::Quiet => Notes::Quiet,
@@ -55,12 +55,12 @@ impl Printer {
         printer
     }
 
-    pub fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         self.format
     }
 
     /// The result of a verb: for people as `human` says it, else `value`. `--json-into` gets it as JSON besides.
-    pub fn data(&self, value: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
+    pub(crate) fn data(&self, value: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
         let json = || serde_json::to_string_pretty(value).map(|text| text + "\n");
         if let Some(file) = &self.json_into {
             std::fs::write(file.as_path(), json()?).with_context(|| format!("write {}", file.display()))?;
@@ -74,20 +74,20 @@ impl Printer {
     }
 
     /// Bytes for stdout as they are. A reader that went away (`| head`) ends the output, not the run.
-    pub fn stdout(&self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn stdout(&self, bytes: &[u8]) -> anyhow::Result<()> {
         let mut sinks = self.lock();
         let written = sinks.stdout.write_all(bytes).and_then(|()| sinks.stdout.flush());
         ignore_closed(written).context("write to stdout")
     }
 
-    pub fn stderr(&self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn stderr(&self, bytes: &[u8]) -> anyhow::Result<()> {
         let mut sinks = self.lock();
         let written = sinks.stderr.write_all(bytes).and_then(|()| sinks.stderr.flush());
         ignore_closed(written).context("write to stderr")
     }
 
     /// A line for the person who watches.
-    pub fn note(&self, line: &str) {
+    pub(crate) fn note(&self, line: &str) {
         match self.notes {
             Notes::Text => self.line(line),
             Notes::Json => self.event(&json!({"type": "note", "text": line})),
@@ -96,7 +96,7 @@ impl Printer {
     }
 
     /// An error with its hints; shown however quiet the run is.
-    pub fn error(&self, chain: &str, hints: &[String]) {
+    pub(crate) fn error(&self, chain: &str, hints: &[String]) {
         if self.notes == Notes::Json {
             return self.event(&json!({"type": "error", "text": chain, "hints": hints}));
         }
@@ -108,27 +108,27 @@ impl Printer {
     }
 
     /// One line of `--progress json`; nothing in the other modes.
-    pub fn event(&self, event: &serde_json::Value) {
+    pub(crate) fn event(&self, event: &serde_json::Value) {
         if self.notes == Notes::Json {
             self.line(&event.to_string());
         }
     }
 
     /// Programs read stderr: events instead of lines.
-    pub fn is_for_programs(&self) -> bool {
+    pub(crate) fn is_for_programs(&self) -> bool {
         self.notes == Notes::Json
     }
 
     /// Lines are printed above these bars from now on; `None`: the bars are gone.
-    pub fn over(&self, bars: Option<indicatif::MultiProgress>) {
+    pub(crate) fn over(&self, bars: Option<indicatif::MultiProgress>) {
         self.lock().bars = bars;
     }
 
-    pub fn paint(&self, tone: Tone, text: &str) -> String {
+    pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
         if self.color { tone.paint(text) } else { text.to_owned() }
     }
 
-    pub fn is_colored(&self) -> bool {
+    pub(crate) fn is_colored(&self) -> bool {
         self.color
     }
 

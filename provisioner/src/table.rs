@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tone {
+pub(crate) enum Tone {
     Good,
     Bad,
     Warn,
@@ -11,7 +11,7 @@ pub enum Tone {
 }
 
 impl Tone {
-    pub fn paint(self, text: &str) -> String {
+    pub(crate) fn paint(self, text: &str) -> String {
         let code = match self {
             Self::Good => 32,
             Self::Bad => 31,
@@ -24,26 +24,22 @@ impl Tone {
 
 /// Rows of cells, each column as wide as its widest cell; the last one is never padded.
 #[derive(Default)]
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<(String, Option<Tone>)>>,
 }
 
 impl Table {
-    pub fn with_header(cells: &[&str]) -> Self {
+    pub(crate) fn with_header(cells: &[&str]) -> Self {
         let mut table = Self::default();
         table.row(cells.iter().map(|cell| ((*cell).to_owned(), None)).collect());
         table
     }
 
-    pub fn row(&mut self, cells: Vec<(String, Option<Tone>)>) {
+    pub(crate) fn row(&mut self, cells: Vec<(String, Option<Tone>)>) {
         self.rows.push(cells);
     }
 
-    pub fn plain(&mut self, cells: &[&str]) {
-        self.row(cells.iter().map(|cell| ((*cell).to_owned(), None)).collect());
-    }
-
-    pub fn render(&self, color: bool) -> String {
+    pub(crate) fn render(&self, color: bool) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));

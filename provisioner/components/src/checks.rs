@@ -46,4 +46,6 @@ pub(crate) async fn unlimited(what: &str, request: impl Fn() -> RequestBuilder) 
     })
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct NoAnswer(String);

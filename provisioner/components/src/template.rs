@@ -1,7 +1,7 @@
 //! Renders the configuration templates that are embedded in this crate.
 
-use minijinja::{Environment, UndefinedBehavior};
-use serde::Serialize;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Error, UndefinedBehavior, Value};
 
 /// Renders `source`. A name that the context does not hold is an error, never an empty string in a configuration.
 ///
@@ -9,14 +9,18 @@ use serde::Serialize;
 ///
 /// If the template does not render: it is part of this program, takes the same names for every manifest, and a test
 /// renders each one, so this is a defect of the program and not of anything that people wrote.
-pub(crate) fn render(name: &str, source: &str, context: impl Serialize) -> String {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_keep_trailing_newline(true);
-    match environment.render_named_str(name, source, context) {
+pub(crate) fn render(name: &str, source: &str, context: Value) -> String {
+    match try_render(name, source, context) {
         Ok(text) => text,
         Err(error) => panic!("render the embedded template {name}: {error:#}"),
     }
+}
+
+fn try_render(name: &str, source: &str, context: Value) -> Result<String, Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build()?);
+    environment.render_named_str(name, source, context)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Waiting until a member is usable, and giving up early where it never will be.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::component::{Access, Component};
@@ -26,17 +27,16 @@ pub async fn await_member(
     limit: Duration,
 ) -> Result<(), Failure> {
     let restart = access.stack.workload(member).map_or(Restart::Never, |workload: &Workload| workload.restart);
-    let (mut looks, mut crashes) = (0_u32, 0_u32);
+    let (looks, crashes) = (AtomicU32::new(0), AtomicU32::new(0));
     let waited = wait::until(limit, EVERY, async || {
         let reason = match component.ready(access, member).await {
             Ok(()) => return Look::Done(()),
             Err(not_ready) => not_ready.to_string(),
         };
-        looks += 1;
-        if looks.is_multiple_of(ENGINE_LOOK_EVERY)
+        if (looks.fetch_add(1, Relaxed) + 1).is_multiple_of(ENGINE_LOOK_EVERY)
             && let Some(down) = is_down(access, member).await
         {
-            crashes += 1;
+            let crashes = crashes.fetch_add(1, Relaxed) + 1;
             if restart == Restart::Never || crashes > CRASHES_TOLERATED {
                 return Look::Broken(down);
             }

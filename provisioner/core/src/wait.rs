@@ -23,11 +23,16 @@ pub enum WaitError<E> {
 
 /// Looks every `every` until the look is done or broken, or until `limit` has passed; a look that hangs is cut off at
 /// the limit.
-pub async fn until<T, E>(
+// Not `AsyncFnMut`: the compiler cannot show that such a wait is `Send` (rust-lang/rust#110338), which engines and
+// components need.
+pub async fn until<T, E, F>(
     limit: Duration,
     every: Duration,
-    mut look: impl AsyncFnMut() -> Look<T, E>,
-) -> Result<T, WaitError<E>> {
+    mut look: impl FnMut() -> F,
+) -> Result<T, WaitError<E>>
+where
+    F: Future<Output = Look<T, E>>,
+{
     let deadline = Instant::now() + limit;
     let mut last = "no look was finished".to_owned();
     loop {
@@ -56,7 +61,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_that_passes_is_an_error_with_the_last_reason() {
-        let waited = until::<(), String>(Duration::from_secs(3), Duration::from_secs(1), async || {
+        let waited = until::<(), String, _>(Duration::from_secs(3), Duration::from_secs(1), async || {
             Look::Pending("port refused".to_owned())
         });
         assert_eq!(waited.await.unwrap_err().to_string(), "not within 3 s: port refused");
@@ -64,7 +69,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_look_that_hangs_is_cut_off() {
-        let waited = until::<(), String>(Duration::from_secs(3), Duration::from_secs(1), async || {
+        let waited = until::<(), String, _>(Duration::from_secs(3), Duration::from_secs(1), async || {
             std::future::pending::<Look<(), String>>().await
         });
         assert!(matches!(waited.await, Err(WaitError::TimedOut { .. })));

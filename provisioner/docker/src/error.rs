@@ -46,7 +46,7 @@ fn connection_error(error: &Error) -> Option<io::ErrorKind> {
 }
 
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |cause| cause.source())
+    std::iter::successors(Some(error), |&cause| cause.source())
 }
 
 fn innermost(error: &Error) -> &(dyn StdError + 'static) {

@@ -93,7 +93,7 @@ async fn feed(mut input: impl AsyncWrite + Unpin, bytes: Bytes) {
 }
 
 async fn exit_code(docker: Docker, id: String, operation: String) -> Result<i64, EngineError> {
-    let looked = wait::until(EXIT_LIMIT, EXIT_EVERY, async || {
+    let looked = wait::until(EXIT_LIMIT, EXIT_EVERY, || async {
         match docker.client.inspect_exec(&id).await.map_err(docker.failed(operation.as_str())) {
             Ok(found) => match (found.running, found.exit_code) {
                 (Some(false), Some(code)) => Look::Done(code),

@@ -167,7 +167,7 @@ impl DockerEngine {
             Err(error) if status(&error) == Some(404) => Ok(()),
             // Somebody else's removal is under way.
             Err(error) if status(&error) == Some(409) => {
-                let gone = wait::until(REMOVAL_LIMIT, Duration::from_millis(100), async || {
+                let gone = wait::until(REMOVAL_LIMIT, Duration::from_millis(100), || async {
                     match self.inspect(id).await {
                         Ok(_) => Look::Pending(error.to_string()),
                         Err(error) if is_missing(&error) => Look::Done(()),

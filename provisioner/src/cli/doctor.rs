@@ -40,7 +40,7 @@ pub(super) async fn lines(
 ) -> anyhow::Result<Vec<Line>> {
     let facts = Facts::look(context.engine.host().await?, Some(&context.stack));
     let mut lines = preflight::judge(&facts, &context.manifest, &context.stack, observed);
-    lines.extend(context.adapted.iter().map(preflight::adapted));
+    lines.extend(context.adapted.iter().map(|text| preflight::adapted(text)));
     Ok(lines)
 }
 

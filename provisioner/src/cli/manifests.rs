@@ -59,7 +59,9 @@ fn locate(settings: &Settings) -> anyhow::Result<PathBuf> {
 fn available(settings: &Settings) -> String {
     let listed = manifests_directory(&settings.directory).and_then(|directory| std::fs::read_dir(directory).ok());
     let stem = |path: PathBuf| match path.extension() {
-        Some(extension) if extension == "yaml" => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+        Some(extension) if extension == "yaml" => {
+            path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).filter(|stem| !stem.starts_with('.'))
+        }
         _ => None,
     };
     let mut names: Vec<String> = listed.into_iter().flatten().flatten().filter_map(|entry| stem(entry.path())).collect();

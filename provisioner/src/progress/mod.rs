@@ -16,7 +16,7 @@ use crate::cli::settings::{ProgressMode, Settings};
 use crate::report::Printer;
 use bars::Bars;
 
-pub(crate) use phases::{Phase, phases};
+pub(crate) use phases::phases;
 
 /// So often a step that takes its time is mentioned again.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);

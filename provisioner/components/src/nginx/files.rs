@@ -64,7 +64,7 @@ fn values(manifest: &Manifest) -> minijinja::Value {
         body_max_bytes => nginx.body_max_bytes,
         backends,
         port => manifest.app.port,
-        health => manifest.app.health,
+        health => manifest.app.health.clone(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use provisioner_core::component::{Access, Dependency, Planned, Situation, Task, Tasks};
@@ -145,14 +146,16 @@ struct NotUsed(String);
 async fn used(access: &Access<'_>, present: &Upstreams) -> Result<(), NotUsed> {
     let site = Site::of(access, &member(), CHECKS, Duration::from_secs(5)).await.map_err(NotUsed)?;
     let expected: BTreeSet<IpAddr> = present.values().copied().collect();
-    let mut seen = BTreeSet::new();
+    let seen = Mutex::new(BTreeSet::new());
     let waited = wait::until(Duration::from_secs(20), Duration::from_millis(50), async || {
-        match site.get("/-/backend").await {
-            Ok(reply) => seen.extend(upstream(reply.header("x-upstream"))),
-            Err(error) => return Look::Pending(error),
-        }
+        let reply = match site.get("/-/backend").await {
+            Ok(reply) => reply,
+            Err(error) => return Look::<(), NotUsed>::Pending(error),
+        };
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(upstream(reply.header("x-upstream")));
         let missing: Vec<String> = expected.difference(&seen).map(ToString::to_string).collect();
-        if missing.is_empty() { Look::Done(()) } else { Look::<(), NotUsed>::Pending(format!("no answer from {}", missing.join(", "))) }
+        if missing.is_empty() { Look::Done(()) } else { Look::Pending(format!("no answer from {}", missing.join(", "))) }
     });
     waited.await.map_err(|error| NotUsed(error.to_string()))
 }

@@ -31,7 +31,7 @@ impl Cluster {
     }
 
     /// As it is now, which a snapshot from before a bootstrap does not tell.
-    pub(super) async fn current(access: &Access<'_>) -> Result<Self, Failure> {
+    pub(crate) async fn current(access: &Access<'_>) -> Result<Self, Failure> {
         let record = access.engine.records().get(RECORD).await?;
         let Some(record) = record else {
             let failure = Failure::new(format!("read record {RECORD}: there is none, expected the cluster"));

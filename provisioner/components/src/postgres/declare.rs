@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::context;
+use minijinja::{Value, context};
 use provisioner_core::manifest::{Manifest, Synchronous};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
@@ -10,7 +10,7 @@ use provisioner_core::stack::{
 };
 
 use super::login::{self, Login};
-use super::settings::{self, Memory};
+use super::settings::{self, Memory, Setting};
 use super::{NAME, PORT};
 use crate::template::render;
 
@@ -111,7 +111,7 @@ fn configuration(manifest: &Manifest, member: &Member, memory: &Memory) -> Vec<F
             member => member.as_str(),
             max_connections => settings::MAX_CONNECTIONS,
             shared_buffers_mb => memory.shared_buffers_mb,
-            settings => split.at_start,
+            settings => lines(&split.at_start),
         },
     );
     let reloadable = render(
@@ -123,7 +123,7 @@ fn configuration(manifest: &Manifest, member: &Member, memory: &Memory) -> Vec<F
             effective_cache_size_mb => memory.effective_cache_size_mb,
             maintenance_work_mem_mb => memory.maintenance_work_mem_mb,
             work_mem_mb => memory.work_mem_mb,
-            settings => split.reloadable,
+            settings => lines(&split.reloadable),
         },
     );
     let reload = || {
@@ -137,6 +137,10 @@ fn configuration(manifest: &Manifest, member: &Member, memory: &Memory) -> Vec<F
         file(settings_path(), reloadable, reload()),
         file(format!("{CONFIG}/pg_hba.conf"), access, reload()),
     ]
+}
+
+fn lines(settings: &[Setting]) -> Vec<Value> {
+    settings.iter().map(|Setting { name, value }| context! { name => name.as_str(), value => value.as_str() }).collect()
 }
 
 /// Holds no secret and belongs to root, so its reader need not be known by number.

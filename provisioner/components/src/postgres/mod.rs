@@ -24,7 +24,7 @@ mod verify;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use provisioner_core::component::{Access, Component, NotReady, Situation, Task, Tasks, Variable};
+use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks, Variable};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
@@ -35,12 +35,18 @@ use provisioner_core::stack::{Resource, Stack};
 use crate::route;
 
 pub use cluster::{Cluster, Layout, layout};
+pub(crate) use declare::members;
 pub use login::{DATABASE, Login, owner_url};
 
 pub(crate) const NAME: &str = "postgres";
 pub(crate) const PORT: u16 = 5432;
 
 pub struct Postgres;
+
+/// Every role that logs in exists, with its database.
+pub(crate) fn roles_made() -> Dependency {
+    Dependency::task(NAME, tasks::ROLES)
+}
 
 #[async_trait]
 impl Component for Postgres {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 const MIB: u64 = 1 << 20;
 
 /// Parameters that a running server does not take over: context `postmaster` in `pg_settings` of PostgreSQL 17, those
@@ -82,7 +80,7 @@ const AT_START_ONLY: [&str; 67] = [
 pub(super) const MAX_CONNECTIONS: u64 = 100;
 
 /// A line of postgresql.conf, its value ready to stand between single quotes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) name: String,
     pub(super) value: String,

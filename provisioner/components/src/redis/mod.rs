@@ -126,7 +126,7 @@ fn files(manifest: &Manifest) -> Vec<File> {
     let settings = context! {
         port => PORT,
         maxmemory => maxmemory(manifest.redis.service.memory_bytes),
-        settings => manifest.redis.settings,
+        settings => manifest.redis.settings.clone(),
     };
     let users = context! {
         app_password => Text::secret(User::App.secret()),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use minijinja::context;
-use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks};
+use provisioner_core::component::{Access, Component, NotReady, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
@@ -43,11 +43,6 @@ const STATUS_LIMIT: Duration = Duration::from_secs(1);
 const MAX_CONNECTIONS: u32 = 1000;
 
 pub struct Route;
-
-/// What clients of the route wait for.
-pub fn open() -> Dependency {
-    Dependency::task(NAME, POINT)
-}
 
 #[async_trait]
 impl Component for Route {

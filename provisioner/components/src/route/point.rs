@@ -42,7 +42,7 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
     }
     let members = |key: &str| {
         let value = task.with.get(key).ok_or_else(|| Failure::new(format!("run {task}: it does not say {key}")))?;
-        Ok(value.split(' ').map(Member::named).collect::<BTreeSet<_>>())
+        Ok::<_, Failure>(value.split(' ').map(Member::named).collect::<BTreeSet<_>>())
     };
     let target = Target { writes: members(RW)?, reads: members(RO)? };
     let route: Vec<&Member> = access.stack.members(NAME).map(|workload| &workload.member).collect();

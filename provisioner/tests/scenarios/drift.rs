@@ -1,0 +1,83 @@
+//! What was changed behind the provisioner's back is shown by `plan` and healed by `up`; a changed wish touches only
+//! what it must.
+
+use crate::harness::{Scenario, Stack, docker};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("a_container_removed_by_hand_is_drift_and_comes_back", removed_by_hand),
+    ("a_database_stopped_by_hand_is_drift_and_comes_back", stopped_by_hand),
+    ("a_container_replaced_by_hand_is_drift_and_is_put_right", replaced_by_hand),
+    ("a_route_restarted_by_hand_leads_nowhere_until_up", route_restarted_by_hand),
+    ("a_changed_rate_limit_reloads_nginx_and_keeps_every_container", changed_rate_limit),
+    ("a_changed_redis_setting_replaces_only_redis_and_keeps_its_data", changed_redis_setting),
+];
+
+fn heals(what: &str, expected: &str) -> Stack {
+    let stack = Stack::dev();
+    let plan = stack.plan();
+    assert!(plan.contains(expected), "{what}: the plan does not say {expected:?}:\n{plan}");
+    assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 2, "{what}");
+    stack.ok(&["up"]);
+    assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0, "{what}");
+    stack
+}
+
+fn removed_by_hand() {
+    Stack::dev();
+    docker(&["rm", "-f", "sc-dev-backend-2"]);
+    heals("removed", "create workload backend-2, because no such member is there");
+}
+
+fn stopped_by_hand() {
+    Stack::dev();
+    docker(&["stop", "-t", "60", "sc-dev-postgres-2"]);
+    heals("stopped", "start workload postgres-2, because it is exited");
+}
+
+fn replaced_by_hand() {
+    Stack::dev();
+    let image = docker(&["inspect", "-f", "{{.Config.Image}}", "sc-dev-redis-1"]);
+    docker(&["rm", "-f", "sc-dev-redis-1"]);
+    docker(&["run", "-d", "--name", "sc-dev-redis-1", image.trim(), "sleep", "600"]);
+    heals("replaced", "replace workload redis-1, because something else stands under its name");
+}
+
+fn route_restarted_by_hand() {
+    let stack = Stack::dev();
+    docker(&["restart", "-t", "5", "sc-dev-route-1"]);
+    let script = r#"eval "$(cat)"; ! psql "$DATABASE_URL" -Atc 'select 1' 2>/dev/null"#;
+    let mut shell = std::process::Command::new("bash")
+        .args(["-uc", script])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut shell.stdin.take().unwrap(), stack.ok(&["env"]).as_bytes()).unwrap();
+    assert!(shell.wait().unwrap().success(), "a restarted route still leads somewhere");
+    heals("restarted", "run route.point");
+}
+
+fn changed_rate_limit() {
+    let stack = Stack::dev();
+    let before = stack.containers();
+    let changed = stack.changed(|text| text.replace("rate_limit:", "burst: 77\n  rate_limit:").replacen("burst: 100", "", 1));
+    let plan = changed.plan();
+    assert!(plan.contains("reload workload nginx-1"), "{plan}");
+    assert_eq!(plan.lines().filter(|line| line.contains("because")).count(), 1, "{plan}");
+    changed.ok(&["up", "--no-verify"]);
+    assert_eq!(stack.containers(), before);
+    let running = changed.ok(&["exec", "nginx-1", "--", "nginx", "-T"]);
+    assert!(running.contains("burst=77"), "the file is not in place");
+    stack.ok(&["up"]);
+    assert_eq!(stack.containers(), before);
+}
+
+fn changed_redis_setting() {
+    let stack = Stack::dev();
+    let before = stack.containers();
+    let changed = stack.changed(|text| text.replace("maxmemory: 96mb", "maxmemory: 80mb"));
+    changed.ok(&["up"]);
+    let after = stack.containers();
+    let differing: Vec<&String> = after.iter().filter(|(name, id)| before.get(*name) != Some(id)).map(|(name, _)| name).collect();
+    assert_eq!(differing, ["sc-dev-redis-1"]);
+    stack.ok(&["up", "--no-verify"]);
+}

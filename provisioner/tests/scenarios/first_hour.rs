@@ -1,0 +1,107 @@
+//! What the README promises for the first hour.
+
+use std::process::Command;
+
+use crate::harness::{Scenario, Stack, root};
+use crate::http;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("everything_is_verified_after_up", everything_is_verified_after_up),
+    ("a_second_up_changes_nothing_and_keeps_every_container", a_second_up_changes_nothing),
+    ("status_names_members_roles_and_the_entrance", status_names_members_roles_and_the_entrance),
+    ("products_are_listed_and_an_order_is_taken_once", products_are_listed_and_an_order_is_taken_once),
+    ("the_listing_is_served_stale_while_every_backend_is_down", the_listing_is_served_stale),
+    ("env_leads_psql_to_the_primary_and_to_a_replica", env_leads_psql),
+    ("exec_streams_and_passes_the_exit_code", exec_passes_the_exit_code),
+];
+
+/// Checks that must be among the findings, so that a verification which looks at nothing does not pass for one.
+const PROVEN: [(&str, &str); 6] =
+    [("postgres", "L3"), ("route", "L2"), ("redis", "L2"), ("nginx", "L2"), ("nginx", "L3"), ("app", "L2")];
+
+fn everything_is_verified_after_up() {
+    let findings = Stack::dev().json(&["verify"]);
+    let findings = findings.as_array().unwrap();
+    for (component, level) in PROVEN {
+        let is_there = findings.iter().any(|finding| finding["component"] == component && finding["level"] == level);
+        assert!(is_there, "no {level} check of {component}");
+    }
+    for finding in findings {
+        assert_eq!(finding["verdict"], "pass", "{finding}");
+        assert!(finding["evidence"].as_str().is_some_and(|evidence| !evidence.is_empty()), "{finding}");
+    }
+}
+
+fn a_second_up_changes_nothing() {
+    let stack = Stack::dev();
+    let before = stack.containers();
+    let report = stack.json(&["up", "--no-verify"]);
+    assert_eq!(report["steps"].as_array().map(Vec::len), Some(0), "{report}");
+    assert_eq!(stack.containers(), before);
+    assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0);
+}
+
+fn status_names_members_roles_and_the_entrance() {
+    let stack = Stack::dev();
+    let status = stack.json(&["status"]);
+    let members = status["members"].as_array().unwrap();
+    let roles: Vec<_> =
+        members.iter().filter(|member| member["component"] == "postgres").map(|member| &member["role"]).collect();
+    assert_eq!(roles, ["primary", "replica"]);
+    assert!(members.iter().all(|member| member["state"] == "running"), "{status}");
+    assert!(stack.http().starts_with("http://127.0.0.1:"));
+}
+
+fn products_are_listed_and_an_order_is_taken_once() {
+    let stack = Stack::dev();
+    let base = stack.http();
+    let listed = http::get(&format!("{base}/api/v1/products?limit=5"));
+    assert_eq!(listed.status, 200, "{}", listed.body);
+    let listed = listed.json();
+    let items = listed["items"].as_array().unwrap();
+    assert_eq!(items.len(), 5);
+    let sku = items[0]["sku"].as_str().unwrap();
+    let first = http::order(&base, "scenario-once", sku);
+    assert_eq!(first.status, 201, "{}", first.body);
+    let again = http::order(&base, "scenario-once", sku);
+    assert_eq!(again.json()["id"], first.json()["id"]);
+    let other = http::order(&base, "scenario-once", items[1]["sku"].as_str().unwrap());
+    assert_eq!(other.status, 422, "{}", other.body);
+}
+
+fn the_listing_is_served_stale() {
+    let stack = Stack::dev();
+    let url = format!("{}/api/v1/products?limit=7", stack.http());
+    assert_eq!(http::get(&url).status, 200);
+    stack.ok(&["stop", "app"]);
+    let stale = crate::harness::eventually("a stale answer", std::time::Duration::from_secs(30), || {
+        let answer = http::get(&url);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        (answer.header("X-Cache") == Some("STALE")).then_some(answer)
+    });
+    assert_eq!(stale.json()["items"].as_array().unwrap().len(), 7);
+    stack.ok(&["up"]);
+}
+
+fn env_leads_psql() {
+    let stack = Stack::dev();
+    let script = r#"eval "$(cat)"; for url in "$DATABASE_URL" "$DATABASE_REPLICA_URL"; do
+        psql "$url" -Atc 'select pg_is_in_recovery()'; done"#;
+    let mut shell = Command::new("bash")
+        .args(["-euc", script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut shell.stdin.take().unwrap(), stack.ok(&["env"]).as_bytes()).unwrap();
+    let output = shell.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "f\nt\n");
+}
+
+fn exec_passes_the_exit_code() {
+    let stack = Stack::dev();
+    let ran = stack.run(&["exec", "redis-1", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (7, "out\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("err"));
+    assert!(root().join("manifests/dev.yaml").is_file());
+}

@@ -1,0 +1,204 @@
+//! The provisioner as people run it, the engine as it really is, and what is kept of a failure.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+pub(crate) type Scenario = (&'static str, fn());
+
+/// A stack that scenarios work on, by the flags that choose it.
+pub(crate) struct Stack {
+    pub(crate) name: String,
+    manifest: PathBuf,
+}
+
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Stacks that were begun, to be taken down at the end and told about when something fails.
+static BEGUN: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+impl Stack {
+    /// The stack of `manifests/dev.yaml` under another name, stood up once for all scenarios that use it.
+    pub(crate) fn dev() -> Self {
+        let stack = Self { name: "sc-dev".into(), manifest: root().join("manifests/dev.yaml") };
+        if stack.begin() {
+            stack.ok(&["up", "--no-verify"]);
+        }
+        stack
+    }
+
+    /// A stack of its own, not stood up yet. `change` edits the text of the dev manifest.
+    pub(crate) fn of(name: &str, change: impl FnOnce(String) -> String) -> Self {
+        let dev = std::fs::read_to_string(root().join("manifests/dev.yaml")).unwrap();
+        let stack = Self { name: name.into(), manifest: root().join(format!("manifests/.{name}.yaml")) };
+        stack.rewrite(change(dev));
+        stack.begin();
+        stack
+    }
+
+    /// The same stack with other wishes.
+    pub(crate) fn changed(&self, change: impl FnOnce(String) -> String) -> Self {
+        let text = std::fs::read_to_string(&self.manifest).unwrap();
+        let manifest = root().join(format!("manifests/.{}-changed.yaml", self.name));
+        let stack = Self { name: self.name.clone(), manifest };
+        stack.rewrite(change(text));
+        stack
+    }
+
+    pub(crate) fn rewrite(&self, text: String) {
+        std::fs::write(&self.manifest, text).unwrap();
+    }
+
+    /// Removes what a killed run left under this name. True the first time.
+    fn begin(&self) -> bool {
+        let mut begun = BEGUN.lock().unwrap();
+        if begun.iter().any(|(name, _)| *name == self.name) {
+            return false;
+        }
+        begun.push((self.name.clone(), self.manifest.clone()));
+        self.ok(&["down", "--volumes", "--yes"]);
+        true
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_provisioner"));
+        let (verb, rest) = arguments.split_first().unwrap();
+        command.arg(verb).arg("--file").arg(&self.manifest).args(["--name", &self.name]).args(rest);
+        command.current_dir(root()).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Runs and insists on success.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        let Ran { code, stdout, stderr } = ran;
+        assert!(code == 0, "provisioner {} ended with {code}\n{stderr}\n{stdout}", arguments.join(" "));
+        stdout
+    }
+
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let words: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
+        serde_json::from_str(&self.ok(&words)).unwrap()
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Every check passes.
+    pub(crate) fn verify(&self) {
+        self.ok(&["verify"]);
+    }
+
+    pub(crate) fn plan(&self) -> String {
+        self.ok(&["plan"])
+    }
+
+    /// `http://127.0.0.1:PORT` of NGINX.
+    pub(crate) fn http(&self) -> String {
+        let status = self.json(&["status"]);
+        let entrypoints = status["entrypoints"].as_array().unwrap();
+        let http = entrypoints.iter().find(|entrypoint| entrypoint["name"] == "http").unwrap();
+        http["url"].as_str().unwrap().trim_end_matches('/').to_owned()
+    }
+
+    /// The engine's own ids of the members' containers, as the engine tells them.
+    pub(crate) fn containers(&self) -> BTreeMap<String, String> {
+        let label = format!("label=provisioner.stack={}", self.name);
+        let listed = docker(&["ps", "-a", "--no-trunc", "--filter", &label, "--format", "{{.Names}} {{.ID}}"]);
+        listed.lines().map(|line| line.split_once(' ').map(|(name, id)| (name.into(), id.into())).unwrap()).collect()
+    }
+
+    /// Everything of the engine that carries this stack's name.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        let filter = format!("name={}", self.name);
+        let mut traces = Vec::new();
+        for listing in [["ps", "-a"], ["volume", "ls"], ["network", "ls"]] {
+            let format = if listing[0] == "ps" { "{{.Names}}" } else { "{{.Name}}" };
+            let listed = docker(&[listing[0], listing[1], "--filter", &filter, "--format", format]);
+            traces.extend(listed.lines().map(str::to_owned));
+        }
+        traces
+    }
+}
+
+/// The engine's own command line, as a person uses it behind the provisioner's back.
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().expect("run docker");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {}: {stderr}", arguments.join(" "));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Looks until `look` is satisfied.
+pub(crate) fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begin.elapsed() < limit, "not within {} s: {what}", limit.as_secs());
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// Runs a scenario and keeps what tells why it failed.
+pub(crate) fn guarded(name: &str, body: fn()) -> Result<(), Failed> {
+    let begin = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(body));
+    eprintln!("{name}: {:.1} s", begin.elapsed().as_secs_f64());
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let message = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        keep_artifacts(name, &message);
+        Failed::from(message)
+    })
+}
+
+fn keep_artifacts(scenario: &str, message: &str) {
+    let folder = root().join("artifacts").join(scenario);
+    let _ = std::fs::create_dir_all(&folder);
+    let _ = std::fs::write(folder.join("failure.txt"), message);
+    for (name, manifest) in BEGUN.lock().unwrap().iter() {
+        let stack = Stack { name: name.clone(), manifest: manifest.clone() };
+        for arguments in [&["status"][..], &["plan"], &["logs", "--tail", "200"]] {
+            let Ran { stdout, stderr, .. } = stack.run(arguments);
+            let _ = std::fs::write(folder.join(format!("{name}-{}.txt", arguments[0])), stdout + &stderr);
+        }
+    }
+    let _ = std::fs::write(folder.join("containers.txt"), docker(&["ps", "-a", "--no-trunc"]));
+    eprintln!("artifacts of {scenario}: {}", folder.display());
+}
+
+pub(crate) fn take_everything_down() {
+    let is_kept = std::env::vars().any(|(name, value)| name == "KEEP_FAILED" && value == "1");
+    for (name, manifest) in BEGUN.lock().unwrap().drain(..) {
+        if !is_kept {
+            let stack = Stack { name: name.clone(), manifest };
+            stack.run(&["down", "--volumes", "--yes"]);
+        }
+        for suffix in ["", "-changed"] {
+            let _ = std::fs::remove_file(root().join(format!("manifests/.{name}{suffix}.yaml")));
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Real stacks on the real engine, one invariant a scenario. They run one after the other; those of one module share a
+//! stack. A scenario that fails leaves status and logs below `artifacts/`, and with `KEEP_FAILED=1` the stack too.
+
+mod data;
+mod drift;
+mod first_hour;
+mod foreign;
+mod harness;
+mod http;
+mod killed;
+mod lock;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // They share two cores and a stack.
+    arguments.test_threads = Some(1);
+    let trials: Vec<Trial> = [
+        first_hour::SCENARIOS,
+        drift::SCENARIOS,
+        lock::SCENARIOS,
+        data::SCENARIOS,
+        killed::SCENARIOS,
+        foreign::SCENARIOS,
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, body)| Trial::test(name, move || harness::guarded(name, body)))
+    .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    harness::take_everything_down();
+    conclusion.exit();
+}
