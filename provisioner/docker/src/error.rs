@@ -38,8 +38,10 @@ pub(crate) fn translate(error: Error, operation: String, address: &str, limit: D
 
 /// The kind of the I/O error that kept us from reaching the engine, if that is what it was.
 fn connection_error(error: &Error) -> Option<io::ErrorKind> {
-    if !matches!(error, Error::HyperLegacyError { .. } | Error::IOError { .. } | Error::HyperResponseError { .. }) {
-        return None;
+    match error {
+        Error::IOError { err } => return Some(err.kind()),
+        Error::HyperLegacyError { .. } | Error::HyperResponseError { .. } => {}
+        _ => return None,
     }
     let io = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
     Some(io.map_or(io::ErrorKind::Other, io::Error::kind))

@@ -11,6 +11,8 @@
 
 mod cluster;
 mod declare;
+#[cfg(test)]
+mod golden;
 mod login;
 mod observe;
 mod roles;

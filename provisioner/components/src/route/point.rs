@@ -47,28 +47,30 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
     let target = Target { writes: members(RW)?, reads: members(RO)? };
     let route: Vec<&Member> = access.stack.members(NAME).map(|workload| &workload.member).collect();
     // Nothing is opened anywhere while any route member may still lead to an old target.
-    let closed = join_all(route.iter().map(|member| close_or_stop(access, member, &target))).await;
-    let open: Vec<&Member> = closed.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-    if open.is_empty() {
-        return Err(Failure::new("point the route: none of its members runs").hint("provisioner up"));
+    let told = join_all(route.iter().map(|member| close(access, member, &target))).await;
+    let (mut open, mut untold) = (Vec::new(), None);
+    for (member, told) in route.into_iter().zip(told) {
+        match told {
+            Ok(()) => open.push(member),
+            Err(failure) => {
+                stop(access, member, &failure).await?;
+                untold = Some(failure);
+            }
+        }
     }
     for opened in join_all(open.into_iter().map(|member| lead(access, member, &target))).await {
         opened?;
     }
-    Ok(())
+    // The others lead where they should by now; that one is missing is still no success.
+    untold.map_or(Ok(()), |failure| Err(failure.hint("provisioner up")))
 }
 
-/// The member, if it is closed but for the new targets; `None` if it was proven stopped instead.
-async fn close_or_stop<'a>(
-    access: &Access<'_>,
-    member: &'a Member,
-    target: &Target,
-) -> Result<Option<&'a Member>, Failure> {
-    let Err(failure) = close(access, member, target).await else { return Ok(Some(member)) };
-    access.output.line(&format!("{member} cannot be told, so it is stopped: {}", failure.chain()));
+/// A route member that cannot be told leads to nobody once it is down.
+async fn stop(access: &Access<'_>, member: &Member, failure: &Failure) -> Result<(), Failure> {
+    access.output.line(&format!("{member} cannot be told where to lead, so it is stopped: {}", failure.chain()));
     access.engine.set(member, Power::Killed).await?;
     access.engine.stopped(member).await?;
-    Ok(None)
+    Ok(())
 }
 
 async fn close(access: &Access<'_>, member: &Member, target: &Target) -> Result<(), Failure> {
