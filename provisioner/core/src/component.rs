@@ -105,6 +105,9 @@ pub enum Dependency {
 pub struct Tasks {
     pub tasks: Vec<Planned>,
     pub withheld: Vec<Withheld>,
+    /// Left exactly as they are by this plan: a database member that must not come up, or must not go, before somebody
+    /// has decided. A held member's data is held with it.
+    pub held: BTreeSet<ResourceId>,
 }
 
 /// A task with its place in the order. A component names a task even when there is no need for it, so that what

@@ -71,7 +71,7 @@ impl Component for App {
     fn tasks(&self, situation: &Situation<'_>) -> Tasks {
         let mut tasks = jobs::tasks(situation);
         tasks.extend(nginx::enlist(situation));
-        Tasks { tasks, withheld: Vec::new() }
+        Tasks { tasks, ..Tasks::default() }
     }
 
     async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {

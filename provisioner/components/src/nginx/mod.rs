@@ -16,7 +16,7 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, Image, ImageId, Limits, Mount, Port, Recipe, Resource, Restart, Stack, Stop, Volume, Workload,
+    Expose, ImageId, Limits, Mount, Port, Recipe, Resource, Restart, Stack, Stop, Volume, Workload,
 };
 
 use crate::http::Site;
@@ -123,6 +123,8 @@ fn workload(manifest: &Manifest) -> Workload {
 
 #[cfg(test)]
 mod tests {
+    use provisioner_core::stack::Image;
+
     use super::*;
     use crate::testing::manifest;
 

@@ -44,7 +44,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
         after: settled.chain([Dependency::Ready(member())]).collect(),
         before: surplus.map(|(member, _)| Dependency::workload(member)).collect(),
     };
-    Tasks { tasks: vec![planned], withheld: Vec::new() }
+    Tasks { tasks: vec![planned], ..Tasks::default() }
 }
 
 /// A reload after each backend that is replaced, before the next one goes down: NGINX would otherwise know only

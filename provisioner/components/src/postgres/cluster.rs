@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use provisioner_core::component::{Access, Situation};
 use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
+use provisioner_core::plan::Withheld;
 use provisioner_core::record::{RecordError, RecordSet};
 use serde::{Deserialize, Serialize};
 
-use super::NAME;
+use super::{NAME, declare};
 
 pub(super) const RECORD: &str = "postgres.cluster";
 
@@ -58,6 +59,29 @@ pub struct Layout {
     pub replicas: BTreeSet<Member>,
     /// There is no record yet: this plan makes the cluster.
     pub is_new: bool,
+}
+
+impl Layout {
+    /// Why there can be no primary until somebody decides; a lost one is never replaced by an empty one.
+    pub fn lost(&self, situation: &Situation<'_>) -> Option<Withheld> {
+        let Self { primary, is_new, .. } = self;
+        if *is_new {
+            return None;
+        }
+        if situation.stack.workload(primary).is_none() {
+            return Some(Withheld {
+                what: "change the PostgreSQL cluster".to_owned(),
+                reason: format!("the record names {primary} as primary and the manifest has no such member"),
+                unlock: "raise postgres.replicas".to_owned(),
+            });
+        }
+        let volume = declare::volume(primary);
+        (!situation.observed.volumes.contains(&volume)).then(|| Withheld {
+            what: format!("initialise {primary}"),
+            reason: format!("the record names {primary} as primary and its volume {volume} is gone"),
+            unlock: "bring the data back: fail over to a replica, or restore".to_owned(),
+        })
+    }
 }
 
 /// `None` where the stack has no PostgreSQL. An unreadable record is an error, never taken for an absent one: that

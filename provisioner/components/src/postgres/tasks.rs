@@ -24,11 +24,11 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
         Err(error) => {
             let reason = provisioner_core::failure::Failure::from(error).chain();
             let unlock = "restore the record; without it nobody can tell whose data the volumes hold";
-            return only_withheld(withheld("touch the PostgreSQL cluster", reason, unlock));
+            return all_held(withheld("touch the PostgreSQL cluster", reason, unlock), situation);
         }
     };
-    if let Some(withheld) = primary_missing(&layout, situation) {
-        return only_withheld(withheld);
+    if let Some(withheld) = layout.lost(situation) {
+        return all_held(withheld, situation);
     }
     let mut tasks = Vec::new();
     if layout.is_new {
@@ -38,46 +38,42 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     tasks.extend(layout.replicas.iter().filter_map(|replica| clone(replica, &layout, situation)));
     tasks.extend(release(&layout, situation));
     tasks.push(synchronous(&layout, situation));
-    Tasks { tasks, withheld: outsiders(&layout, situation) }
-}
-
-fn only_withheld(withheld: Withheld) -> Tasks {
-    Tasks { tasks: Vec::new(), withheld: vec![withheld] }
+    let outside = outsiders(&layout, situation);
+    Tasks {
+        tasks,
+        withheld: outside.iter().map(|member| outsider(member)).collect(),
+        held: outside.into_iter().flat_map(hold).collect(),
+    }
 }
 
 fn withheld(what: impl Into<String>, reason: impl Into<String>, unlock: impl Into<String>) -> Withheld {
     Withheld { what: what.into(), reason: reason.into(), unlock: unlock.into() }
 }
 
-/// A recorded primary without its data, or without a place in the manifest, is never replaced by an empty one.
-fn primary_missing(layout: &Layout, situation: &Situation<'_>) -> Option<Withheld> {
-    let Layout { primary, is_new, .. } = layout;
-    if *is_new {
-        return None;
-    }
-    if situation.stack.workload(primary).is_none() {
-        let reason = format!("the record names {primary} as primary and the manifest has no such member");
-        return Some(withheld("change the PostgreSQL cluster", reason, "raise postgres.replicas"));
-    }
-    let volume = declare::volume(primary);
-    (!situation.observed.volumes.contains(&volume)).then(|| {
-        let reason = format!("the record names {primary} as primary and its volume {volume} is gone");
-        withheld(format!("initialise {primary}"), reason, "bring the data back: fail over to a replica, or restore")
-    })
+/// Nothing of the cluster is touched: no member comes up or goes, no volume is made.
+fn all_held(withheld: Withheld, situation: &Situation<'_>) -> Tasks {
+    let declared = situation.stack.members(NAME).map(|workload| &workload.member);
+    let found = situation.observed.workloads.iter().filter(|(_, found)| found.component == NAME);
+    let held = declared.chain(found.map(|(member, _)| member)).flat_map(hold).collect();
+    Tasks { withheld: vec![withheld], held, ..Tasks::default() }
 }
 
-/// Members that exist beside the cluster: what they hold may be newer than the cluster, so it is not overwritten.
-fn outsiders(layout: &Layout, situation: &Situation<'_>) -> Vec<Withheld> {
+fn hold(member: &Member) -> [ResourceId; 2] {
+    [ResourceId::Workload(member.clone()), ResourceId::Volume(declare::volume(member))]
+}
+
+/// Members that exist beside the cluster: what they hold may be newer than the cluster, so it is not overwritten, and
+/// started as they are they would take writes.
+fn outsiders<'a>(layout: &Layout, situation: &Situation<'a>) -> Vec<&'a Member> {
     let members = situation.stack.members(NAME).map(|workload| &workload.member);
-    let outside = members.filter(|member| **member != layout.primary && !layout.replicas.contains(*member));
-    outside
-        .map(|member| {
-            let reason = "it is not part of the recorded cluster and may hold a former primary's rows";
-            let volume = declare::volume(member);
-            let unlock = format!("keep what is needed of volume {volume}, remove {member} and it, then provisioner up");
-            withheld(format!("make {member} a replica"), reason, unlock)
-        })
-        .collect()
+    members.filter(|member| **member != layout.primary && !layout.replicas.contains(*member)).collect()
+}
+
+fn outsider(member: &Member) -> Withheld {
+    let reason = "it is not part of the recorded cluster and may hold a former primary's rows";
+    let volume = declare::volume(member);
+    let unlock = format!("keep what is needed of volume {volume}, remove {member} and it, then provisioner up");
+    withheld(format!("make {member} a replica"), reason, unlock)
 }
 
 fn bootstrap(primary: &Member) -> Planned {

@@ -13,7 +13,9 @@ use crate::postgres::{self, Layout};
 
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     match postgres::layout(situation) {
-        Ok(Some(layout)) => Tasks { tasks: vec![point(&layout, situation)], withheld: Vec::new() },
+        // While nobody can be primary the route stays as it is.
+        Ok(Some(layout)) if layout.lost(situation).is_some() => Tasks::default(),
+        Ok(Some(layout)) => Tasks { tasks: vec![point(&layout, situation)], ..Tasks::default() },
         Ok(None) => Tasks::default(),
         Err(error) => {
             let withheld = Withheld {
@@ -21,7 +23,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
                 reason: error.to_string(),
                 unlock: "restore the record; without it nobody can tell where the route should lead".to_owned(),
             };
-            Tasks { tasks: Vec::new(), withheld: vec![withheld] }
+            Tasks { withheld: vec![withheld], ..Tasks::default() }
         }
     }
 }
@@ -72,7 +74,11 @@ fn member_because(
     };
     let hidden: BTreeSet<&str> = hidden.split(' ').filter(|name| !name.is_empty()).collect();
     // A member that comes back shows then, and not before, whether the route leads to it.
-    if let Some(returning) = hidden.iter().find(|name| situation.changing.contains(&Member::named(**name))) {
+    let returns = |member: &Member| {
+        let is_part = *member == layout.primary || layout.replicas.contains(member);
+        is_part && situation.changing.contains(member)
+    };
+    if let Some(returning) = hidden.iter().find(|name| returns(&Member::named(**name))) {
         return Some(format!("{member} cannot say whether it leads to {returning}, which comes back"));
     }
     let primary = BTreeSet::from([layout.primary.clone()]);

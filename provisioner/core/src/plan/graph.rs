@@ -29,8 +29,9 @@ pub(super) fn arrange(
     wanted: Tasks,
     policy: &Policy,
 ) -> Result<Plan, Cycle> {
-    let Differences { actions, mut withheld } = differences;
+    let Differences { mut actions, mut withheld } = differences;
     withheld.extend(wanted.withheld);
+    actions.retain(|id, _| !wanted.held.contains(id));
     let mut nodes = Nodes::new();
     add_resources(stack, actions, &mut nodes);
     add_tasks(wanted.tasks, &mut nodes);

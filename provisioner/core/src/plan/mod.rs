@@ -87,9 +87,10 @@ pub fn plan(
     let situation = Situation { stack, observed, changing: &changing };
     let mut wanted = Tasks::default();
     for component in components {
-        let Tasks { tasks, withheld } = component.tasks(&situation);
+        let Tasks { tasks, withheld, held } = component.tasks(&situation);
         wanted.tasks.extend(tasks);
         wanted.withheld.extend(withheld);
+        wanted.held.extend(held);
     }
     graph::arrange(stack, differences, wanted, policy)
 }

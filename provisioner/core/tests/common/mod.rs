@@ -132,7 +132,7 @@ impl Component for Store {
             after: vec![Dependency::Ready(first)],
             before: Vec::new(),
         };
-        Tasks { tasks: vec![bootstrap, users], withheld: Vec::new() }
+        Tasks { tasks: vec![bootstrap, users], ..Tasks::default() }
     }
 
     async fn ready(&self, _access: &Access<'_>, _member: &Member) -> Result<(), NotReady> {
@@ -191,7 +191,7 @@ impl Component for Front {
             after: moved.into_iter().cloned().map(Dependency::Ready).collect(),
             before: Vec::new(),
         };
-        Tasks { tasks: vec![reload], withheld: Vec::new() }
+        Tasks { tasks: vec![reload], ..Tasks::default() }
     }
 
     async fn ready(&self, _access: &Access<'_>, _member: &Member) -> Result<(), NotReady> {

@@ -1,0 +1,195 @@
+//! What every engine promises, as test bodies. [`state`] and [`records`] hold for any engine, [`process`] only for those
+//! that really run programs.
+//!
+//! An engine's own test brings a [`Ground`] and expands [`engine_contract_of_state!`](crate::engine_contract_of_state)
+//! and, if it runs programs, [`engine_contract_of_processes!`](crate::engine_contract_of_processes).
+
+pub mod process;
+pub mod records;
+pub mod state;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::engine::{Engine, ImageReferences, Quiet};
+use crate::name::Member;
+use crate::observed::ObservedWorkload;
+use crate::stack::{
+    File, Image, Limits, Mount, OnChange, Resource, ResourceId, Restart, Secret, Stop, Text, Volume, Workload,
+};
+
+/// How a case ends: an error of the engine fails it like an assertion does.
+pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// What an engine brings to its contract. Its stacks are empty when a case begins.
+#[async_trait]
+pub trait Ground: Send + Sync {
+    fn engine(&self) -> Arc<dyn Engine>;
+
+    /// The same engine, bound to another stack.
+    fn neighbour(&self) -> Arc<dyn Engine>;
+
+    /// An image with `/bin/sh`, `cat`, `stat` and `sleep`.
+    fn image(&self) -> Image;
+
+    /// Puts something that no provisioner made into the member's place.
+    async fn intrude(&self, member: &Member);
+
+    /// Removes the member's container behind the provisioner's back.
+    async fn lose(&self, member: &Member);
+
+    /// Removes everything that the two stacks hold.
+    async fn clean(&self);
+}
+
+/// A shell that ends at once when it is told to, tells what is in its file when it is told to reload, and waits.
+pub const PROGRAM: &str = "trap 'exit 0' TERM; trap 'cat /etc/probe.conf' HUP; \
+     echo started; echo warned >&2; while :; do sleep 0.1; done";
+
+pub fn secret(name: &str) -> Resource {
+    Resource::Secret(Secret { name: name.to_owned(), length: 24 })
+}
+
+pub fn volume(name: &str) -> Resource {
+    Resource::Volume(Volume { name: name.to_owned(), component: "probe".to_owned() })
+}
+
+pub fn file(content: &str) -> File {
+    File {
+        path: "/etc/probe.conf".to_owned(),
+        mode: 0o640,
+        owner: (1000, 2000),
+        content: Text::new(content),
+        on_change: OnChange::Nothing,
+    }
+}
+
+/// The images of a case, made sure of.
+pub async fn images(ground: &dyn Ground) -> Result<ImageReferences, crate::engine::EngineError> {
+    let image = ground.image();
+    ground.engine().ensure(&Resource::Image(image.clone()), &BTreeMap::new(), &Quiet).await?;
+    Ok(BTreeMap::from([(image.id().clone(), image.reference())]))
+}
+
+pub fn workload(ground: &dyn Ground, member: &str) -> Workload {
+    Workload {
+        member: Member::named(member),
+        component: "probe".to_owned(),
+        image: ground.image().id().clone(),
+        command: ["/bin/sh", "-c", PROGRAM].map(str::to_owned).into(),
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        files: vec![file("one\n")],
+        mounts: Vec::new(),
+        names: Vec::new(),
+        ports: Vec::new(),
+        limits: Limits { memory_bytes: Some(64 << 20), ..Limits::default() },
+        stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 5 },
+        restart: Restart::UnlessStopped,
+        after: Vec::new(),
+    }
+}
+
+pub fn with_volume(mut workload: Workload, volume: &str) -> Workload {
+    workload.mounts.push(Mount { volume: volume.to_owned(), path: "/data".to_owned() });
+    workload
+}
+
+/// Makes sure of a workload and of the network that it needs, and shows what the engine then observes.
+pub async fn ensured(
+    ground: &dyn Ground,
+    workload: &Workload,
+) -> Result<ObservedWorkload, Box<dyn std::error::Error + Send + Sync>> {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    engine.ensure(&Resource::Network, &images, &Quiet).await?;
+    engine.ensure(&Resource::Workload(Box::new(workload.clone())), &images, &Quiet).await?;
+    observed(&*engine, &workload.member).await
+}
+
+pub async fn observed(
+    engine: &dyn Engine,
+    member: &Member,
+) -> Result<ObservedWorkload, Box<dyn std::error::Error + Send + Sync>> {
+    let found = engine.observe().await?.workloads.remove(member);
+    found.ok_or_else(|| format!("{member} is not observed").into())
+}
+
+pub fn id(member: &str) -> ResourceId {
+    ResourceId::Workload(Member::named(member))
+}
+
+/// Expands to one test a case. `$ground` makes the [`Ground`] for a case of the given name: an async function of
+/// `&str`.
+#[macro_export]
+macro_rules! engine_contract_of_state {
+    ($ground:path) => {
+        $crate::engine_contract_cases!($ground, state:
+            everything_ensured_is_observed,
+            ensuring_again_keeps_the_instance,
+            a_changed_description_or_file_makes_a_new_instance,
+            files_put_in_are_observed_without_a_new_instance,
+            a_new_instance_has_the_files_it_was_described_with,
+            a_stopped_a_killed_and_a_lost_member_are_observed_as_such,
+            a_stopped_member_starts_again_as_the_same_instance,
+            a_running_member_is_not_proven_stopped,
+            removing_what_is_gone_is_no_error,
+            something_foreign_in_a_members_place_has_no_spec_and_is_replaced,
+            two_stacks_do_not_see_each_other,
+            secrets_are_generated_once_and_never_change,
+            a_missing_secret_is_named_and_leaves_the_member_alone,
+            ports_for_checks_are_published_on_loopback,
+            a_stack_whose_parts_are_removed_is_empty,
+        );
+        $crate::engine_contract_cases!($ground, records:
+            an_absent_record_is_written_by_who_expects_none,
+            a_conflict_names_the_version_that_was_found,
+            of_twenty_writers_one_wins,
+            a_removed_record_is_absent_and_its_version_is_not_used_again,
+            records_are_part_of_the_snapshot,
+            twenty_increments_are_all_counted,
+        );
+    };
+}
+
+#[macro_export]
+macro_rules! engine_contract_of_processes {
+    ($ground:path) => {
+        $crate::engine_contract_cases!($ground, process:
+            files_arrive_with_owner_mode_content_and_secrets,
+            a_reload_delivers_the_file_to_the_running_process,
+            a_refused_file_is_put_back,
+            a_new_file_that_is_refused_is_taken_away,
+            exec_passes_both_streams_the_exit_code_and_stdin,
+            logs_show_both_streams_and_can_be_cut_to_the_last_lines,
+            a_job_reports_its_exit_code_and_last_lines,
+            a_jobs_leftover_does_not_stand_in_its_way,
+            a_job_that_does_not_end_is_ended,
+            data_in_a_volume_outlives_its_member,
+            secret_variables_reach_the_process,
+            members_find_each_other_by_name_and_alias,
+            a_member_is_stopped_by_its_own_signal,
+        );
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! engine_contract_cases {
+    ($ground:path, $module:ident: $($case:ident,)+) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            use ::futures_util::FutureExt;
+            let ground = $ground(stringify!($case)).await;
+            let case = $crate::testing::contract::$module::$case(&ground);
+            let ended = ::std::panic::AssertUnwindSafe(case).catch_unwind().await;
+            $crate::testing::contract::Ground::clean(&ground).await;
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => panic!("{error}"),
+                Err(panic) => ::std::panic::resume_unwind(panic),
+            }
+        }
+    )+ };
+}

@@ -1,0 +1,242 @@
+//! What exists and what is observed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+
+use super::{Ground, Outcome, ensured, file, id, images, observed, secret, volume, with_volume, workload};
+use crate::engine::{EngineError, Power, Quiet};
+use crate::name::Member;
+use crate::observed::State;
+use crate::stack::{Expose, OnChange, Port, Resource, ResourceId, Text};
+
+pub async fn everything_ensured_is_observed(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    assert!(engine.observe().await?.is_empty());
+    for resource in [Resource::Network, volume("probe-1-data"), secret("probe")] {
+        engine.ensure(&resource, &images, &Quiet).await?;
+    }
+    let described = with_volume(workload(ground, "probe-1"), "probe-1-data");
+    let found = ensured(ground, &described).await?;
+    let seen = engine.observe().await?;
+    let reference = ground.image().reference();
+    assert!(seen.images.contains(&reference) && seen.network, "{seen:?}");
+    assert_eq!(seen.volumes, BTreeSet::from(["probe-1-data".to_owned()]));
+    assert_eq!(seen.secrets, BTreeSet::from(["probe".to_owned()]));
+    assert_eq!(seen.workloads.keys().collect::<Vec<_>>(), [&described.member]);
+    assert_eq!(found.spec, Some(described.spec_fingerprint(&reference)));
+    assert_eq!(found.files, described.file_fingerprints());
+    assert_eq!((found.component.as_str(), found.image, found.state), ("probe", reference, State::Running));
+    assert!(found.internal_ip.is_some() && !found.instance.is_empty());
+    Ok(())
+}
+
+pub async fn ensuring_again_keeps_the_instance(ground: &dyn Ground) -> Outcome {
+    let described = workload(ground, "probe-1");
+    let first = ensured(ground, &described).await?;
+    assert_eq!(ensured(ground, &described).await?, first);
+    Ok(())
+}
+
+pub async fn a_changed_description_or_file_makes_a_new_instance(ground: &dyn Ground) -> Outcome {
+    let mut described = workload(ground, "probe-1");
+    let first = ensured(ground, &described).await?;
+    described.env.insert("MORE".to_owned(), "1".to_owned());
+    let second = ensured(ground, &described).await?;
+    described.files = vec![file("two\n")];
+    let third = ensured(ground, &described).await?;
+    assert!(first.instance != second.instance && second.instance != third.instance);
+    assert_eq!(third.files, described.file_fingerprints());
+    assert_eq!(third.spec, Some(described.spec_fingerprint(&third.image)));
+    Ok(())
+}
+
+pub async fn files_put_in_are_observed_without_a_new_instance(ground: &dyn Ground) -> Outcome {
+    let engine = ground.engine();
+    let mut described = workload(ground, "probe-1");
+    let first = ensured(ground, &described).await?;
+    for content in ["two\n", "three\n"] {
+        described.files = vec![file(content)];
+        engine.put_files(&described.member, &described.files, &OnChange::Nothing).await?;
+        let found = observed(&*engine, &described.member).await?;
+        assert_eq!((&found.instance, found.files), (&first.instance, described.file_fingerprints()));
+    }
+    let again = ensured(ground, &described).await?;
+    assert_eq!(again.instance, first.instance, "it already is as described");
+    Ok(())
+}
+
+pub async fn a_new_instance_has_the_files_it_was_described_with(ground: &dyn Ground) -> Outcome {
+    let mut described = workload(ground, "probe-1");
+    ensured(ground, &described).await?;
+    ground.engine().put_files(&described.member, &[file("two\n")], &OnChange::Nothing).await?;
+    described.env.insert("MORE".to_owned(), "1".to_owned());
+    let found = ensured(ground, &described).await?;
+    assert_eq!(found.files, described.file_fingerprints(), "what was put into the old instance is gone with it");
+    Ok(())
+}
+
+pub async fn a_stopped_a_killed_and_a_lost_member_are_observed_as_such(ground: &dyn Ground) -> Outcome {
+    let engine = ground.engine();
+    for (name, power) in [("probe-1", Power::Stopped), ("probe-2", Power::Killed)] {
+        let described = workload(ground, name);
+        let running = ensured(ground, &described).await?;
+        engine.set(&described.member, power).await?;
+        let found = observed(&*engine, &described.member).await?;
+        assert_eq!((found.state, found.instance), (State::Exited, running.instance), "{name}");
+    }
+    ground.lose(&Member::named("probe-1")).await;
+    let seen = engine.observe().await?;
+    assert_eq!(seen.workloads.keys().collect::<Vec<_>>(), [&Member::named("probe-2")]);
+    Ok(())
+}
+
+pub async fn a_stopped_member_starts_again_as_the_same_instance(ground: &dyn Ground) -> Outcome {
+    let engine = ground.engine();
+    let described = workload(ground, "probe-1");
+    let first = ensured(ground, &described).await?;
+    engine.set(&described.member, Power::Stopped).await?;
+    engine.stopped(&described.member).await?;
+    engine.set(&described.member, Power::Running).await?;
+    let found = observed(&*engine, &described.member).await?;
+    assert_eq!((found.state, &found.instance), (State::Running, &first.instance));
+    engine.set(&described.member, Power::Stopped).await?;
+    let found = ensured(ground, &described).await?;
+    assert_eq!((found.state, found.instance), (State::Running, first.instance));
+    Ok(())
+}
+
+pub async fn a_running_member_is_not_proven_stopped(ground: &dyn Ground) -> Outcome {
+    let engine = ground.engine();
+    let described = workload(ground, "probe-1");
+    let found = ensured(ground, &described).await?;
+    let refused = engine.stopped(&described.member).await;
+    let said = refused.err().ok_or("a running member was proven stopped")?.to_string();
+    assert!(said.contains("running"), "{said}");
+    engine.set(&described.member, Power::Killed).await?;
+    let proof = engine.stopped(&described.member).await?;
+    assert_eq!(proof.instance, found.instance);
+    assert!(!proof.evidence.is_empty());
+    Ok(())
+}
+
+pub async fn removing_what_is_gone_is_no_error(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    let described = with_volume(workload(ground, "probe-1"), "data");
+    for resource in [volume("data"), secret("probe")] {
+        engine.ensure(&resource, &images, &Quiet).await?;
+    }
+    ensured(ground, &described).await?;
+    let ids = [
+        id("probe-1"),
+        ResourceId::Volume("data".to_owned()),
+        ResourceId::Secret("probe".to_owned()),
+        ResourceId::Network,
+    ];
+    for id in ids {
+        engine.remove(&id).await?;
+        engine.remove(&id).await?;
+    }
+    Ok(())
+}
+
+pub async fn something_foreign_in_a_members_place_has_no_spec_and_is_replaced(ground: &dyn Ground) -> Outcome {
+    let described = workload(ground, "probe-1");
+    images(ground).await?;
+    ground.intrude(&described.member).await;
+    let foreign = observed(&*ground.engine(), &described.member).await?;
+    assert_eq!(foreign.spec, None);
+    let found = ensured(ground, &described).await?;
+    assert_ne!(found.instance, foreign.instance);
+    assert_eq!(found.spec, Some(described.spec_fingerprint(&found.image)));
+    Ok(())
+}
+
+pub async fn two_stacks_do_not_see_each_other(ground: &dyn Ground) -> Outcome {
+    let (engine, neighbour, images) = (ground.engine(), ground.neighbour(), images(ground).await?);
+    engine.ensure(&volume("data"), &images, &Quiet).await?;
+    engine.ensure(&secret("probe"), &images, &Quiet).await?;
+    ensured(ground, &workload(ground, "probe-1")).await?;
+    assert!(neighbour.observe().await?.is_empty());
+    assert!(neighbour.secrets(&BTreeSet::from(["probe".to_owned()])).await?.is_empty());
+
+    neighbour.ensure(&volume("data"), &images, &Quiet).await?;
+    for id in [id("probe-1"), ResourceId::Volume("data".to_owned()), ResourceId::Secret("probe".to_owned())] {
+        neighbour.remove(&id).await?;
+    }
+    let seen = engine.observe().await?;
+    assert!(seen.is_running(&Member::named("probe-1")) && seen.volumes.contains("data"));
+    assert!(seen.secrets.contains("probe"));
+    Ok(())
+}
+
+pub async fn secrets_are_generated_once_and_never_change(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    let names: BTreeSet<String> = ["a", "b", "c"].map(str::to_owned).into();
+    assert!(engine.secrets(&names).await?.is_empty());
+    let wanted: Vec<Resource> = names.iter().chain(&names).map(|name| secret(name)).collect();
+    for made in join_all(wanted.iter().map(|secret| engine.ensure(secret, &images, &Quiet))).await {
+        made?;
+    }
+    let values = engine.secrets(&names).await?;
+    assert_eq!(values.keys().cloned().collect::<BTreeSet<_>>(), names);
+    for value in values.values() {
+        assert!(value.len() == 24 && value.chars().all(|c| c.is_ascii_alphanumeric()));
+    }
+    for secret in &wanted {
+        engine.ensure(secret, &images, &Quiet).await?;
+    }
+    assert_eq!(engine.secrets(&names).await?, values);
+    assert_eq!(engine.observe().await?.secrets, names);
+
+    engine.remove(&ResourceId::Secret("a".to_owned())).await?;
+    let left = engine.secrets(&names).await?;
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["b", "c"]);
+    assert_eq!(left.get("b"), values.get("b"));
+    Ok(())
+}
+
+pub async fn a_missing_secret_is_named_and_leaves_the_member_alone(ground: &dyn Ground) -> Outcome {
+    let engine = ground.engine();
+    let mut described = workload(ground, "probe-1");
+    let first = ensured(ground, &described).await?;
+    let images = images(ground).await?;
+    described.secret_env = BTreeMap::from([("PASSWORD".to_owned(), Text::new(Text::secret("nobody")))]);
+    let refused = engine.ensure(&Resource::Workload(Box::new(described.clone())), &images, &Quiet).await;
+    assert!(matches!(&refused, Err(EngineError::Secret(missing)) if missing.name == "nobody"), "{refused:?}");
+    assert_eq!(observed(&*engine, &described.member).await?, first);
+    Ok(())
+}
+
+pub async fn ports_for_checks_are_published_on_loopback(ground: &dyn Ground) -> Outcome {
+    let mut described = workload(ground, "probe-1");
+    described.ports = vec![Port { name: "http".to_owned(), port: 8080, expose: Expose::Checks }];
+    let found = ensured(ground, &described).await?;
+    let address = ground.engine().address(&described.member, 8080).await?;
+    assert!(address.ip().is_loopback() && address.port() != 0, "{address}");
+    assert_eq!(found.published, BTreeMap::from([(8080, address)]));
+    let missing = ground.engine().address(&described.member, 9090).await;
+    assert!(matches!(missing, Err(EngineError::NotFound { .. })), "{missing:?}");
+    Ok(())
+}
+
+pub async fn a_stack_whose_parts_are_removed_is_empty(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    engine.ensure(&volume("data"), &images, &Quiet).await?;
+    engine.ensure(&secret("probe"), &images, &Quiet).await?;
+    let described = with_volume(workload(ground, "probe-1"), "data");
+    ensured(ground, &described).await?;
+    engine.put_files(&described.member, &[file("two\n")], &OnChange::Nothing).await?;
+    let ids = [
+        id("probe-1"),
+        ResourceId::Secret("probe".to_owned()),
+        ResourceId::Volume("data".to_owned()),
+        ResourceId::Network,
+    ];
+    for id in ids {
+        engine.remove(&id).await?;
+    }
+    let seen = engine.observe().await?;
+    assert!(seen.is_empty() && seen.secrets.is_empty(), "{seen:?}");
+    Ok(())
+}
