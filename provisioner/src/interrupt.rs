@@ -1,48 +1,50 @@
 //! Ctrl-C and SIGTERM: the first asks, the second forces.
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+/// How often somebody asked a run to stop.
 #[derive(Clone)]
-pub struct Interrupt(watch::Receiver<bool>);
+pub struct Interrupt(watch::Receiver<u8>);
 
 impl Interrupt {
-    /// Listens from now on. The receiver resolves when somebody insists.
-    pub fn listen() -> (Self, oneshot::Receiver<()>) {
-        let (ask, asked) = watch::channel(false);
-        let (force, forced) = oneshot::channel();
+    /// Listens to the process's signals from now on.
+    pub fn listen() -> Self {
+        let (ask, asked) = watch::channel(0_u8);
         tokio::spawn(async move {
-            let Some(mut signals) = Signals::open() else {
-                // Without handlers the first signal ends the process, which is what a second one would do.
-                return std::future::pending().await;
-            };
-            signals.next().await;
-            ask.send_replace(true);
-            signals.next().await;
-            let _ = force.send(());
-            // Dropping `ask` would read as "nobody will ever ask".
-            std::future::pending::<()>().await;
+            // Without handlers the first signal ends the process, which is what a second one would do.
+            let Some(mut signals) = Signals::open() else { return };
+            loop {
+                signals.next().await;
+                ask.send_modify(|times| *times = times.saturating_add(1));
+            }
         });
-        (Self(asked), forced)
+        Self(asked)
     }
 
     /// For runs that nobody can interrupt.
     pub fn never() -> Self {
-        Self(watch::channel(false).1)
+        Self(watch::channel(0).1)
     }
 
     /// An interrupt that whoever holds the sender can ask for.
-    pub fn by_hand() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
+    pub fn by_hand() -> (watch::Sender<u8>, Self) {
+        let (sender, receiver) = watch::channel(0);
         (sender, Self(receiver))
     }
 
-    pub fn is_requested(&self) -> bool {
-        *self.0.borrow()
+    /// Somebody asks to stop once the running steps have ended.
+    pub async fn requested(&self) {
+        self.asked(1).await;
     }
 
-    pub async fn requested(&self) {
-        let mut receiver = self.0.clone();
-        if receiver.wait_for(|is_asked| *is_asked).await.is_err() {
+    /// Somebody wants it to stop at once.
+    pub async fn insisted(&self) {
+        self.asked(2).await;
+    }
+
+    async fn asked(&self, times: u8) {
+        // An error means that nobody is left who could ask.
+        if self.0.clone().wait_for(|asked| *asked >= times).await.is_err() {
             std::future::pending().await
         }
     }

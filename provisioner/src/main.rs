@@ -15,12 +15,8 @@ fn main() -> ExitCode {
     };
     let exit = runtime.block_on(async {
         let environment = Environment::of_process();
-        let (interrupt, forced) = Interrupt::listen();
-        let run = provisioner::run(std::env::args_os(), &RealEngines, &environment, Streams::of_process(), interrupt);
-        tokio::select! {
-            exit = run => exit,
-            Ok(()) = forced => Exit::Interrupted,
-        }
+        let interrupt = Interrupt::listen();
+        provisioner::run(std::env::args_os(), &RealEngines, &environment, Streams::of_process(), interrupt).await
     });
     // A read of stdin that is still blocked must not keep the process.
     runtime.shutdown_background();

@@ -118,22 +118,28 @@ fn memory(host: &Host, manifest: &Manifest, stack: &Stack) -> Line {
     if needed <= have {
         return ok("memory", format!("{needed_text} of {have_text}"));
     }
-    let text = format!("members may take {needed_text}, this host has {have_text}; {}", shrink(manifest, needed - have));
+    let text = format!("members may take {needed_text}, this host has {have_text}; {}", shrink(manifest, stack, needed - have));
     refused("memory", text)
 }
 
 /// What to change in the manifest to save that much, the cheapest loss first.
-fn shrink(manifest: &Manifest, excess: u64) -> String {
+fn shrink(manifest: &Manifest, stack: &Stack, excess: u64) -> String {
     let Manifest { postgres, app, .. } = manifest;
     let replicas = u64::from(postgres.replicas) * postgres.service.memory_bytes;
     let backends = u64::from(app.replicas.saturating_sub(1)) * app.memory_bytes;
-    let solo = "`solo`, one member of each: app.replicas: 1, postgres.replicas: 0, postgres.synchronous: off";
+    let solo = "run it `solo`, one member of each: app.replicas: 1, postgres.replicas: 0, postgres.synchronous: off";
     if excess <= backends {
-        "set app.replicas: 1".to_owned()
-    } else if excess <= backends + replicas {
-        format!("run it {solo}")
-    } else {
-        format!("run it {solo}, and lower postgres.memory ({})", human_bytes(postgres.service.memory_bytes))
+        return "set app.replicas: 1".to_owned();
+    }
+    if excess <= backends + replicas {
+        return solo.to_owned();
+    }
+    match stack.workloads().max_by_key(|workload| workload.limits.memory_bytes) {
+        Some(largest) => {
+            let asked = human_bytes(largest.limits.memory_bytes.unwrap_or_default());
+            format!("lower {}.memory, which asks for {asked}, or {solo}", largest.component)
+        }
+        None => solo.to_owned(),
     }
 }
 
@@ -238,3 +244,6 @@ impl fmt::Display for Verdict {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

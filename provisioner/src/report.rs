@@ -29,6 +29,13 @@ struct Sinks {
     bars: Option<indicatif::MultiProgress>,
 }
 
+/// Whether somebody still takes what is printed; what streams without an end stops when nobody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Listens,
+    Gone,
+}
+
 /// How things beside the data reach stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Notes {
@@ -70,20 +77,20 @@ impl Printer {
             Format::Json => json()?,
             Format::Yaml => serde_yaml::to_string(value)?,
         };
-        self.stdout(text.as_bytes())
+        self.stdout(text.as_bytes()).map(|_| ())
     }
 
-    /// Bytes for stdout as they are. A reader that went away (`| head`) ends the output, not the run.
-    pub(crate) fn stdout(&self, bytes: &[u8]) -> anyhow::Result<()> {
+    /// Bytes for stdout as they are. A reader that went away (`| head`) is no error.
+    pub(crate) fn stdout(&self, bytes: &[u8]) -> anyhow::Result<Reader> {
         let mut sinks = self.lock();
         let written = sinks.stdout.write_all(bytes).and_then(|()| sinks.stdout.flush());
-        ignore_closed(written).context("write to stdout")
+        reader(written).context("write to stdout")
     }
 
-    pub(crate) fn stderr(&self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn stderr(&self, bytes: &[u8]) -> anyhow::Result<Reader> {
         let mut sinks = self.lock();
         let written = sinks.stderr.write_all(bytes).and_then(|()| sinks.stderr.flush());
-        ignore_closed(written).context("write to stderr")
+        reader(written).context("write to stderr")
     }
 
     /// A line for the person who watches.
@@ -150,9 +157,15 @@ impl Printer {
     }
 }
 
-fn ignore_closed(written: io::Result<()>) -> io::Result<()> {
+fn reader(written: io::Result<()>) -> io::Result<Reader> {
     match written {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Ok(()) => Ok(Reader::Listens),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error),
     }
+}
+
+/// `1 step`, `2 steps`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

@@ -33,13 +33,12 @@ pub(crate) async fn nginx(access: &Access<'_>, port: u16) -> Result<Site, Broken
 
 /// An answer that no rate limit stands before: other checks, and other operators', count for the same address.
 pub(crate) async fn unlimited(what: &str, request: impl Fn() -> RequestBuilder) -> Result<Reply, Broken> {
-    let waited = wait::until(Duration::from_secs(8), Duration::from_millis(250), async || {
-        match http::reply(request()).await {
+    let waited =
+        wait::until(Duration::from_secs(8), Duration::from_millis(250), async || match http::reply(request()).await {
             Ok(reply) if reply.status == 429 => Look::Pending("429".to_owned()),
             Ok(reply) => Look::Done(reply),
             Err(error) => Look::Broken(NoAnswer(error)),
-        }
-    });
+        });
     waited.await.map_err(|error| match error {
         wait::WaitError::Broken(NoAnswer(error)) => Broken::fail(format!("{what}: {error}")),
         limited @ wait::WaitError::TimedOut { .. } => Broken::Unknown(format!("{what}: {limited}")),

@@ -32,8 +32,8 @@ impl Site {
     }
 
     pub(crate) fn at(address: SocketAddr, limit: Duration) -> Result<Self, String> {
-        let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(limit).build();
-        Ok(Self { client: client.map_err(|error| chain(&error))?, address })
+        let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(limit);
+        Ok(Self { client: client.build().map_err(|error| chain(&error))?, address })
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

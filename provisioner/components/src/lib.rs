@@ -49,3 +49,35 @@ pub(crate) fn recipe(name: &str, own: Option<&str>, recipe: impl FnOnce() -> Rec
         None => vec![base(), Resource::Image(Image::Recipe(recipe()))],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use provisioner_core::component::{Dependency, Situation};
+    use provisioner_core::observed::Observed;
+    use provisioner_core::stack::{Resource, Stack};
+
+    use super::*;
+
+    /// A plan ignores what nobody offers, so a misspelt name would silently lose an order.
+    #[test]
+    fn whatever_is_waited_for_exists() {
+        let manifest = testing::manifest();
+        let components = all();
+        let stack = Stack::new(manifest.name.clone(), components.iter().flat_map(|it| it.declare(&manifest)));
+        let (observed, changing) = (Observed::default(), BTreeSet::new());
+        let situation = Situation { stack: &stack, observed: &observed, changing: &changing };
+        let planned: Vec<_> = components.iter().flat_map(|component| component.tasks(&situation).tasks).collect();
+
+        let mut offered: BTreeSet<Dependency> = planned.iter().map(|planned| planned.task.dependency()).collect();
+        offered.extend(stack.resources().map(|resource| Dependency::Resource(resource.id())));
+        offered.extend(stack.workloads().map(|workload| Dependency::Ready(workload.member.clone())));
+
+        let mut waited_for: Vec<Dependency> = stack.resources().flat_map(Stack::needs).collect();
+        waited_for.extend(planned.iter().flat_map(|planned| planned.after.iter().chain(&planned.before)).cloned());
+        let missing: Vec<_> = waited_for.iter().filter(|dependency| !offered.contains(dependency)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(stack.resources().any(|resource| matches!(resource, Resource::Network)), "no component declares the network");
+    }
+}

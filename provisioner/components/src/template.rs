@@ -31,7 +31,10 @@ mod tests {
 
     #[test]
     fn values_are_put_in_as_they_are() {
-        assert_eq!(render("a.conf.j2", "limit {{ n }} '{{ t }}';\n", context! { n => 10, t => "<&>" }), "limit 10 '<&>';\n");
+        assert_eq!(
+            render("a.conf.j2", "limit {{ n }} '{{ t }}';\n", context! { n => 10, t => "<&>" }),
+            "limit 10 '<&>';\n"
+        );
     }
 
     #[test]

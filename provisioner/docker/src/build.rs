@@ -14,7 +14,6 @@ use tokio::sync::mpsc;
 
 use crate::archive::{header, relative};
 use crate::connect::DockerEngine;
-use crate::labels::STACK;
 use crate::lines::Lines;
 
 const CHUNK: usize = 64 * 1024;
@@ -31,7 +30,7 @@ impl DockerEngine {
         output: &dyn Output,
     ) -> Result<(), EngineError> {
         let operation = format!("build image {reference}");
-        let labels = [(RECIPE.to_owned(), recipe.id.0.clone()), (STACK.to_owned(), String::new())];
+        let labels = [(RECIPE.to_owned(), recipe.id.0.clone())];
         let options = BuildImageOptions {
             dockerfile: "Dockerfile".to_owned(),
             t: Some(reference.to_owned()),
@@ -149,8 +148,7 @@ mod tests {
     async fn the_context_holds_the_dockerfile_and_every_input_in_bounded_chunks() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), vec![7; 1_000_000]).unwrap();
-        let inline =
-            ImageInput::Inline { path: "etc/app.conf".to_owned(), mode: 0o640, content: "a = 1\n".to_owned() };
+        let inline = ImageInput::Inline { path: "etc/app.conf".to_owned(), mode: 0o640, content: "a = 1\n".to_owned() };
         let chunks: Vec<_> = context(recipe(vec![inline, host_file(file.path().to_owned())])).collect().await;
         assert!(chunks.iter().all(|chunk| chunk.as_ref().unwrap().len() <= 2 * CHUNK));
         let archive: Vec<u8> = chunks.into_iter().flat_map(Result::unwrap).collect();

@@ -38,7 +38,10 @@ impl Container {
             let Some(ip) = port.ip.as_deref().and_then(|ip| ip.parse().ok()) else { continue };
             let address = SocketAddr::new(reachable(ip, remote), public);
             // An engine lists "every address" once for IPv4 and once for IPv6; the former is kept.
-            published.entry(port.private_port).and_modify(|kept: &mut SocketAddr| *kept = address.min(*kept)).or_insert(address);
+            published
+                .entry(port.private_port)
+                .and_modify(|kept: &mut SocketAddr| *kept = address.min(*kept))
+                .or_insert(address);
         }
         Self {
             id: summary.id.unwrap_or_default(),

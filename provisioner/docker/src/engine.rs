@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use bytes::Bytes;
 use provisioner_core::engine::{
-    Engine, EngineError, Execution, Host, ImageReferences, JobOutcome, LogOptions, Output, OutputStream, Power,
-    StopProof,
+    Engine, EngineError, Execution, Host, ImageReferences, InputStream, JobOutcome, LogOptions, Output, OutputStream,
+    Power, StopProof,
 };
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
@@ -60,7 +60,17 @@ impl Engine for DockerEngine {
     }
 
     async fn exec(&self, member: &Member, argv: &[String], stdin: Option<Bytes>) -> Result<Execution, EngineError> {
-        self.execute(member, argv, stdin).await
+        let whole = |bytes| -> InputStream { Box::pin(futures_util::stream::iter([Ok(bytes)])) };
+        self.execute(member, argv, stdin.map(whole)).await
+    }
+
+    async fn attach(
+        &self,
+        member: &Member,
+        argv: &[String],
+        input: Option<InputStream>,
+    ) -> Result<Execution, EngineError> {
+        self.execute(member, argv, input).await
     }
 
     async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError> {

@@ -6,9 +6,8 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::query_parameters::LogsOptions;
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use provisioner_core::engine::{EngineError, Execution, LogOptions, OutputChunk, OutputStream};
+use provisioner_core::engine::{EngineError, Execution, InputStream, LogOptions, OutputChunk, OutputStream};
 use provisioner_core::name::Member;
 use provisioner_core::wait::{self, Look};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -24,11 +23,11 @@ impl DockerEngine {
         &self,
         member: &Member,
         argv: &[String],
-        stdin: Option<Bytes>,
+        input: Option<InputStream>,
     ) -> Result<Execution, EngineError> {
         let operation = format!("exec `{}` in {member}", argv.first().map_or("", String::as_str));
         let options = CreateExecOptions {
-            attach_stdin: Some(stdin.is_some()),
+            attach_stdin: Some(input.is_some()),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             cmd: Some(argv.to_vec()),
@@ -39,10 +38,10 @@ impl DockerEngine {
         let id = made.map_err(self.docker.failed(operation.as_str()))?.id;
         let started = client.start_exec(&id, None::<StartExecOptions>).await;
         match started.map_err(self.docker.failed(operation.as_str()))? {
-            StartExecResults::Attached { output, input } => {
-                if let Some(bytes) = stdin {
+            StartExecResults::Attached { output, input: theirs } => {
+                if let Some(ours) = input {
                     // On a task of its own: a command that prints much before it reads would wait for us for ever.
-                    tokio::spawn(feed(input, bytes));
+                    tokio::spawn(feed(theirs, ours));
                 }
                 let exit = Box::pin(exit_code(self.docker.clone(), id, operation.clone()));
                 Ok(Execution { output: chunks(&self.docker, output, operation), exit })
@@ -85,11 +84,14 @@ impl DockerEngine {
     }
 }
 
-async fn feed(mut input: impl AsyncWrite + Unpin, bytes: Bytes) {
-    // A command may end without reading all of its input; its exit code then says what that means.
-    if input.write_all(&bytes).await.is_ok() {
-        let _ = input.shutdown().await;
+/// Piece by piece, as it comes. A command may end without reading all of it; its exit code then says what that means.
+async fn feed(mut command: impl AsyncWrite + Unpin, mut input: InputStream) {
+    while let Some(Ok(piece)) = input.next().await {
+        if command.write_all(&piece).await.is_err() || command.flush().await.is_err() {
+            return;
+        }
     }
+    let _ = command.shutdown().await;
 }
 
 async fn exit_code(docker: Docker, id: String, operation: String) -> Result<i64, EngineError> {

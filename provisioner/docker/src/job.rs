@@ -5,9 +5,7 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::query_parameters::{StartContainerOptions, WaitContainerOptions};
 use futures_util::{StreamExt, TryStreamExt};
-use provisioner_core::engine::{
-    EngineError, ImageReferences, JobOutcome, LogOptions, Output, OutputChunk,
-};
+use provisioner_core::engine::{EngineError, ImageReferences, JobOutcome, LogOptions, Output, OutputChunk};
 use provisioner_core::stack::Job;
 
 use crate::connect::{Docker, DockerEngine};

@@ -97,9 +97,10 @@ impl Names {
         labels.get(STACK).is_some_and(|stack| stack == self.stack.as_str())
     }
 
-    /// The other stack that such labels belong to.
+    /// The other stack that such labels belong to. A container that somebody ran from an image built here inherits its
+    /// empty label and belongs to none.
     pub(crate) fn other_stack<'a>(&self, labels: &'a Labels) -> Option<&'a str> {
-        labels.get(STACK).map(String::as_str).filter(|stack| *stack != self.stack.as_str())
+        labels.get(STACK).map(String::as_str).filter(|stack| !stack.is_empty() && *stack != self.stack.as_str())
     }
 
     /// Lists only what carries this stack's label.

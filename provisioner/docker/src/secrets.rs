@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions};
-use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
 use provisioner_core::record::{self, RecordError, RecordSet, Records};
 use provisioner_core::stack::Secret;
@@ -16,14 +15,15 @@ use tokio::sync::Mutex;
 
 use crate::archive::{self, Entry};
 use crate::connect::DockerEngine;
+use crate::containers::Container;
 use crate::error::is_missing;
 use crate::labels::Kind;
 use crate::records::nonce;
 
 const RECORD: &str = "secrets";
 const MOUNT: &str = "/secrets";
-/// An accessor lives for some tenths of a second; one older than this was left by a killed run.
-const ACCESSOR_SECS: i64 = 120;
+/// An accessor lives for some tenths of a second; one that is older than a new one by this was left by a killed run.
+const ACCESSOR_SECS: i64 = 10;
 
 /// Values that were read or made by this process. A secret never changes, so they stay true.
 pub(crate) type Cache = Mutex<BTreeMap<String, String>>;
@@ -50,12 +50,8 @@ impl DockerEngine {
         // The generator of `rand::rng` is a CSPRNG seeded by the operating system.
         let value = Alphanumeric.sample_string(&mut rand::rng(), secret.length);
         let file = format!("{}.{}", secret.name, nonce());
-        let entry = Entry {
-            path: format!("{MOUNT}/{file}"),
-            mode: 0o400,
-            owner: (0, 0),
-            content: value.clone().into_bytes(),
-        };
+        let entry =
+            Entry { path: format!("{MOUNT}/{file}"), mode: 0o400, owner: (0, 0), content: value.clone().into_bytes() };
         let accessor = self.open_accessor().await?;
         let written = self.put_archive(&accessor, &[entry]).await;
         self.close_accessor(&accessor).await?;
@@ -121,11 +117,12 @@ impl DockerEngine {
             };
             index.0.remove(name);
             let written = if index.0.is_empty() {
-                self.remove_accessors(0).await?;
+                self.remove_accessors().await?;
                 self.delete_volume(&self.names.secrets_volume()).await?;
                 self.remove_if(RECORD, version).await
             } else {
-                let value = serde_json::to_value(&index).map_err(|error| EngineError::failed("write secrets", error))?;
+                let value =
+                    serde_json::to_value(&index).map_err(|error| EngineError::failed("write secrets", error))?;
                 self.put_if(RECORD, version, value).await.map(|_| ())
             };
             match written {
@@ -143,7 +140,6 @@ impl DockerEngine {
 
     /// A container that mounts the secrets and is never started.
     async fn open_accessor(&self) -> Result<String, EngineError> {
-        self.remove_accessors(ACCESSOR_SECS).await?;
         let image = self.ensure_empty_image().await?;
         let mount = Mount {
             target: Some(MOUNT.to_owned()),
@@ -166,7 +162,9 @@ impl DockerEngine {
         let name = self.names.volume(&format!("accessor-{}", nonce()));
         let options = CreateContainerOptions { name: Some(name), ..CreateContainerOptions::default() };
         let made = self.docker.client.create_container(Some(options), body).await;
-        Ok(made.map_err(self.docker.failed("open secrets"))?.id)
+        let id = made.map_err(self.docker.failed("open secrets"))?.id;
+        self.remove_abandoned_accessors(&id).await?;
+        Ok(id)
     }
 
     async fn close_accessor(&self, id: &str) -> Result<(), EngineError> {
@@ -178,16 +176,29 @@ impl DockerEngine {
         }
     }
 
-    async fn remove_accessors(&self, older_than_secs: i64) -> Result<(), EngineError> {
-        let now = i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX);
-        for container in self.containers().await? {
-            let is_accessor =
-                self.names.own(&container.labels) && Kind::of(&container.labels) == Some(Kind::Accessor);
-            if is_accessor && container.created + older_than_secs <= now {
-                self.close_accessor(&container.id).await?;
-            }
+    /// Ages are compared by the engine's clock alone, which may differ from ours.
+    async fn remove_abandoned_accessors(&self, own: &str) -> Result<(), EngineError> {
+        let accessors = self.accessors().await?;
+        let now = accessors.iter().find(|accessor| accessor.id == own).map_or(0, |accessor| accessor.created);
+        for accessor in accessors.iter().filter(|accessor| accessor.created + ACCESSOR_SECS < now) {
+            self.close_accessor(&accessor.id).await?;
         }
         Ok(())
+    }
+
+    pub(crate) async fn remove_accessors(&self) -> Result<(), EngineError> {
+        for accessor in self.accessors().await? {
+            self.close_accessor(&accessor.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn accessors(&self) -> Result<Vec<Container>, EngineError> {
+        let mut containers = self.containers().await?;
+        containers.retain(|container| {
+            self.names.own(&container.labels) && Kind::of(&container.labels) == Some(Kind::Accessor)
+        });
+        Ok(containers)
     }
 }
 

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, ListNetworksOptions, RemoveContainerOptions,
-    StartContainerOptions,
+    CreateContainerOptions, InspectContainerOptions, ListNetworksOptions, RemoveContainerOptions, StartContainerOptions,
 };
 use provisioner_core::engine::{EngineError, ImageReferences, Power};
 use provisioner_core::name::Member;
@@ -50,6 +49,8 @@ impl DockerEngine {
     }
 
     pub(crate) async fn remove_network(&self) -> Result<(), EngineError> {
+        // Whoever takes the network down uses no secrets any more; a killed run may have left its way to them.
+        self.remove_accessors().await?;
         let name = self.names.network();
         let removed = self.docker.client.remove_network(&name).await;
         match removed.map_err(self.docker.failed(format!("remove network {name}"))) {
@@ -69,11 +70,8 @@ impl DockerEngine {
     pub(crate) async fn create_volume(&self, name: &str, labels: Labels) -> Result<(), EngineError> {
         let operation = format!("create volume {name}");
         let kind = Kind::of(&labels);
-        let request = VolumeCreateRequest {
-            name: Some(name.to_owned()),
-            labels: Some(labels),
-            ..VolumeCreateRequest::default()
-        };
+        let request =
+            VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..VolumeCreateRequest::default() };
         let made = self.docker.client.create_volume(request).await.map_err(self.docker.failed(operation.as_str()))?;
         if self.names.own(&made.labels) && Kind::of(&made.labels) == kind {
             return Ok(());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use provisioner_core::engine::{LogOptions, collect_text};
 use provisioner_core::execute::{self, Execution, Outcome, Outcomes, execute, failed_members};
-use provisioner_core::lease::Lease;
+use provisioner_core::lease::{Lease, LeaseError};
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::Plan;
 use tokio::time::Instant;
@@ -52,12 +52,20 @@ pub(super) async fn under_lease<T>(
     };
     let engine = Arc::clone(&context.engine);
     let taken = Lease::acquire(engine, &us, call.settings.lock_timeout, &is_dead, &on_wait);
-    let lease = call.cut(taken).await??;
+    let lease = call.cut(taken).await?.map_err(|error| held(call, error))?;
     let result = work(&lease).await;
     let released = lease.release().await;
     let value = result?;
     released?;
     Ok(value)
+}
+
+/// A holder who lives is never robbed silently: the command that does it is named instead.
+fn held(call: &Call<'_>, error: LeaseError) -> anyhow::Error {
+    let LeaseError::Held { holder, .. } = &error else { return error.into() };
+    let release = call.settings.again(&format!("lock release {}", holder.id));
+    let stop = Stop::new(Exit::LockHeld, error.to_string());
+    stop.hint("wait longer with --lock-timeout").hint(format!("if that run hangs, end it, or take its lock: {release}")).into()
 }
 
 pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observed: &Observed, lease: &Lease) -> Walk {
@@ -126,15 +134,15 @@ impl Walk {
         let again = format!("what is done stays; go on with: {}", call.settings.again(what));
         Err(match self.cut {
             Some(Cut::Interrupted) => {
-                Stop::new(Exit::Interrupted, format!("{what}: interrupted, {left} of {total} steps are left")).hint(again)
+                Stop::new(Exit::Interrupted, format!("{what}: interrupted, {left} of {total} steps left")).hint(again)
             }
             Some(Cut::TimedOut) => {
                 let seconds = call.timeout.unwrap_or_default().as_secs();
-                let message = format!("{what}: no end within {seconds} s, {left} of {total} steps are left");
+                let message = format!("{what}: no end within {seconds} s, {left} of {total} steps left");
                 Stop::new(Exit::Timeout, message).hint(again)
             }
             None if failed == 0 => {
-                let message = format!("{what}: the lock was lost, {left} of {total} steps are left");
+                let message = format!("{what}: the lock was lost, {left} of {total} steps left");
                 Stop::new(Exit::LockHeld, message).hint(again)
             }
             None => {

@@ -26,8 +26,9 @@ Examples:
   eval \"$(provisioner env --env dev)\"         addresses and logins for programs of this machine
   provisioner down --env dev                  take it down; data stays
 
-Exit codes: 0 done, 1 error, 2 changes (--detailed-exitcode), 64 usage, 65 manifest, 66 preflight, 67 verify failed,
-68 verdict unknown, 69 lock held, 70 timeout, 71 refused, 130 interrupted.";
+Exit codes: 0 done, 1 error, 2 changes (with --detailed-exitcode), 64 usage, 65 manifest,
+66 preflight, 67 verify failed, 68 verdict unknown, 69 lock held, 70 timeout, 71 refused,
+130 interrupted.";
 
 /// Stands up a whole production architecture from one manifest, and proves that it works.
 #[derive(Debug, Parser)]
@@ -84,7 +85,7 @@ pub struct Global {
     pub yes: bool,
 
     /// Show what builds and jobs print
-    #[arg(short, long, global = true)]
+    #[arg(long, global = true)]
     pub verbose: bool,
 }
 

@@ -1,11 +1,14 @@
 //! `config`: the manifest with every default written out, or the files that a member gets.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
 use clap::{Args, Subcommand};
-use provisioner_core::manifest::{App, AppChecks, AppSource, Manifest, Nginx, Postgres, Redis, Route, Service, Synchronous};
-use provisioner_core::name::Member;
+use provisioner_core::manifest::{App, AppChecks, AppSource, Manifest, Service, Synchronous};
+use provisioner_core::name::{Member, StackName};
 use provisioner_core::stack::Stack;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use super::Call;
 use super::exit::{Exit, Stop};
@@ -39,7 +42,7 @@ pub(super) async fn config(call: &Call<'_>, arguments: &ConfigArgs) -> anyhow::R
     let offline = Context::offline(call)?;
     match &arguments.what {
         None => {
-            let value = written_out(&offline.manifest);
+            let value = Written::from(&offline.manifest);
             let yaml = serde_yaml::to_string(&value)?;
             call.printer.data(&value, || yaml)?;
         }
@@ -78,62 +81,136 @@ impl FileView<'_> {
 }
 
 /// The manifest in its own keys, so that what is printed can be given back as a file.
-fn written_out(manifest: &Manifest) -> Value {
-    let Manifest { name, environment, expose, nginx, route, postgres, redis, app } = manifest;
-    let Nginx { service, http_port, rate_limit, burst, body_max_bytes } = nginx;
-    let nginx = with_service(
-        service,
-        json!({
-            "http_port": http_port, "rate_limit": rate_limit, "burst": burst, "body_max_bytes": body_max_bytes,
-        }),
-    );
-    let Route { service, replicas } = route;
-    let route = with_service(service, json!({"replicas": replicas}));
-    let Postgres { service, replicas, synchronous, settings } = postgres;
-    let synchronous = match synchronous {
-        Synchronous::Off => "off",
-        Synchronous::Preferred => "preferred",
-        Synchronous::Required => "required",
-    };
-    let postgres =
-        with_service(service, json!({"replicas": replicas, "synchronous": synchronous, "settings": settings}));
-    let Redis { service, settings } = redis;
-    let redis = with_service(service, json!({"settings": settings}));
-    json!({
-        "name": name, "environment": environment.word(), "expose": expose,
-        "nginx": nginx, "route": route, "postgres": postgres, "redis": redis, "app": app_written_out(app),
-    })
+#[derive(Serialize)]
+struct Written<'a> {
+    name: &'a StackName,
+    environment: &'static str,
+    expose: IpAddr,
+    nginx: WrittenNginx<'a>,
+    route: WrittenRoute<'a>,
+    postgres: WrittenPostgres<'a>,
+    redis: WrittenRedis<'a>,
+    app: WrittenApp<'a>,
 }
 
-fn app_written_out(app: &App) -> Value {
-    let App { source, memory_bytes, cpu_millis, replicas, serve, migrate, seed, port, health, env, checks } = app;
-    let checks = match checks {
-        AppChecks::Health => "health",
-        AppChecks::Shop => "shop",
-    };
-    let mut value = json!({
-        "memory": memory(*memory_bytes), "cpus": cores(*cpu_millis), "replicas": replicas, "serve": serve,
-        "migrate": migrate, "seed": seed, "port": port, "health": health, "env": env, "checks": checks,
-    });
-    match source {
-        AppSource::Binary { file, .. } => value["binary"] = json!(file),
-        AppSource::Image(image) => value["image"] = json!(image),
-    }
-    value
+#[derive(Serialize)]
+struct WrittenService<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a str>,
+    memory: String,
+    cpus: f64,
 }
 
-fn with_service(service: &Service, own: Value) -> Value {
-    let Service { image, memory_bytes, cpu_millis } = service;
-    let mut map = Map::new();
-    if let Some(image) = image {
-        map.insert("image".to_owned(), json!(image));
+#[derive(Serialize)]
+struct WrittenNginx<'a> {
+    #[serde(flatten)]
+    service: WrittenService<'a>,
+    http_port: u16,
+    rate_limit: u32,
+    burst: u32,
+    body_max_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct WrittenRoute<'a> {
+    #[serde(flatten)]
+    service: WrittenService<'a>,
+    replicas: u32,
+}
+
+#[derive(Serialize)]
+struct WrittenPostgres<'a> {
+    #[serde(flatten)]
+    service: WrittenService<'a>,
+    replicas: u32,
+    synchronous: &'static str,
+    settings: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct WrittenRedis<'a> {
+    #[serde(flatten)]
+    service: WrittenService<'a>,
+    settings: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct WrittenApp<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binary: Option<&'a Path>,
+    #[serde(flatten)]
+    service: WrittenService<'a>,
+    replicas: u32,
+    serve: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migrate: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<&'a [String]>,
+    port: u16,
+    health: &'a str,
+    env: &'a BTreeMap<String, String>,
+    checks: &'static str,
+}
+
+impl<'a> From<&'a Manifest> for Written<'a> {
+    fn from(manifest: &'a Manifest) -> Self {
+        let Manifest { name, environment, expose, nginx, route, postgres, redis, app } = manifest;
+        Self {
+            name,
+            environment: environment.word(),
+            expose: *expose,
+            nginx: WrittenNginx {
+                service: (&nginx.service).into(),
+                http_port: nginx.http_port,
+                rate_limit: nginx.rate_limit,
+                burst: nginx.burst,
+                body_max_bytes: nginx.body_max_bytes,
+            },
+            route: WrittenRoute { service: (&route.service).into(), replicas: route.replicas },
+            postgres: WrittenPostgres {
+                service: (&postgres.service).into(),
+                replicas: postgres.replicas,
+                synchronous: match postgres.synchronous {
+                    Synchronous::Off => "off",
+                    Synchronous::Preferred => "preferred",
+                    Synchronous::Required => "required",
+                },
+                settings: &postgres.settings,
+            },
+            redis: WrittenRedis { service: (&redis.service).into(), settings: &redis.settings },
+            app: app.into(),
+        }
     }
-    map.insert("memory".to_owned(), json!(memory(*memory_bytes)));
-    map.insert("cpus".to_owned(), json!(cores(*cpu_millis)));
-    if let Value::Object(own) = own {
-        map.extend(own);
+}
+
+impl<'a> From<&'a App> for WrittenApp<'a> {
+    fn from(app: &'a App) -> Self {
+        let (binary, image) = match &app.source {
+            AppSource::Binary { file, .. } => (Some(file.as_path()), None),
+            AppSource::Image(image) => (None, Some(image.as_str())),
+        };
+        Self {
+            binary,
+            service: WrittenService { image, memory: memory(app.memory_bytes), cpus: cores(app.cpu_millis) },
+            replicas: app.replicas,
+            serve: &app.serve,
+            migrate: app.migrate.as_deref(),
+            seed: app.seed.as_deref(),
+            port: app.port,
+            health: &app.health,
+            env: &app.env,
+            checks: match app.checks {
+                AppChecks::Health => "health",
+                AppChecks::Shop => "shop",
+            },
+        }
     }
-    Value::Object(map)
+}
+
+impl<'a> From<&'a Service> for WrittenService<'a> {
+    fn from(Service { image, memory_bytes, cpu_millis }: &'a Service) -> Self {
+        Self { image: image.as_deref(), memory: memory(*memory_bytes), cpus: cores(*cpu_millis) }
+    }
 }
 
 /// The largest unit that leaves nothing over.

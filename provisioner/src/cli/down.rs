@@ -39,6 +39,9 @@ pub(super) async fn down(call: &Call<'_>, arguments: &DownArgs) -> anyhow::Resul
     }
     let records = observed.records.0.len();
     let name = context.name();
+    for member in observed.workloads.iter().filter(|(_, workload)| workload.spec.is_none()).map(|(member, _)| member) {
+        call.printer.note(&format!("left alone: what stands under the name of {member} is not of this stack"));
+    }
     if first.is_empty() && (records == 0 || !arguments.volumes) {
         call.printer.note(&format!("nothing to do: stack {name} is down"));
     } else {
@@ -83,13 +86,11 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
         step
     };
     let mut earlier: Vec<StepId> = Vec::new();
-    let mut all_members: Vec<StepId> = Vec::new();
     for rank in ranks(context, observed) {
         let these: Vec<StepId> = rank
             .into_iter()
             .map(|member| add(ResourceId::Workload(member), earlier.clone(), "the stack goes down"))
             .collect();
-        all_members.extend(&these);
         earlier = these;
     }
     if observed.network {
@@ -110,7 +111,8 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
 pub(super) fn ranks(context: &Context, observed: &Observed) -> Vec<Vec<Member>> {
     let uses = uses(context, observed);
     let mut left: BTreeMap<String, Vec<Member>> = BTreeMap::new();
-    for (member, workload) in &observed.workloads {
+    // What somebody else put under a member's name is neither stopped nor removed.
+    for (member, workload) in observed.workloads.iter().filter(|(_, workload)| workload.spec.is_some()) {
         left.entry(workload.component.clone()).or_default().push(member.clone());
     }
     let mut ranks = Vec::new();

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::Call;
 use super::exit::{Exit, Stop};
 use crate::context::Context;
+use crate::report::Reader;
 
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
@@ -20,6 +21,9 @@ pub(super) struct ExecArgs {
     #[arg(last = true, required = true, value_name = "ARGV")]
     argv: Vec<String>,
 }
+
+/// What a shell says of a program that SIGPIPE ended.
+const ENDED_BY_PIPE: i64 = 128 + 13;
 
 pub(super) async fn exec(call: &Call<'_>, arguments: &ExecArgs) -> anyhow::Result<Exit> {
     let context = Context::to_look(call).await?;
@@ -38,9 +42,12 @@ pub(super) async fn exec(call: &Call<'_>, arguments: &ExecArgs) -> anyhow::Resul
     };
     let Execution { mut output, exit } = engine.attach(&member, &arguments.argv, input).await?;
     while let Some(chunk) = output.next().await {
-        match chunk? {
+        let reader = match chunk? {
             OutputChunk::Stdout(bytes) => call.printer.stdout(&bytes)?,
             OutputChunk::Stderr(bytes) => call.printer.stderr(&bytes)?,
+        };
+        if reader == Reader::Gone {
+            return Ok(Exit::of_command(ENDED_BY_PIPE));
         }
     }
     Ok(Exit::of_command(exit.await?))

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use provisioner_core::engine::EngineError;
 use provisioner_core::failure::Failure;
-use provisioner_core::lease::LeaseError;
 use provisioner_core::manifest::InvalidManifest;
 use provisioner_docker::EndpointError;
 
@@ -100,10 +99,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         Some(EngineError::TimedOut { .. }) => return Some(Exit::Timeout),
         _ => {}
     }
-    match cause.downcast_ref::<LeaseError>() {
-        Some(LeaseError::Held { .. }) => Some(Exit::LockHeld),
-        _ => None,
-    }
+    None
 }
 
 /// What an error says should be done next.

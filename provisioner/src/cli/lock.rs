@@ -1,6 +1,7 @@
 //! `lock`: who works on the stack right now, and how to take the lock away from somebody who does not give it back.
 
 use clap::{Args, Subcommand};
+use provisioner_core::engine::Engine;
 use provisioner_core::lease::{self, LeaseError};
 use serde_json::json;
 
@@ -26,21 +27,22 @@ enum What {
 }
 
 pub(super) async fn lock(call: &Call<'_>, arguments: &LockArgs) -> anyhow::Result<Exit> {
-    let context = Context::to_look(call).await?;
+    let name = Context::offline(call)?.stack.name;
+    let engine = call.engines.open(&call.settings.environment, &name).await?;
     match &arguments.what {
-        What::Status => status(call, &context).await,
-        What::Release { id } => release(call, &context, id).await,
+        What::Status => status(call, &*engine).await,
+        What::Release { id } => release(call, &*engine, id).await,
     }
 }
 
-async fn status(call: &Call<'_>, context: &Context) -> anyhow::Result<Exit> {
-    let holder = lease::holder(&*context.engine).await?;
-    let value = json!({"stack": context.name(), "holder": holder, "ttl_secs": lease::TTL.as_secs()});
+async fn status(call: &Call<'_>, engine: &dyn Engine) -> anyhow::Result<Exit> {
+    let holder = lease::holder(engine).await?;
+    let value = json!({"stack": engine.stack(), "holder": holder, "ttl_secs": lease::TTL.as_secs()});
     call.printer.data(&value, || match &holder {
-        None => format!("nobody holds the lock of stack {}\n", context.name()),
+        None => format!("nobody holds the lock of stack {}\n", engine.stack()),
         Some(holder) => format!(
             "{holder} holds the lock of stack {}\n  it frees itself {} s after its holder is gone\n  release  {}\n",
-            context.name(),
+            engine.stack(),
             lease::TTL.as_secs(),
             call.settings.again(&format!("lock release {}", holder.id)),
         ),
@@ -48,8 +50,8 @@ async fn status(call: &Call<'_>, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn release(call: &Call<'_>, context: &Context, id: &str) -> anyhow::Result<Exit> {
-    match lease::release_by_id(&*context.engine, id).await {
+async fn release(call: &Call<'_>, engine: &dyn Engine, id: &str) -> anyhow::Result<Exit> {
+    match lease::release_by_id(engine, id).await {
         Ok(()) => {}
         Err(error @ (LeaseError::OtherId { .. } | LeaseError::NotHeld)) => {
             let stop = Stop::new(Exit::Refused, error.to_string());
@@ -57,6 +59,6 @@ async fn release(call: &Call<'_>, context: &Context, id: &str) -> anyhow::Result
         }
         Err(error) => return Err(error.into()),
     }
-    call.printer.data(&json!({"stack": context.name(), "released": id}), || format!("lock {id} released\n"))?;
+    call.printer.data(&json!({"stack": engine.stack(), "released": id}), || format!("lock {id} released\n"))?;
     Ok(Exit::Done)
 }

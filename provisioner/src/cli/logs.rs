@@ -14,6 +14,7 @@ use super::Call;
 use super::exit::Exit;
 use super::settings::Format;
 use crate::context::Context;
+use crate::report::Reader;
 
 /// `-f` means "follow" here, as in every other tool that shows logs, so the manifest's flag keeps its long form only.
 #[derive(Debug, Args)]
@@ -90,7 +91,9 @@ pub(super) async fn logs(call: &Call<'_>, arguments: &LogsArgs) -> anyhow::Resul
         let mut together = select_all(tagged);
         while let Some((member, lines)) = together.next().await {
             for (is_error, line) in lines? {
-                print(member, is_error, &line)?;
+                if print(member, is_error, &line)? == Reader::Gone {
+                    return Ok(Exit::Done);
+                }
             }
         }
     } else {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use provisioner_core::manifest::{AppSource, MANIFEST_SIZE_MAX, Manifest, parse};
@@ -90,7 +90,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 fn find_program(manifest: &mut Manifest, manifest_path: &Path, program: Program) -> anyhow::Result<()> {
     let AppSource::Binary { file, digest } = &mut manifest.app.source else { return Ok(()) };
     if let Some(directory) = manifest_path.parent() {
-        *file = directory.join(&*file);
+        *file = without_detours(&directory.join(&*file));
     }
     if program == Program::Unneeded {
         return Ok(());
@@ -106,4 +106,20 @@ fn find_program(manifest: &mut Manifest, manifest_path: &Path, program: Program)
             Err(stop.hint("build it with `make build`, or name a finished image with `app.image`").into())
         }
     }
+}
+
+/// `manifests/../app` as `app`, for people. A directory that is a link keeps its meaning only if nothing is left out,
+/// so then nothing is.
+fn without_detours(path: &Path) -> PathBuf {
+    let mut short = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir if short.file_name().is_some() && !short.is_symlink() => {
+                short.pop();
+            }
+            Component::CurDir => {}
+            other => short.push(other),
+        }
+    }
+    short
 }

@@ -88,7 +88,10 @@ pub async fn run(
     let timeout = settings.timeout.or_else(|| cli.verb.default_timeout());
     let stdin = Mutex::new(Some(stdin));
     let call = Call { settings: &settings, printer: &printer, engines, interrupt: &interrupt, stdin, timeout, begun: Instant::now() };
-    let ended = call.bounded(&cli.verb).await;
+    let ended = tokio::select! {
+        ended = call.bounded(&cli.verb) => ended,
+        () = interrupt.insisted() => Err(call.stopped_at_once().into()),
+    };
     let exit = ended.unwrap_or_else(|error| {
         printer.error(&chain(&error), &exit::hints(&error));
         exit::of(&error)
@@ -131,6 +134,12 @@ impl Call<'_> {
             Some(limit) => provisioner_core::wait::pause(limit.saturating_sub(self.begun.elapsed())).await,
             None => std::future::pending().await,
         }
+    }
+
+    fn stopped_at_once(&self) -> Stop {
+        let stop = Stop::new(Exit::Interrupted, "stopped at once: the steps that were running may be half done");
+        let seconds = provisioner_core::lease::TTL.as_secs();
+        stop.hint(format!("the same command goes on where it stopped; a lock that was held frees itself within {seconds} s"))
     }
 
     pub(crate) fn timed_out(&self) -> Stop {

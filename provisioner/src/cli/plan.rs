@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Call;
 use super::exit::Exit;
 use crate::context::Context;
+use crate::report::counted;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
@@ -56,8 +57,7 @@ pub(super) fn show(call: &Call<'_>, context: &Context, plan: &Plan) -> anyhow::R
 fn human(stack: &StackName, plan: &Plan) -> String {
     let summary = match plan.steps.len() {
         0 => format!("stack {stack} is as the manifest says, nothing to do\n"),
-        1 => format!("stack {stack}: 1 step\n"),
-        steps => format!("stack {stack}: {steps} steps\n"),
+        steps => format!("stack {stack}: {}\n", counted(steps, "step")),
     };
     format!("{plan}{summary}")
 }

@@ -9,6 +9,7 @@ use super::Call;
 use super::apply::{under_lease, walk};
 use super::exit::{Exit, Stop};
 use crate::context::Context;
+use crate::report::counted;
 
 #[derive(Debug, Args)]
 pub(super) struct StartArgs {
@@ -36,7 +37,7 @@ pub(super) async fn start(call: &Call<'_>, arguments: &StartArgs) -> anyhow::Res
     let started: Vec<String> = first.steps.iter().filter_map(started).collect();
     call.printer.data(&json!({"stack": context.name(), "started": started}), || match started.len() {
         0 => "nothing to do: all of them run\n".to_owned(),
-        count => format!("{count} members started\n  next     {}\n", call.settings.again("verify")),
+        count => format!("{} started\n  next     {}\n", counted(count, "member"), call.settings.again("verify")),
     })?;
     Ok(Exit::Done)
 }

@@ -11,6 +11,7 @@ use super::apply::under_lease;
 use super::down::ranks;
 use super::exit::Exit;
 use crate::context::Context;
+use crate::report::counted;
 
 #[derive(Debug, Args)]
 pub(super) struct StopArgs {
@@ -39,7 +40,7 @@ pub(super) async fn stop(call: &Call<'_>, arguments: &StopArgs) -> anyhow::Resul
     }
     call.printer.data(&json!({"stack": context.name(), "stopped": stopped}), || match stopped.len() {
         0 => "nothing to do: none of them runs\n".to_owned(),
-        count => format!("{count} members stopped\n  next     {}\n", call.settings.again("start")),
+        count => format!("{} stopped\n  next     {}\n", counted(count, "member"), call.settings.again("start")),
     })?;
     Ok(Exit::Done)
 }

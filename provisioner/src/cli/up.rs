@@ -8,7 +8,7 @@ use provisioner_core::finding::Finding;
 use provisioner_core::lease::Lease;
 use provisioner_core::name::StackName;
 use provisioner_core::observed::Observed;
-use provisioner_core::plan::{Plan, Policy, Withheld};
+use provisioner_core::plan::{Action, Impact, Plan, Policy, Step, Withheld};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use super::plan::StepView;
 use super::{Call, doctor, plan, verify};
 use crate::context::Context;
 use crate::preflight;
+use crate::report::counted;
 use crate::progress::{millis, outcome_json, phases, seconds};
 
 #[derive(Debug, Args)]
@@ -70,6 +71,9 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         Ok(())
     } else {
         preflight(call, &context, &observed).await?;
+        if let Some(what) = interruption(&context, &first) {
+            call.confirm(&context, &what).await?;
+        }
         let walk = under_lease(call, &context, async |lease| stand_up(call, &context, &policy, lease).await).await?;
         report.steps = steps(&walk);
         report.withheld.clone_from(&walk.plan.withheld);
@@ -85,6 +89,15 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         verify::judge(call, &report.findings)?;
     }
     Ok(Exit::Done)
+}
+
+/// What the plan takes away from people who use the stack right now.
+fn interruption(context: &Context, plan: &Plan) -> Option<String> {
+    let interrupts = |step: &&Step| {
+        matches!(step.action, Action::Remove { .. } | Action::Change { impact: Impact::Restart, .. })
+    };
+    let steps: Vec<String> = plan.steps.iter().filter(interrupts).map(|step| step.action.to_string()).collect();
+    (!steps.is_empty()).then(|| format!("interrupt service of stack {} ({})", context.name(), steps.join(", ")))
 }
 
 async fn preflight(call: &Call<'_>, context: &Context, observed: &Observed) -> anyhow::Result<()> {
@@ -105,12 +118,12 @@ async fn stand_up(call: &Call<'_>, context: &Context, policy: &Policy, lease: &L
 }
 
 fn announce(call: &Call<'_>, context: &Context, plan: &Plan) {
-    call.printer.note(&format!("stack {}: {} steps", context.name(), plan.steps.len()));
+    call.printer.note(&format!("stack {}: {}", context.name(), counted(plan.steps.len(), "step")));
     for phase in phases(plan) {
         call.printer.event(&json!({"type": "phase", "phase": phase}));
         if !call.printer.is_for_programs() {
             let expected = provisioner_core::clock::human_seconds(phase.expected_secs);
-            call.printer.note(&format!("  {:<28} {:>3} steps, about {expected}", phase.name, phase.steps));
+            call.printer.note(&format!("  {:<26} {:>8}, about {expected}", phase.name, counted(phase.steps, "step")));
         }
     }
 }
@@ -145,7 +158,7 @@ fn human(call: &Call<'_>, context: &Context, report: &UpReport, is_up: bool) -> 
     }
     let name = context.name();
     let took = seconds(call.begun.elapsed());
-    text.push_str(&format!("stack {name} is up, {} steps in {took}\n", report.steps.len()));
+    text.push_str(&format!("stack {name} is up, {} in {took}\n", counted(report.steps.len(), "step")));
     for Entrypoint { name, url } in &report.entrypoints {
         text.push_str(&format!("  {name:<8} {url}\n"));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
@@ -26,6 +26,11 @@ pub(crate) struct Ran {
 
 /// Stacks that were begun, to be taken down at the end and told about when something fails.
 static BEGUN: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
+
+/// A scenario that fails while it holds the list leaves it as good as it was.
+fn begun() -> MutexGuard<'static, Vec<(String, PathBuf)>> {
+    BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -65,7 +70,7 @@ impl Stack {
 
     /// Removes what a killed run left under this name. True the first time.
     fn begin(&self) -> bool {
-        let mut begun = BEGUN.lock().unwrap();
+        let mut begun = begun();
         if begun.iter().any(|(name, _)| *name == self.name) {
             return false;
         }
@@ -179,7 +184,7 @@ fn keep_artifacts(scenario: &str, message: &str) {
     let folder = root().join("artifacts").join(scenario);
     let _ = std::fs::create_dir_all(&folder);
     let _ = std::fs::write(folder.join("failure.txt"), message);
-    for (name, manifest) in BEGUN.lock().unwrap().iter() {
+    for (name, manifest) in begun().iter() {
         let stack = Stack { name: name.clone(), manifest: manifest.clone() };
         for arguments in [&["status"][..], &["plan"], &["logs", "--tail", "200"]] {
             let Ran { stdout, stderr, .. } = stack.run(arguments);
@@ -192,7 +197,7 @@ fn keep_artifacts(scenario: &str, message: &str) {
 
 pub(crate) fn take_everything_down() {
     let is_kept = std::env::vars().any(|(name, value)| name == "KEEP_FAILED" && value == "1");
-    for (name, manifest) in BEGUN.lock().unwrap().drain(..) {
+    for (name, manifest) in begun().drain(..) {
         if !is_kept {
             let stack = Stack { name: name.clone(), manifest };
             stack.run(&["down", "--volumes", "--yes"]);

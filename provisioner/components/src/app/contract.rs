@@ -40,7 +40,8 @@ impl Contract {
         let backend = stack.members(super::NAME).next().ok_or("the stack has no backend, expected at least 1")?;
         let file = backend.files.iter().find(|file| file.path == PATH);
         let file = file.ok_or_else(|| format!("{} has no file {PATH}", backend.member))?;
-        serde_json::from_str(file.content.masked()).map_err(|error| format!("read {PATH} of {}: {error}", backend.member))
+        serde_json::from_str(file.content.masked())
+            .map_err(|error| format!("read {PATH} of {}: {error}", backend.member))
     }
 }
 

@@ -90,7 +90,8 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
     let job = job(access.stack, &task.name, command).map_err(fail)?;
     let outcome = access.engine.run(&job, access.images, access.output).await?;
     if outcome.exit_code != 0 {
-        let failure = fail(format!("`{}` ended with exit code {}, expected 0", job.command.join(" "), outcome.exit_code));
+        let failure =
+            fail(format!("`{}` ended with exit code {}, expected 0", job.command.join(" "), outcome.exit_code));
         return Err(failure.output(outcome.tail));
     }
     let release = task.with.get(RELEASE).cloned().unwrap_or_default();

@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use provisioner_core::component::{
-    Access, Component, Dependency, NotReady, Situation, Task, Tasks,
-};
+use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{AppSource, Manifest};
@@ -141,19 +139,19 @@ fn workload(manifest: &Manifest, member: Member, variables: BTreeMap<String, Tex
         // The shop drains for 2 s and then gives open requests 20 s.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
         restart: Restart::UnlessStopped,
-        after: [Dependency::task(NAME, jobs::MIGRATE), Dependency::task(route::NAME, "point"), Dependency::Ready(redis::member())]
-            .into_iter()
-            .chain((1..=manifest.route.replicas).map(|nth| Dependency::Ready(Member::nth(route::NAME, nth))))
-            .collect(),
+        after: [
+            Dependency::task(NAME, jobs::MIGRATE),
+            Dependency::task(route::NAME, "point"),
+            Dependency::Ready(redis::member()),
+        ]
+        .into_iter()
+        .chain((1..=manifest.route.replicas).map(|nth| Dependency::Ready(Member::nth(route::NAME, nth))))
+        .collect(),
     }
 }
 
 fn limits(manifest: &Manifest) -> Limits {
-    Limits {
-        memory_bytes: Some(manifest.app.memory_bytes),
-        cpu_millis: Some(manifest.app.cpu_millis),
-        shm_bytes: None,
-    }
+    Limits { memory_bytes: Some(manifest.app.memory_bytes), cpu_millis: Some(manifest.app.cpu_millis), shm_bytes: None }
 }
 
 #[cfg(test)]

@@ -86,7 +86,11 @@ async fn read_path(access: &Access<'_>, backend: &Member, contract: &Contract) -
     if sources == expected {
         Ok(format!("a listing came from {}, then from {}", expected[0], expected[1]))
     } else {
-        Err(Broken::fail(format!("a listing came from {}, expected {}", sources.join(", then "), expected.join(", then "))))
+        Err(Broken::fail(format!(
+            "a listing came from {}, expected {}",
+            sources.join(", then "),
+            expected.join(", then ")
+        )))
     }
 }
 

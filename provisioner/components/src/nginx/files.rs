@@ -17,16 +17,18 @@ macro_rules! embedded {
 const CONFIGURATION: &[(&str, &str)] = embedded![
     "/etc/nginx/nginx.conf" <- "nginx.conf",
     "/etc/nginx/site/api-limit.conf.j2" <- "site/api-limit.conf.j2",
+    "/etc/nginx/site/backends.j2" <- "site/backends.j2",
     "/etc/nginx/site/catalogue-cache-zone.conf" <- "site/catalogue-cache-zone.conf",
     "/etc/nginx/site/catalogue-cache.conf" <- "site/catalogue-cache.conf",
     "/etc/nginx/site/gzip.conf" <- "site/gzip.conf",
     "/etc/nginx/site/limits.conf.j2" <- "site/limits.conf.j2",
     "/etc/nginx/site/log.conf" <- "site/log.conf",
+    "/etc/nginx/site/nginx.sh" <- "site/nginx.sh",
     "/etc/nginx/site/proxy.conf" <- "site/proxy.conf",
     "/etc/nginx/site/security-headers.conf" <- "site/security-headers.conf",
     "/etc/nginx/site/server.conf.j2" <- "site/server.conf.j2",
     "/etc/nginx/site/status.conf" <- "site/status.conf",
-    "/etc/nginx/site/upstream.conf.j2" <- "site/upstream.conf.j2",
+    "/etc/nginx/site/upstream.conf" <- "site/upstream.conf",
     "/etc/nginx/site/workers.conf.j2" <- "site/workers.conf.j2",
 ];
 
@@ -38,7 +40,9 @@ const CONTENT: &[(&str, &str)] = embedded![
     "/srv/static/shop.js" <- "static/shop.js",
 ];
 
-/// Every file that NGINX gets, as text that `nginx -t` can check.
+pub(super) const SCRIPT: &str = "/etc/nginx/site/nginx.sh";
+
+/// Every file that NGINX gets. Inside an image with NGINX, `nginx.sh check` checks them.
 pub fn rendered_files(manifest: &Manifest) -> Vec<File> {
     let reload = reload();
     let configuration = CONFIGURATION.iter().map(|(path, source)| match path.strip_suffix(".j2") {
@@ -51,7 +55,12 @@ pub fn rendered_files(manifest: &Manifest) -> Vec<File> {
 
 /// What makes a running NGINX take over its files.
 pub(super) fn reload() -> OnChange {
-    OnChange::Reload { check: vec!["nginx".to_owned(), "-t".to_owned()], signal: "SIGHUP".to_owned() }
+    OnChange::Reload { check: script("check"), signal: "SIGHUP".to_owned() }
+}
+
+/// The script that looks up the backends, with what it shall do then.
+pub(super) fn script(then: &str) -> Vec<String> {
+    ["/bin/sh", SCRIPT, then].map(str::to_owned).to_vec()
 }
 
 fn values(manifest: &Manifest) -> minijinja::Value {
@@ -85,7 +94,10 @@ mod tests {
     /// The bodies of all `location` blocks by their name; no location is nested in another one.
     fn locations(text: &str) -> Vec<(&str, &str)> {
         let parts = text.split("\n    location ").skip(1);
-        parts.map(|part| part.split_once(" {\n").unwrap()).map(|(name, rest)| (name, rest.split_once("\n    }\n").unwrap().0)).collect()
+        parts
+            .map(|part| part.split_once(" {\n").unwrap())
+            .map(|(name, rest)| (name, rest.split_once("\n    }\n").unwrap().0))
+            .collect()
     }
 
     #[test]
@@ -93,9 +105,9 @@ mod tests {
         let mut manifest = manifest();
         manifest.app.replicas = 3;
         let files = rendered_files(&manifest);
-        let told: Vec<String> = ["api-limit", "limits", "upstream", "workers"]
+        let told: Vec<String> = ["api-limit.conf", "backends", "limits.conf", "workers.conf"]
             .iter()
-            .map(|name| format!("# {name}.conf\n{}", content(&files, &format!("/etc/nginx/site/{name}.conf"))))
+            .map(|name| format!("==> {name}\n{}", content(&files, &format!("/etc/nginx/site/{name}"))))
             .collect();
         insta::assert_snapshot!(told.concat());
     }

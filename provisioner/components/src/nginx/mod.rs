@@ -1,4 +1,7 @@
 //! NGINX: the entrance. Its files live in `nginx/` at the root of the repository.
+//!
+//! An image of somebody's own must provide NGINX 1.26 with its `mime.types`, `/bin/sh`, `getent`, and a directory
+//! `/var/cache/nginx` that its user may write.
 
 mod files;
 mod reload;
@@ -8,9 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use provisioner_core::component::{
-    Access, Component, Dependency, Entrypoint, NotReady, Situation, Task, Tasks,
-};
+use provisioner_core::component::{Access, Component, Dependency, Entrypoint, NotReady, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
@@ -75,6 +76,10 @@ impl Component for Nginx {
         vec![Entrypoint { name: "http".to_owned(), url: format!("http://{host}:{port}/") }]
     }
 
+    async fn observe(&self, access: &Access<'_>) -> BTreeMap<String, String> {
+        reload::facts(access).await
+    }
+
     async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
         let site = Site::of(access, member, STATUS, Duration::from_secs(1)).await.map_err(NotReady)?;
         let reply = site.get("/health").await.map_err(NotReady)?;
@@ -97,7 +102,7 @@ fn workload(manifest: &Manifest) -> Workload {
         member: member(),
         component: NAME.to_owned(),
         image: ImageId(NAME.to_owned()),
-        command: vec!["nginx".to_owned()],
+        command: files::script("start"),
         env: BTreeMap::new(),
         secret_env: BTreeMap::new(),
         files: rendered_files(manifest),
@@ -116,7 +121,7 @@ fn workload(manifest: &Manifest) -> Workload {
         // Longer than `worker_shutdown_timeout`.
         stop: Stop { signal: "SIGQUIT".to_owned(), grace_secs: 35 },
         restart: Restart::UnlessStopped,
-        // A name that cannot be looked up keeps NGINX from starting.
+        // It would start without them, and lead nowhere.
         after: app::members(manifest).into_iter().map(Dependency::Ready).collect(),
     }
 }
@@ -159,6 +164,9 @@ mod tests {
         manifest.nginx.service.image = Some("registry.example/nginx:1".to_owned());
         let stack = Stack::new(manifest.name.clone(), Nginx.declare(&manifest));
         let image = stack.image(&ImageId(NAME.to_owned())).unwrap();
-        assert_eq!(*image, Image::Reference { id: ImageId(NAME.to_owned()), reference: "registry.example/nginx:1".to_owned() });
+        assert_eq!(
+            *image,
+            Image::Reference { id: ImageId(NAME.to_owned()), reference: "registry.example/nginx:1".to_owned() }
+        );
     }
 }

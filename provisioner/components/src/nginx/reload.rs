@@ -1,29 +1,52 @@
-//! NGINX looks names up when it loads its configuration, and only then: whoever gives a backend a new address has it load
-//! again.
-//!
-//! The record `nginx.upstreams` holds the addresses that NGINX was last seen to use.
+//! NGINX looks its backends up when it loads its configuration, and only then: whoever gives a backend a new address has
+//! it load again. Which addresses it has loaded is asked of NGINX itself, not remembered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use provisioner_core::component::{Access, Dependency, Planned, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
-use provisioner_core::record;
+use provisioner_core::observed::Observed;
 use provisioner_core::wait::{self, Look};
+use reqwest::Method;
 
-use super::{CHECKS, NAME, files, member};
+use super::{NAME, STATUS, files, member};
 use crate::app;
-use crate::http::Site;
+use crate::http::{self, Site};
 
 const RELOAD: &str = "reload";
-const RECORD: &str = "nginx.upstreams";
-/// Backends whose present address NGINX must use afterwards.
+/// The fact, and the argument that names the backends whose present address NGINX must use afterwards.
 const BACKENDS: &str = "backends";
 
-type Upstreams = BTreeMap<Member, IpAddr>;
+/// What NGINX loaded: every backend that its files name, with its address if it had one.
+type Loaded = BTreeMap<Member, Option<IpAddr>>;
+
+/// `backend-1=10.0.0.5,backend-2=`, as status.conf tells it.
+fn parse(text: &str) -> Loaded {
+    let entries = text.trim().split(',').filter_map(|entry| entry.split_once('='));
+    entries.map(|(name, address)| (Member::named(name), address.parse().ok())).collect()
+}
+
+/// Asks NGINX; nothing is said where it does not answer.
+pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
+    if !access.observed.is_running(&member()) {
+        return BTreeMap::new();
+    }
+    let asked = async {
+        let site = Site::of(access, &member(), STATUS, Duration::from_secs(1)).await?;
+        site.get("/backends").await
+    };
+    match asked.await {
+        Ok(reply) if reply.status == 200 => BTreeMap::from([(BACKENDS.to_owned(), reply.text().trim().to_owned())]),
+        _ => BTreeMap::new(),
+    }
+}
+
+fn loaded(observed: &Observed) -> Option<Loaded> {
+    observed.fact(NAME, BACKENDS).map(parse)
+}
 
 /// One reload when everything has settled.
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
@@ -32,39 +55,66 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
         return Tasks::default();
     }
     let backends = backends(situation);
-    // A name that NGINX still holds must not disappear under it: it could neither reload nor restart.
-    let surplus = observed.workloads.iter().filter(|(member, found)| {
-        found.component == app::NAME && stack.workload(member).is_none()
-    });
+    // Customers are led away from a backend before it goes.
+    let surplus = observed
+        .workloads
+        .iter()
+        .filter(|(member, found)| found.component == app::NAME && stack.workload(member).is_none());
     let names: Vec<&str> = backends.iter().map(|backend| backend.as_str()).collect();
     let settled = backends.iter().map(|backend| Dependency::Ready((*backend).clone()));
     let planned = Planned {
         task: Task::new(NAME, RELOAD).on(&member()).with(BACKENDS, names.join(",")),
-        because: reason(situation, &known(situation), &backends),
+        because: reason(situation, &backends),
         after: settled.chain([Dependency::Ready(member())]).collect(),
         before: surplus.map(|(member, _)| Dependency::workload(member)).collect(),
     };
     Tasks { tasks: vec![planned], ..Tasks::default() }
 }
 
-/// A reload after each backend that is replaced, before the next one goes down: NGINX would otherwise know only
+/// Why NGINX must look again although neither it nor the backend in question is started by this plan.
+fn reason(situation: &Situation<'_>, backends: &[&Member]) -> Option<String> {
+    let Situation { observed, changing, .. } = situation;
+    if changing.contains(&member()) {
+        return None;
+    }
+    let loaded = loaded(observed)?;
+    backends.iter().filter(|backend| !changing.contains(**backend)).find_map(|backend| {
+        let present = observed.workload(backend)?.internal_ip?;
+        match loaded.get(backend)? {
+            Some(used) if *used == present => None,
+            Some(used) => Some(format!("{backend} is at {present}, NGINX uses {used}")),
+            None => Some(format!("NGINX started without {backend}")),
+        }
+    })
+}
+
+/// A reload after each backend that is started anew, before the next one goes down: NGINX would otherwise know only
 /// addresses at which nobody answers. It must not wait for NGINX itself, whose own change waits for the backends.
 ///
 /// These belong to the app, so that a run for the app alone includes them.
 pub(crate) fn enlist(situation: &Situation<'_>) -> Vec<Planned> {
-    if !situation.observed.is_running(&member()) {
+    let Situation { observed, changing, .. } = situation;
+    // One that was made without the script is itself made anew.
+    let can_reload = observed.workload(&member()).is_some_and(|found| found.files.contains_key(files::SCRIPT));
+    if !can_reload || !observed.is_running(&member()) {
         return Vec::new();
     }
-    let known = known(situation);
-    let mut moving = backends(situation);
-    moving.retain(|backend| situation.changing.contains(backend) && known.contains_key(backend));
+    let loaded = loaded(observed);
+    // One that NGINX's files do not name yet comes in with the files.
+    let is_named = |backend: &Member| loaded.as_ref().is_none_or(|loaded| loaded.contains_key(backend));
+    let moving: Vec<&Member> =
+        backends(situation).into_iter().filter(|backend| changing.contains(*backend) && is_named(backend)).collect();
     let planned = moving.iter().enumerate().map(|(nth, backend)| {
-        let next = moving.get(nth + 1).map(|next| Dependency::workload(next));
+        let next = moving.iter().skip(nth + 1).find(|later| observed.is_running(later));
         Planned {
             task: Task::new(app::NAME, app::ENLIST).on(backend),
             because: Some(format!("{backend} is started anew and may get another address")),
             after: vec![Dependency::Ready((*backend).clone())],
-            before: next.into_iter().chain([Dependency::workload(&member())]).collect(),
+            before: next
+                .map(|next| Dependency::workload(next))
+                .into_iter()
+                .chain([Dependency::workload(&member())])
+                .collect(),
         }
     });
     planned.collect()
@@ -74,88 +124,48 @@ fn backends<'a>(situation: &Situation<'a>) -> Vec<&'a Member> {
     situation.stack.members(app::NAME).map(|workload| &workload.member).collect()
 }
 
-/// Unreadable is as good as absent: it is written anew.
-fn known(situation: &Situation<'_>) -> Upstreams {
-    situation.observed.records.read(RECORD).ok().flatten().unwrap_or_default()
-}
-
-fn reason(situation: &Situation<'_>, known: &Upstreams, backends: &[&Member]) -> Option<String> {
-    let Situation { observed, changing, .. } = situation;
-    if changing.contains(&member()) {
-        return Some("NGINX is started anew and looks the backends up again".to_owned());
-    }
-    if !observed.is_running(&member()) {
-        return None;
-    }
-    backends.iter().find_map(|backend| {
-        let present = observed.workload(backend).and_then(|found| found.internal_ip);
-        match (known.get(backend), present) {
-            (None, _) => Some(format!("NGINX was not yet seen to use {backend}")),
-            // Its own start brings a reload along.
-            _ if changing.contains(backend) => None,
-            (Some(used), Some(present)) if *used != present => {
-                Some(format!("{backend} is at {present}, NGINX last used {used}"))
-            }
-            _ => None,
-        }
-    })
-}
-
 pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
     let listed = task.with.get(BACKENDS).map(String::as_str).unwrap_or_default();
     let backends = listed.split(',').filter(|name| !name.is_empty()).map(Member::named);
-    reload(task, access, backends.collect(), |_, present| present).await
+    reload(task, access, backends.collect()).await
 }
 
 pub(crate) async fn run_enlist(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
-    let backends = task.member.iter().cloned().collect();
-    reload(task, access, backends, |mut known, present| {
-        known.extend(present);
-        known
-    })
-    .await
+    reload(task, access, task.member.iter().cloned().collect()).await
 }
 
-/// Has NGINX look up its backends, makes sure that it uses their present addresses, and notes them.
-async fn reload(
-    task: &Task,
-    access: &Access<'_>,
-    backends: Vec<Member>,
-    note: impl Fn(Upstreams, Upstreams) -> Upstreams + Send + Sync,
-) -> Result<(), Failure> {
+/// Has NGINX look up its backends and waits until it uses their present addresses.
+async fn reload(task: &Task, access: &Access<'_>, backends: Vec<Member>) -> Result<(), Failure> {
     let observed = access.engine.observe().await?;
-    let mut present = Upstreams::new();
+    let mut present = BTreeMap::new();
     for backend in backends {
         let ip = observed.workload(&backend).and_then(|found| found.internal_ip);
         let missing = || Failure::new(format!("run {task}: {backend} has no address, expected it to run"));
-        present.insert(backend.clone(), ip.ok_or_else(|| missing().hint("provisioner status"))?);
+        let ip = ip.ok_or_else(|| missing().hint("provisioner status"))?;
+        present.insert(backend, ip);
     }
     access.engine.put_files(&member(), &[], &files::reload()).await?;
-    used(access, &present).await.map_err(|error| Failure::because(format!("run {task}"), error))?;
-    let noted = record::update(access.engine.records(), RECORD, |known: Option<Upstreams>| {
-        Some(note(known.unwrap_or_default(), present.clone()))
-    });
-    Ok(noted.await?)
+    used(access, &present).await.map_err(|error| Failure::because(format!("run {task}"), error))
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("NGINX does not use the backends' present addresses: {0}")]
 struct NotUsed(String);
 
-/// A signal says nothing about what became of it; the answers do.
-async fn used(access: &Access<'_>, present: &Upstreams) -> Result<(), NotUsed> {
-    let site = Site::of(access, &member(), CHECKS, Duration::from_secs(5)).await.map_err(NotUsed)?;
-    let expected: BTreeSet<IpAddr> = present.values().copied().collect();
-    let seen = Mutex::new(BTreeSet::new());
+/// A signal says nothing about what became of it; the loaded configuration does.
+async fn used(access: &Access<'_>, present: &BTreeMap<Member, IpAddr>) -> Result<(), NotUsed> {
+    let site = Site::of(access, &member(), STATUS, Duration::from_secs(1)).await.map_err(NotUsed)?;
     let waited = wait::until(Duration::from_secs(20), Duration::from_millis(50), async || {
-        let reply = match site.get("/-/backend").await {
+        // A kept connection may still lead to a process with the old configuration.
+        let request = site.request(Method::GET, "/backends").header("connection", "close");
+        let reply = match http::reply(request).await {
             Ok(reply) => reply,
             Err(error) => return Look::<(), NotUsed>::Pending(error),
         };
-        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.extend(upstream(reply.header("x-upstream")));
-        let missing: Vec<String> = expected.difference(&seen).map(ToString::to_string).collect();
-        if missing.is_empty() { Look::Done(()) } else { Look::Pending(format!("no answer from {}", missing.join(", "))) }
+        let text = reply.text();
+        let loaded = parse(&text);
+        let is_used = |(backend, ip): (&Member, &IpAddr)| loaded.get(backend).is_none_or(|used| *used == Some(*ip));
+        if present.iter().all(is_used) { Look::Done(()) } else { Look::Pending(format!("it uses {}", text.trim())) }
     });
     waited.await.map_err(|error| NotUsed(error.to_string()))
 }
@@ -164,4 +174,124 @@ async fn used(access: &Access<'_>, present: &Upstreams) -> Result<(), NotUsed> {
 pub(super) fn upstream(header: &str) -> Option<IpAddr> {
     let last = header.rsplit(", ").next()?;
     last.parse::<std::net::SocketAddr>().ok().map(|address| address.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use provisioner_core::component::Component;
+    use provisioner_core::observed::{ObservedWorkload, State};
+    use provisioner_core::stack::{Fingerprint, Stack};
+
+    use super::*;
+    use crate::app::App;
+    use crate::nginx::Nginx;
+    use crate::testing::manifest;
+
+    fn stack(replicas: u32) -> Stack {
+        let mut manifest = manifest();
+        manifest.app.replicas = replicas;
+        Stack::new(manifest.name.clone(), Nginx.declare(&manifest).into_iter().chain(App.declare(&manifest)))
+    }
+
+    fn running(component: &str, last: u8) -> ObservedWorkload {
+        ObservedWorkload {
+            instance: "1".to_owned(),
+            component: component.to_owned(),
+            image: String::new(),
+            state: State::Running,
+            spec: None,
+            files: BTreeMap::from([(files::SCRIPT.to_owned(), Fingerprint::of_bytes(&[]))]),
+            internal_ip: Some([10, 0, 0, last].into()),
+            published: BTreeMap::new(),
+        }
+    }
+
+    /// NGINX and two backends at .1 and .2, and what NGINX says that it loaded.
+    fn observed(told: Option<&str>) -> Observed {
+        let mut observed = Observed::default();
+        observed.workloads.insert(member(), running(NAME, 9));
+        for nth in 1..=2 {
+            observed.workloads.insert(Member::nth("backend", nth), running(app::NAME, u8::try_from(nth).unwrap()));
+        }
+        if let Some(told) = told {
+            observed.facts.insert(NAME.to_owned(), BTreeMap::from([(BACKENDS.to_owned(), told.to_owned())]));
+        }
+        observed
+    }
+
+    fn because(observed: &Observed, changing: &[&str]) -> Option<String> {
+        let changing: BTreeSet<Member> = changing.iter().copied().map(Member::named).collect();
+        let tasks = tasks(&Situation { stack: &stack(2), observed, changing: &changing });
+        tasks.tasks.into_iter().next().unwrap().because
+    }
+
+    fn enlisted(stack: &Stack, observed: &Observed, changing: &[&str]) -> Vec<(String, Vec<Dependency>)> {
+        let changing: BTreeSet<Member> = changing.iter().copied().map(Member::named).collect();
+        let planned = enlist(&Situation { stack, observed, changing: &changing });
+        planned.into_iter().map(|planned| (planned.task.to_string(), planned.before)).collect()
+    }
+
+    const SETTLED: &str = "backend-1=10.0.0.1,backend-2=10.0.0.2";
+
+    #[test]
+    fn nothing_is_reloaded_while_nginx_uses_the_present_addresses() {
+        assert_eq!(because(&observed(Some(SETTLED)), &[]), None);
+        assert_eq!(because(&observed(None), &[]), None);
+    }
+
+    #[test]
+    fn a_backend_that_moved_or_came_late_is_a_reason() {
+        let moved = observed(Some("backend-1=10.0.0.1,backend-2=10.0.0.7"));
+        assert_eq!(because(&moved, &[]).unwrap(), "backend-2 is at 10.0.0.2, NGINX uses 10.0.0.7");
+        let late = observed(Some("backend-1=10.0.0.1,backend-2="));
+        assert_eq!(because(&late, &[]).unwrap(), "NGINX started without backend-2");
+    }
+
+    #[test]
+    fn whoever_is_started_anyway_is_no_reason_here() {
+        let moved = observed(Some("backend-1=10.0.0.1,backend-2=10.0.0.7"));
+        assert_eq!(because(&moved, &["backend-2"]), None);
+        assert_eq!(because(&moved, &["nginx-1"]), None);
+    }
+
+    #[test]
+    fn each_replaced_backend_is_in_use_before_the_next_one_goes() {
+        let nginx = Dependency::workload(&member());
+        let second = Dependency::workload(&Member::named("backend-2"));
+        let rolled = enlisted(&stack(2), &observed(Some(SETTLED)), &["backend-1", "backend-2"]);
+        let expected = [
+            ("app.enlist backend-1".to_owned(), vec![second, nginx.clone()]),
+            ("app.enlist backend-2".to_owned(), vec![nginx]),
+        ];
+        assert_eq!(rolled, expected);
+    }
+
+    #[test]
+    fn a_backend_that_is_down_is_not_waited_for() {
+        let mut observed = observed(Some(SETTLED));
+        observed.workloads.get_mut(&Member::named("backend-2")).unwrap().state = State::Exited;
+        let started = enlisted(&stack(2), &observed, &["backend-1", "backend-2"]);
+        assert_eq!(started[0].1, [Dependency::workload(&member())]);
+    }
+
+    #[test]
+    fn a_backend_that_nginx_does_not_know_yet_comes_with_its_files() {
+        assert_eq!(enlisted(&stack(3), &observed(Some(SETTLED)), &["backend-3"]), []);
+    }
+
+    #[test]
+    fn nobody_is_told_where_nginx_is_down() {
+        let mut observed = observed(None);
+        observed.workloads.remove(&member());
+        assert_eq!(enlisted(&stack(2), &observed, &["backend-1"]), []);
+    }
+
+    #[test]
+    fn customers_are_led_away_before_a_backend_goes() {
+        let observed = observed(Some(SETTLED));
+        let tasks = tasks(&Situation { stack: &stack(1), observed: &observed, changing: &BTreeSet::new() });
+        assert_eq!(tasks.tasks[0].before, [Dependency::workload(&Member::named("backend-2"))]);
+    }
 }

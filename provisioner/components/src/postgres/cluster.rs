@@ -57,6 +57,8 @@ impl Cluster {
 pub struct Layout {
     pub primary: Member,
     pub replicas: BTreeSet<Member>,
+    /// Recorded as replicas, and no longer in the manifest.
+    pub retired: BTreeSet<Member>,
     /// There is no record yet: this plan makes the cluster.
     pub is_new: bool,
 }
@@ -91,12 +93,14 @@ pub fn layout(situation: &Situation<'_>) -> Result<Option<Layout>, RecordError> 
     let Some(first) = declared.first() else { return Ok(None) };
     let Some(cluster) = Cluster::read(&situation.observed.records)? else {
         let replicas = declared.iter().skip(1).copied().cloned().collect();
-        return Ok(Some(Layout { primary: (*first).clone(), replicas, is_new: true }));
+        return Ok(Some(Layout { primary: (*first).clone(), replicas, retired: BTreeSet::new(), is_new: true }));
     };
     let joins = |member: &&Member| {
         // One that exists without being recorded is a former primary: it comes back by a rejoin, not by this plan.
         cluster.replicas.contains(*member) || situation.observed.workload(member).is_none()
     };
-    let replicas = declared.into_iter().filter(|member| **member != cluster.primary).filter(joins).cloned().collect();
-    Ok(Some(Layout { primary: cluster.primary, replicas, is_new: false }))
+    let replicas = declared.iter().copied().filter(|member| **member != cluster.primary).filter(joins);
+    let replicas = replicas.cloned().collect();
+    let retired = cluster.replicas.iter().filter(|member| !declared.contains(member)).cloned().collect();
+    Ok(Some(Layout { primary: cluster.primary, replicas, retired, is_new: false }))
 }

@@ -10,7 +10,7 @@ use provisioner_core::name::Member;
 
 use super::cluster::Cluster;
 use super::login::{HOME, Login};
-use super::sql::{Session, SqlError, Target};
+use super::sql::{Session, SqlError, Target, WRITING_TIMELINE};
 use super::{NAME, PORT, synchronous};
 
 /// A snapshot must not wait for a member that hangs.
@@ -45,15 +45,13 @@ async fn member_facts(
     let target = Target { address, role, password: Some(password), database: HOME };
     let failed = |error: SqlError| Failure::because(format!("ask {member}"), error);
     let session = Session::open(&target, FACTS_LIMIT).await.map_err(failed)?;
-    let row = session
-        .row(
-            "SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names'), \
-             (SELECT timeline_id FROM pg_control_checkpoint()), \
-             ARRAY(SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1)",
-            &[],
-        )
-        .await
-        .map_err(failed)?;
+    let query = format!(
+        "SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names'), \
+         CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint()) \
+         ELSE {WRITING_TIMELINE} END, \
+         ARRAY(SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1)"
+    );
+    let row = session.row(&query, &[]).await.map_err(failed)?;
     let failed = |error: tokio_postgres::Error| Failure::because(format!("ask {member}"), error);
     let in_recovery: bool = row.try_get(0).map_err(failed)?;
     let names: String = row.try_get(1).map_err(failed)?;

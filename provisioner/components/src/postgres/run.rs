@@ -22,6 +22,8 @@ const CLONE_LIMIT_SECS: u64 = 6 * 60 * 60;
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A replica that was just started connects at once, one that was refused after `wal_retrieve_retry_interval`.
 const STREAMING_LIMIT: Duration = Duration::from_secs(30);
+const RETIRE_LIMIT: Duration = Duration::from_secs(15);
+const OBJECT_IN_USE: &str = "55006";
 const RELOAD_LIMIT: Duration = Duration::from_secs(5);
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -33,6 +35,7 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
         tasks::BOOTSTRAP => bootstrap(access, member).await,
         tasks::ROLES => roles::run(access, member, value(task, "fingerprint")?).await,
         tasks::CLONE => clone(access, member, &Member::named(value(task, "from")?)).await,
+        tasks::RETIRE => retire(access, member, &Member::named(value(task, "from")?)).await,
         tasks::RELEASE => set_names(access, member, value(task, "names")?).await,
         tasks::SYNCHRONOUS => {
             let names = value(task, "names")?;
@@ -91,6 +94,9 @@ async fn clone(access: &Access<'_>, member: &Member, from: &Member) -> Result<()
     }
     let slot = slot_name(member);
     let session = Session::on(access, from, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    let kept =
+        session.flag(&format!("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE {})", keeps_wal(&slot))).await;
+    let kept = kept.map_err(|error| Failure::because(format!("ask {from} for slot {slot}"), error))?;
     let made = session.execute(&ensure_slot(&slot)).await;
     made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
     let mut job = job(access, member, "clone", CLONE_LIMIT_SECS);
@@ -100,6 +106,8 @@ async fn clone(access: &Access<'_>, member: &Member, from: &Member) -> Result<()
         ("MEMBER".to_owned(), member.to_string()),
         ("SLOT".to_owned(), slot),
         ("SYSTEM_ID".to_owned(), cluster.system_id.clone()),
+        // A finished copy can only catch up if the primary has kept everything since.
+        ("ADOPT".to_owned(), if kept { "yes" } else { "no" }.to_owned()),
     ]);
     let made = run_job(access, &job).await?;
     if made.adopted {
@@ -112,9 +120,37 @@ async fn clone(access: &Access<'_>, member: &Member, from: &Member) -> Result<()
     Ok(joined.await?)
 }
 
+async fn retire(access: &Access<'_>, member: &Member, from: &Member) -> Result<(), Failure> {
+    let slot = slot_name(member);
+    let session = Session::on(access, from, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    // Its last user's connection may take `wal_sender_timeout` to end.
+    let waited = wait::until(RETIRE_LIMIT, EVERY, async || {
+        let dropped = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {}",
+            literal(&slot)
+        );
+        match session.execute(&dropped).await {
+            Ok(()) => Look::Done(()),
+            Err(error) if error.code() == Some(OBJECT_IN_USE) => Look::Pending(error.to_string()),
+            Err(error) => Look::Broken(error),
+        }
+    });
+    waited.await.map_err(|error| Failure::because(format!("drop slot {slot} on {from}"), error))?;
+    let left = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
+        let mut cluster = current?;
+        cluster.replicas.remove(member).then_some(cluster)
+    });
+    Ok(left.await?)
+}
+
 /// Slot names have no hyphens.
 pub(super) fn slot_name(member: &Member) -> String {
     member.as_str().replace('-', "_")
+}
+
+/// The slot has been used, and everything since is still there.
+fn keeps_wal(slot: &str) -> String {
+    format!("slot_name = {} AND restart_lsn IS NOT NULL AND wal_status <> 'lost'", literal(slot))
 }
 
 /// A slot whose WAL is gone serves nobody any more. It holds WAL from its first use on, so a replica that never comes
@@ -177,7 +213,10 @@ async fn set_names(access: &Access<'_>, primary: &Member, names: &str) -> Result
     if session.flag("SELECT pg_is_in_recovery()").await.map_err(failed)? {
         return Err(Failure::new(format!("{}: it is in recovery, expected the primary", doing())));
     }
-    session.execute(&format!("ALTER SYSTEM SET synchronous_standby_names = {}", literal(names))).await.map_err(failed)?;
+    session
+        .execute(&format!("ALTER SYSTEM SET synchronous_standby_names = {}", literal(names)))
+        .await
+        .map_err(failed)?;
     session.execute("SELECT pg_reload_conf()").await.map_err(failed)?;
     let waited = wait::until(RELOAD_LIMIT, EVERY, async || {
         match session.text("SELECT current_setting('synchronous_standby_names')", &[]).await {
@@ -195,7 +234,8 @@ mod tests {
 
     #[test]
     fn the_report_is_found_among_other_lines() {
-        let tail = "initdb: warning: x\n{\"system_id\":\"7\",\"timeline\":1,\"adopted\":false}\nwaiting for checkpoint\n";
+        let tail =
+            "initdb: warning: x\n{\"system_id\":\"7\",\"timeline\":1,\"adopted\":false}\nwaiting for checkpoint\n";
         assert_eq!(report(tail), Some(Report { system_id: "7".to_owned(), timeline: 1, adopted: false }));
         assert_eq!(report("done\n"), None);
     }

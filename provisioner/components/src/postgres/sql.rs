@@ -9,7 +9,7 @@ use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::login::Login;
 
@@ -51,6 +51,11 @@ impl From<tokio_postgres::Error> for SqlError {
         Self::Connection(text)
     }
 }
+
+/// The timeline that a primary writes. Its control file still shows the former one until the first checkpoint after a
+/// promotion.
+pub(crate) const WRITING_TIMELINE: &str =
+    "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int";
 
 /// Where and as whom to connect.
 pub(crate) struct Target<'a> {
@@ -116,6 +121,16 @@ impl Session {
     /// The first column of the one row, as text; NULL is empty.
     pub(crate) async fn text(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<String, SqlError> {
         let row = self.row(query, values).await?;
+        Ok(row.try_get::<_, Option<String>>(0)?.unwrap_or_default())
+    }
+
+    /// For a query whose time is measured: it is parsed beforehand.
+    pub(crate) async fn prepare(&self, query: &str) -> Result<Statement, SqlError> {
+        bounded(self.client.prepare(query)).await
+    }
+
+    pub(crate) async fn text_of(&self, statement: &Statement) -> Result<String, SqlError> {
+        let row = bounded(self.client.query_one(statement, &[])).await?;
         Ok(row.try_get::<_, Option<String>>(0)?.unwrap_or_default())
     }
 

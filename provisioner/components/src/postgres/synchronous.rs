@@ -94,8 +94,5 @@ pub(super) fn because(wanted: &BTreeSet<Member>, layout: &Layout, situation: &Si
 
 /// The facts of one primary, for tests and for whoever reads them.
 pub(super) fn facts(member: &Member, names: &str, streaming: &[String]) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (names_key(member), names.to_owned()),
-        (streaming_key(member), streaming.join(" ")),
-    ])
+    BTreeMap::from([(names_key(member), names.to_owned()), (streaming_key(member), streaming.join(" "))])
 }

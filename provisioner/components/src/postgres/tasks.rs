@@ -1,5 +1,7 @@
 //! What must be done besides making resources exist, decided from the snapshot alone.
 
+use std::collections::BTreeSet;
+
 use provisioner_core::component::{Dependency, Planned, Situation, Task, Tasks};
 use provisioner_core::manifest::Synchronous;
 use provisioner_core::name::Member;
@@ -16,6 +18,7 @@ pub(super) const ROLES: &str = "roles";
 pub(super) const CLONE: &str = "clone";
 pub(super) const SYNCHRONOUS: &str = "synchronous";
 pub(super) const RELEASE: &str = "release";
+pub(super) const RETIRE: &str = "retire";
 
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     let layout = match cluster::layout(situation) {
@@ -24,11 +27,16 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
         Err(error) => {
             let reason = provisioner_core::failure::Failure::from(error).chain();
             let unlock = "restore the record; without it nobody can tell whose data the volumes hold";
-            return all_held(withheld("touch the PostgreSQL cluster", reason, unlock), situation);
+            let withheld = withheld("touch the PostgreSQL cluster", reason, unlock);
+            let held = known(situation).into_iter().flat_map(hold).collect();
+            return Tasks { withheld: vec![withheld], held, ..Tasks::default() };
         }
     };
     if let Some(withheld) = layout.lost(situation) {
-        return all_held(withheld, situation);
+        // Replicas may go on serving readers; what is not there cannot be made without a primary.
+        let is_held = |member: &&Member| **member == layout.primary || situation.observed.workload(member).is_none();
+        let held = known(situation).into_iter().filter(is_held).flat_map(hold).collect();
+        return Tasks { withheld: vec![withheld], held, ..Tasks::default() };
     }
     let mut tasks = Vec::new();
     if layout.is_new {
@@ -38,6 +46,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     tasks.extend(layout.replicas.iter().filter_map(|replica| clone(replica, &layout, situation)));
     tasks.extend(release(&layout, situation));
     tasks.push(synchronous(&layout, situation));
+    tasks.extend(layout.retired.iter().map(|replica| retire(replica, &layout)));
     let outside = outsiders(&layout, situation);
     Tasks {
         tasks,
@@ -50,14 +59,14 @@ fn withheld(what: impl Into<String>, reason: impl Into<String>, unlock: impl Int
     Withheld { what: what.into(), reason: reason.into(), unlock: unlock.into() }
 }
 
-/// Nothing of the cluster is touched: no member comes up or goes, no volume is made.
-fn all_held(withheld: Withheld, situation: &Situation<'_>) -> Tasks {
+/// Members that are declared or exist.
+fn known<'a>(situation: &Situation<'a>) -> BTreeSet<&'a Member> {
     let declared = situation.stack.members(NAME).map(|workload| &workload.member);
     let found = situation.observed.workloads.iter().filter(|(_, found)| found.component == NAME);
-    let held = declared.chain(found.map(|(member, _)| member)).flat_map(hold).collect();
-    Tasks { withheld: vec![withheld], held, ..Tasks::default() }
+    declared.chain(found.map(|(member, _)| member)).collect()
 }
 
+/// Neither comes up nor goes.
 fn hold(member: &Member) -> [ResourceId; 2] {
     [ResourceId::Workload(member.clone()), ResourceId::Volume(declare::volume(member))]
 }
@@ -140,6 +149,20 @@ fn clone(replica: &Member, layout: &Layout, situation: &Situation<'_>) -> Option
         after,
         before: vec![Dependency::workload(replica)],
     })
+}
+
+/// A slot that nobody uses any more would keep WAL until the disk limit.
+fn retire(replica: &Member, layout: &Layout) -> Planned {
+    Planned {
+        task: Task::new(NAME, RETIRE).on(replica).with("from", layout.primary.as_str()),
+        because: Some("the manifest no longer names it".to_owned()),
+        after: vec![
+            Dependency::workload(replica),
+            Dependency::Ready(layout.primary.clone()),
+            Dependency::task(NAME, SYNCHRONOUS),
+        ],
+        before: Vec::new(),
+    }
 }
 
 /// Before anything is healed: writes that wait for a replica which is away go on first.

@@ -28,8 +28,7 @@ pub(super) async fn connect(
     };
     // The URL holds the password: whatever fails below must not repeat it, and redis's errors do not.
     let client = Client::open(format!("redis://{login}{address}/0"))?;
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 

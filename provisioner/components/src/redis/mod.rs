@@ -113,7 +113,11 @@ fn workload(manifest: &Manifest) -> Workload {
         mounts: vec![Mount { volume: DATA.to_owned(), path: "/data".to_owned() }],
         names: Vec::new(),
         ports: vec![Port { name: "redis".to_owned(), port: PORT, expose: Expose::Checks }],
-        limits: Limits { memory_bytes: Some(service.memory_bytes), cpu_millis: Some(service.cpu_millis), shm_bytes: None },
+        limits: Limits {
+            memory_bytes: Some(service.memory_bytes),
+            cpu_millis: Some(service.cpu_millis),
+            shm_bytes: None,
+        },
         // Writes and syncs the append-only file before it ends.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
         restart: Restart::UnlessStopped,
@@ -140,7 +144,11 @@ fn files(manifest: &Manifest) -> Vec<File> {
         on_change: OnChange::Restart,
     };
     vec![
-        file(CONFIGURATION, 0o644, render("redis.conf.j2", include_str!("../../recipes/redis/redis.conf.j2"), settings)),
+        file(
+            CONFIGURATION,
+            0o644,
+            render("redis.conf.j2", include_str!("../../recipes/redis/redis.conf.j2"), settings),
+        ),
         file(
             "/etc/redis/users.acl",
             0o400,
@@ -177,9 +185,6 @@ mod tests {
         let workload = stack.workload(&member()).unwrap();
         let secrets: std::collections::BTreeSet<_> = workload.secrets().collect();
         assert_eq!(secrets.into_iter().collect::<Vec<_>>(), ["redis-admin", "redis-app"]);
-        assert_eq!(
-            Redis.variables(&stack)[0].inside().masked(),
-            "redis://app:@{secret:redis-app}@redis-1:6379/0"
-        );
+        assert_eq!(Redis.variables(&stack)[0].inside().masked(), "redis://app:@{secret:redis-app}@redis-1:6379/0");
     }
 }

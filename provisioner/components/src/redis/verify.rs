@@ -76,7 +76,9 @@ async fn app_limited(access: &Access<'_>) -> Result<String, Broken> {
 
 async fn denied(connection: &mut MultiplexedConnection, what: &str, command: &Cmd) -> Result<(), Broken> {
     match command.query_async::<redis::Value>(connection).await {
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || error.code() == Some("NOPERM") => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || error.code() == Some("NOPERM") => {
+            Ok(())
+        }
         Err(error) => Err(Broken::Unknown(format!("{what} as app: {error}, expected NOPERM"))),
         Ok(_) => Err(Broken::fail(format!("{what} as app was answered, expected NOPERM"))),
     }
@@ -96,7 +98,8 @@ async fn persistence(access: &Access<'_>) -> Result<String, Broken> {
     let mut admin = open(access, User::Admin).await?;
     let info: String = ask(&mut admin, cmd("INFO").arg("persistence")).await?;
     let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
-    for (name, expected) in [("aof_enabled", "1"), ("aof_last_write_status", "ok"), ("aof_last_bgrewrite_status", "ok")] {
+    for (name, expected) in [("aof_enabled", "1"), ("aof_last_write_status", "ok"), ("aof_last_bgrewrite_status", "ok")]
+    {
         match fields.get(name) {
             Some(found) if *found == expected => {}
             Some(found) => return Err(Broken::fail(format!("{name}: {found}, expected {expected}"))),
@@ -122,7 +125,7 @@ async fn memory_limit(access: &Access<'_>, workload: &Workload) -> Result<String
 fn configured<'a>(workload: &'a Workload, name: &str) -> Option<&'a str> {
     let file = workload.files.iter().find(|file| file.path == CONFIGURATION)?;
     let lines = file.content.masked().lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
-    lines.filter(|(found, _)| *found == name).map(|(_, value)| value.trim()).last()
+    lines.filter(|(found, _)| *found == name).map(|(_, value)| value.trim()).next_back()
 }
 
 /// `64mb` as Redis reads it; `None` where it would refuse.

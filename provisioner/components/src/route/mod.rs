@@ -3,7 +3,7 @@
 //! It starts closed and is opened by the task `point`, which follows the record of the cluster, so a restarted route
 //! refuses clients instead of leading to a former primary.
 //!
-//! An image of somebody's own must provide `haproxy` 3.0 or newer, `socat`, and a directory `/run/haproxy` that the
+//! An image of somebody's own must provide `haproxy` 3.0 or newer, `socat`, `/bin/sh`, and a directory `/run/haproxy` that the
 //! image's user may write to; its entry point must run a command that it is given.
 
 mod point;
@@ -98,7 +98,7 @@ fn workload(manifest: &Manifest, member: Member) -> Workload {
         command: ["haproxy", "-db", "-f", CONFIG].map(str::to_owned).to_vec(),
         env: BTreeMap::new(),
         secret_env: BTreeMap::new(),
-        files: vec![configuration(manifest)],
+        files: vec![configuration(manifest), script()],
         mounts: Vec::new(),
         names: vec![READ_WRITE.to_owned(), READ_ONLY.to_owned()],
         ports: vec![port("rw", READ_WRITE_PORT), port("ro", READ_ONLY_PORT), port("status", STATUS_PORT)],
@@ -113,10 +113,19 @@ fn workload(manifest: &Manifest, member: Member) -> Workload {
     }
 }
 
+/// Lies in the member, so that people in it can use it too.
+const SCRIPT: &str = "/usr/local/lib/provisioner/route/point";
+
+fn script() -> File {
+    let content = Text::new(include_str!("../../recipes/haproxy/point"));
+    File { path: SCRIPT.to_owned(), mode: 0o755, owner: (0, 0), content, on_change: OnChange::Nothing }
+}
+
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 
 fn configuration(manifest: &Manifest) -> File {
-    let server = |member: &Member| context! { name => member.as_str(), address => member.as_str(), port => postgres::PORT };
+    let server =
+        |member: &Member| context! { name => member.as_str(), address => member.as_str(), port => postgres::PORT };
     let content = render(
         "haproxy.cfg.j2",
         include_str!("../../recipes/haproxy/haproxy.cfg.j2"),
@@ -126,7 +135,13 @@ fn configuration(manifest: &Manifest) -> File {
         },
     );
     // A reload would leave an old process behind whose sessions the new one cannot cut.
-    File { path: CONFIG.to_owned(), mode: 0o644, owner: (0, 0), content: Text::new(content), on_change: OnChange::Restart }
+    File {
+        path: CONFIG.to_owned(),
+        mode: 0o644,
+        owner: (0, 0),
+        content: Text::new(content),
+        on_change: OnChange::Restart,
+    }
 }
 
 #[cfg(test)]

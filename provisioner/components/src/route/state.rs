@@ -28,11 +28,10 @@ pub(super) fn names<'a>(members: impl IntoIterator<Item = &'a Member>) -> String
 
 /// A server of a backend as the public statistics show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shown {
-    pub(super) backend: String,
-    pub(super) server: String,
-    pub(super) sessions: u64,
-    pub(super) status: String,
+struct Shown {
+    backend: String,
+    server: String,
+    status: String,
 }
 
 impl Shown {
@@ -46,17 +45,16 @@ impl Shown {
     }
 }
 
-/// The rows of servers in `show stat` (HAProxy 3.0 management guide, 9.1: fields 1, 2, 5 and 18).
-pub(super) fn shown(csv: &str) -> Vec<Shown> {
+/// The rows of servers in `show stat` (HAProxy 3.0 management guide, 9.1: fields 1, 2 and 18).
+fn shown(csv: &str) -> Vec<Shown> {
     let row = |line: &str| {
         let fields: Vec<&str> = line.split(',').collect();
         let (&backend, &server) = (fields.first()?, fields.get(1)?);
         if backend.starts_with('#') || server == "BACKEND" || server == "FRONTEND" {
             return None;
         }
-        let sessions = fields.get(4)?.parse().ok()?;
         let status = (*fields.get(17)?).to_owned();
-        Some(Shown { backend: backend.to_owned(), server: server.to_owned(), sessions, status })
+        Some(Shown { backend: backend.to_owned(), server: server.to_owned(), status })
     };
     csv.lines().filter_map(row).collect()
 }
@@ -67,25 +65,19 @@ pub(super) struct Administered {
     pub(super) backend: String,
     pub(super) server: String,
     pub(super) is_open: bool,
-    pub(super) is_up: bool,
 }
 
 /// SRV_ADMF_FMAINT and SRV_ADMF_FDRAIN: closed or draining by command. 0x04, closed by the file, stays set for ever and
 /// means nothing once a command has opened the server; 0x20 tells that its name is unknown just now.
 const CLOSED_BY_COMMAND: u32 = 0x01 | 0x08;
-/// SRV_ST_RUNNING.
-const RUNNING: u32 = 2;
-
 pub(super) fn administered(text: &str) -> Vec<Administered> {
     let row = |line: &str| {
         let fields: Vec<&str> = line.split(' ').collect();
-        let state: u32 = fields.get(5)?.parse().ok()?;
         let admin: u32 = fields.get(6)?.parse().ok()?;
         Some(Administered {
             backend: (*fields.get(1)?).to_owned(),
             server: (*fields.get(3)?).to_owned(),
             is_open: admin & CLOSED_BY_COMMAND == 0,
-            is_up: state == RUNNING,
         })
     };
     text.lines().filter(|line| !line.starts_with('#')).filter_map(row).collect()
@@ -150,11 +142,6 @@ ro,postgres-2,0,0,0,0,,0,0,0,,0,,0,0,0,0,MAINT (resolution),1,
         assert_eq!(facts["route-1.hidden"], "postgres-2");
     }
 
-    #[test]
-    fn sessions_are_counted_per_server() {
-        assert_eq!(shown(CSV)[0].sessions, 3);
-    }
-
     /// The lines are HAProxy 3.0.11's own.
     #[test]
     fn a_server_opened_by_command_is_open_though_the_file_closes_it() {
@@ -164,8 +151,7 @@ ro,postgres-2,0,0,0,0,,0,0,0,,0,,0,0,0,0,MAINT (resolution),1,
             4 rw 2 postgres-2 172.18.0.3 0 5 1 1 319 7 2 0 14 0 0 0 postgres-2 5432 - 0 0 - - 0\n\
             5 ro 1 postgres-1 - 0 36 1 1 322 1 0 0 14 0 0 0 postgres-1 5432 - 0 0 - - 0\n\
             5 ro 2 postgres-2 172.18.0.3 2 4 1 1 314 15 3 2 6 0 0 0 postgres-2 5432 - 0 0 - - 0\n\n";
-        let open: Vec<(bool, bool)> =
-            administered(text).iter().map(|server| (server.is_open, server.is_up)).collect();
-        assert_eq!(open, [(false, false), (false, false), (true, false), (true, true)]);
+        let open: Vec<bool> = administered(text).iter().map(|server| server.is_open).collect();
+        assert_eq!(open, [false, false, true, true]);
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
 }
 
 fn point(layout: &Layout, situation: &Situation<'_>) -> Planned {
-    let readers = readers(layout);
+    let readers = readers(&layout.primary, &layout.replicas);
     // Not the replicas: whether they serve is seen by the route's own checks, and writes do not wait for them.
     let mut after = vec![Dependency::Ready(layout.primary.clone()), postgres::roles_made()];
     after.extend(situation.stack.members(NAME).map(|workload| Dependency::Ready(workload.member.clone())));
@@ -42,8 +42,8 @@ fn point(layout: &Layout, situation: &Situation<'_>) -> Planned {
 }
 
 /// Replicas take the readers; the primary does where there is none.
-pub(super) fn readers(layout: &Layout) -> BTreeSet<Member> {
-    if layout.replicas.is_empty() { BTreeSet::from([layout.primary.clone()]) } else { layout.replicas.clone() }
+pub(super) fn readers(primary: &Member, replicas: &BTreeSet<Member>) -> BTreeSet<Member> {
+    if replicas.is_empty() { BTreeSet::from([primary.clone()]) } else { replicas.clone() }
 }
 
 fn because(layout: &Layout, readers: &BTreeSet<Member>, situation: &Situation<'_>) -> Option<String> {
@@ -85,7 +85,8 @@ fn member_because(
     for (what, open, wanted) in [("writes", open_rw, &primary), ("reads", open_ro, readers)] {
         let found: BTreeSet<&str> = open.split(' ').filter(|name| !name.is_empty()).collect();
         let is_wanted = |name: &&str| wanted.iter().any(|member| member.as_str() == *name);
-        let missing = wanted.iter().find(|member| !found.contains(member.as_str()) && !hidden.contains(member.as_str()));
+        let missing =
+            wanted.iter().find(|member| !found.contains(member.as_str()) && !hidden.contains(member.as_str()));
         if missing.is_some() || !found.iter().all(is_wanted) {
             let found = if open.is_empty() { "nowhere" } else { open };
             return Some(format!("{what} on {member} lead to {found}, expected {}", names(wanted)));

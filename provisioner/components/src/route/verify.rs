@@ -7,13 +7,13 @@ use provisioner_core::component::Access;
 use provisioner_core::finding::{Broken, Finding, Level, check};
 use provisioner_core::name::Member;
 
-use super::point::command;
-use super::state::{RO, RW, administered, names};
+use super::point::servers;
+use super::state::{RO, RW, names};
 use super::tasks::readers;
 use super::{NAME, READ_ONLY_PORT, READ_WRITE_PORT};
 use crate::checks;
 use crate::postgres::sql::{Session, SqlError, Target};
-use crate::postgres::{Cluster, DATABASE, Layout, Login};
+use crate::postgres::{Cluster, DATABASE, Login};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
@@ -98,17 +98,15 @@ async fn strangers_refused(access: &Access<'_>, members: &[&Member]) -> Result<S
 /// The primary and who takes the readers, by the record as it is now.
 async fn wanted(access: &Access<'_>) -> Result<(Member, BTreeSet<Member>), Broken> {
     let cluster = Cluster::current(access).await.map_err(|failure| Broken::Unknown(failure.chain()))?;
-    let layout = Layout { primary: cluster.primary, replicas: cluster.replicas, is_new: false };
-    let readers = readers(&layout);
-    Ok((layout.primary, readers))
+    let readers = readers(&cluster.primary, &cluster.replicas);
+    Ok((cluster.primary, readers))
 }
 
 async fn agrees_with_record(access: &Access<'_>, members: &[&Member]) -> Result<String, Broken> {
     let (primary, readers) = wanted(access).await?;
     let mut seen = Vec::new();
     for member in members {
-        let text = command(access, member, "show servers state").await;
-        let state = administered(&text.map_err(|failure| Broken::Unknown(failure.chain()))?);
+        let state = servers(access, member).await.map_err(|failure| Broken::Unknown(failure.chain()))?;
         let open = |backend: &str| {
             let servers = state.iter().filter(|server| server.backend == backend && server.is_open);
             servers.map(|server| Member::named(server.server.as_str())).collect::<BTreeSet<_>>()

@@ -177,9 +177,10 @@ fn workload_id(workload: &Workload) -> ResourceId {
 
 /// Members that the manifest no longer names go; what holds data stays and is named.
 fn leftovers(stack: &Stack, observed: &Observed, differences: &mut Differences) {
-    for member in observed.workloads.keys() {
+    for (member, found) in &observed.workloads {
         let id = ResourceId::Workload(member.clone());
-        if stack.resource(&id).is_none() {
+        // What has no spec only shares the stack's prefix: it is somebody else's.
+        if found.spec.is_some() && stack.resource(&id).is_none() {
             differences.add(id.clone(), Action::Remove { id }, "the manifest no longer names it");
         }
     }

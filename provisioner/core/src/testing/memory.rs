@@ -116,6 +116,15 @@ impl World {
         for secret in workload.secret_env.values() {
             secret.resolve(&self.secrets)?;
         }
+        let spec = workload.spec_fingerprint(&image);
+        let standing = self.observed.workloads.get_mut(&workload.member);
+        if let Some(found) = standing.filter(|found| found.spec.as_ref() == Some(&spec))
+            && found.files == workload.file_fingerprints()
+            && found.state != State::Created
+        {
+            found.state = State::Running;
+            return Ok(());
+        }
         self.write_files(&workload.member, &workload.files)?;
         self.instances += 1;
         let nth = self.instances;

@@ -1,5 +1,9 @@
 //! Stacks on the engine of this machine, emptied before and after each test.
 
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+pub(crate) mod proxy;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -15,44 +19,40 @@ use provisioner_core::stack::{Fingerprint, Image, ImageId, Resource};
 use provisioner_core::testing::contract::Ground;
 use provisioner_docker::{Docker, DockerEngine, Endpoint, EndpointInputs};
 
-pub struct OnDocker {
-    pub engine: Arc<DockerEngine>,
-    pub neighbour: Arc<DockerEngine>,
-    pub raw: bollard::Docker,
+pub(crate) struct OnDocker {
+    pub(crate) engine: Arc<DockerEngine>,
+    pub(crate) neighbour: Arc<DockerEngine>,
+    pub(crate) raw: bollard::Docker,
 }
 
 #[allow(clippy::disallowed_methods, reason = "the tests' own place that reads the environment")]
-pub fn endpoint() -> Endpoint {
+pub(crate) fn endpoint() -> Endpoint {
     let inputs = EndpointInputs { host: std::env::var("DOCKER_HOST").ok(), ..EndpointInputs::default() };
     Endpoint::resolve(&inputs).unwrap()
 }
 
-pub async fn connect() -> Docker {
+pub(crate) async fn connect() -> Docker {
     let endpoint = endpoint();
     let connected = Docker::connect(&endpoint).await;
     connected.unwrap_or_else(|error| panic!("these tests need a Docker engine: {error}"))
 }
 
-pub fn raw() -> bollard::Docker {
+pub(crate) fn raw() -> bollard::Docker {
     let connected = match endpoint() {
-        Endpoint::Unix(path) => {
-            bollard::Docker::connect_with_unix(&path.to_string_lossy(), 120, &API)
-        }
-        Endpoint::Tcp { address, .. } => {
-            bollard::Docker::connect_with_http(&format!("tcp://{address}"), 120, &API)
-        }
+        Endpoint::Unix(path) => bollard::Docker::connect_with_unix(&path.to_string_lossy(), 120, &API),
+        Endpoint::Tcp { address, .. } => bollard::Docker::connect_with_http(&format!("tcp://{address}"), 120, &API),
     };
     connected.unwrap()
 }
 
 const API: bollard::ClientVersion = bollard::ClientVersion { major_version: 1, minor_version: 41 };
 
-pub fn base() -> Image {
+pub(crate) fn base() -> Image {
     Image::Base { id: ImageId("base".to_owned()), suite: "trixie".to_owned() }
 }
 
 /// Stacks of their own for the case: its name is too long for a stack, so a hash stands for it.
-pub async fn on_docker(case: &str) -> OnDocker {
+pub(crate) async fn on_docker(case: &str) -> OnDocker {
     let docker = connect().await;
     let hash = Fingerprint::of_bytes(case.as_bytes());
     let stack = |kind: &str| StackName::new(format!("contract-{kind}-{}", &hash.as_str()[..8])).unwrap();
@@ -66,6 +66,26 @@ pub async fn on_docker(case: &str) -> OnDocker {
     ground
 }
 
+impl OnDocker {
+    fn filters(&self) -> Option<HashMap<String, Vec<String>>> {
+        Some(HashMap::from([("label".to_owned(), vec![format!("provisioner.stack={}", self.engine.stack())])]))
+    }
+
+    /// Names of the stack's containers, whatever they are for.
+    pub(crate) async fn containers(&self) -> Vec<String> {
+        let options = ListContainersOptions { all: true, filters: self.filters(), ..Default::default() };
+        let listed = self.raw.list_containers(Some(options)).await.unwrap();
+        listed.into_iter().flat_map(|container| container.names.unwrap_or_default()).collect()
+    }
+
+    /// Names of the stack's volumes, whatever they are for.
+    pub(crate) async fn volumes(&self) -> Vec<String> {
+        let options = ListVolumesOptions { filters: self.filters() };
+        let listed = self.raw.list_volumes(Some(options)).await.unwrap().volumes.unwrap_or_default();
+        listed.into_iter().map(|volume| volume.name).collect()
+    }
+}
+
 /// Once for all tests of this program, which run side by side.
 async fn make_base(ground: &OnDocker) {
     static MADE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -73,7 +93,7 @@ async fn make_base(ground: &OnDocker) {
     ground.engine.ensure(&Resource::Image(base()), &BTreeMap::new(), &Quiet).await.unwrap();
 }
 
-pub async fn remove_stack(raw: &bollard::Docker, stack: &StackName) {
+pub(crate) async fn remove_stack(raw: &bollard::Docker, stack: &StackName) {
     let filters = || Some(HashMap::from([("label".to_owned(), vec![format!("provisioner.stack={stack}")])]));
     let options = ListContainersOptions { all: true, filters: None, ..Default::default() };
     for container in raw.list_containers(Some(options)).await.unwrap() {

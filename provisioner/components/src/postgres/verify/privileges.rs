@@ -12,7 +12,10 @@ pub(super) async fn app_cannot_change_schema(scene: &Scene<'_>) -> Result<String
     let primary = &scene.cluster.primary;
     let session = scene.open(primary, Login::App, DATABASE).await?;
     let create = "BEGIN; CREATE TABLE public.provisioner_probe (id int); ROLLBACK";
-    match session.execute(create).await {
+    let created = session.execute(create).await;
+    // A refusal leaves the transaction open.
+    session.execute("ROLLBACK").await.map_err(|error| unknown(primary, error))?;
+    match created {
         Err(error) if error.code() == Some(DENIED) => {}
         Err(error) => return Err(unknown(primary, error)),
         Ok(()) => return Err(Broken::Fail("app may CREATE TABLE in schema public".to_owned())),
@@ -26,7 +29,9 @@ pub(super) async fn app_cannot_change_schema(scene: &Scene<'_>) -> Result<String
     let read = || Ok::<(i64, i64, i64), tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
     let (tables, owned, schemas) = read().map_err(|error| unknown(primary, error))?;
     if owned > 0 || schemas > 0 {
-        return Err(Broken::Fail(format!("app may drop {owned} relations and create in {schemas} schemas, expected 0")));
+        return Err(Broken::Fail(format!(
+            "app may drop {owned} relations and create in {schemas} schemas, expected 0"
+        )));
     }
     Ok(format!("CREATE TABLE as app: {DENIED}; it may drop none of {tables} tables"))
 }

@@ -1,11 +1,14 @@
 //! Rows that are written on the primary arrive, and are written nowhere else.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use provisioner_core::finding::{Broken, Finding, Level, check};
 use provisioner_core::name::Member;
-use provisioner_core::wait::{self, Look};
+use provisioner_core::wait::{self, Look, WaitError};
 use tokio::time::Instant;
+use tokio_postgres::Statement;
 
 use super::{Scene, listed, unknown};
 use crate::checks::nonce;
@@ -14,7 +17,7 @@ use crate::postgres::login::{HOME, Login};
 use crate::postgres::sql::Session;
 
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
-const EVERY: Duration = Duration::from_millis(5);
+const EVERY: Duration = Duration::from_millis(2);
 /// read_only_sql_transaction
 const READ_ONLY: &str = "25006";
 
@@ -28,66 +31,93 @@ pub(super) async fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     findings
 }
 
-struct Marker {
-    nonce: String,
-    /// Where the primary's WAL ends with this row in it.
-    lsn: String,
-}
-
-/// The commit waits for no replica: its arrival is what is measured.
-async fn write_marker(session: &Session, primary: &Member) -> Result<Marker, Broken> {
+/// Returns the row's nonce. The commit waits for no replica: its arrival is what is measured.
+async fn write_marker(session: &Session, primary: &Member) -> Result<String, Broken> {
     let nonce = nonce();
     session.execute("SET synchronous_commit = local").await.map_err(|error| unknown(primary, error))?;
     let statement = "INSERT INTO provisioner.marker (purpose, nonce) VALUES ('verify', $1) \
                      ON CONFLICT (purpose) DO UPDATE SET nonce = excluded.nonce, written_at = clock_timestamp() \
                      RETURNING nonce";
     let written = session.text(statement, &[&nonce]).await;
-    written.map_err(|error| Broken::Fail(format!("write on {primary}: {error}")))?;
-    let lsn = session.text("SELECT pg_current_wal_lsn()::text", &[]).await.map_err(|error| unknown(primary, error))?;
-    Ok(Marker { nonce, lsn })
+    written.map_err(|error| Broken::Fail(format!("write on {primary}: {error}")))
 }
 
 async fn primary_takes_write(scene: &Scene<'_>) -> Result<String, Broken> {
     let primary = &scene.cluster.primary;
     let session = scene.open(primary, Login::Superuser, HOME).await?;
-    let marker = write_marker(&session, primary).await?;
-    Ok(format!("{primary} committed a row at {}", marker.lsn))
+    write_marker(&session, primary).await?;
+    let lsn = session.text("SELECT pg_current_wal_lsn()::text", &[]).await.map_err(|error| unknown(primary, error))?;
+    Ok(format!("{primary} committed a row at {lsn}"))
 }
 
 async fn marker_row_arrives(scene: &Scene<'_>) -> Result<String, Broken> {
     let primary = &scene.cluster.primary;
-    // Open before the row is written, or connecting would be measured.
-    let readers =
-        scene.each(scene.replicas(), async |replica: Member| scene.open(&replica, Login::Superuser, HOME).await).await?;
+    // Ready before the row is written, or that would be measured.
+    let readers = scene.each(scene.replicas(), async |replica: Member| reader(scene, &replica).await).await?;
     let writer = scene.open(primary, Login::Superuser, HOME).await?;
-    let marker = write_marker(&writer, primary).await?;
+    let nonce = write_marker(&writer, primary).await?;
     let committed = Instant::now();
-    let mut arrivals = Vec::new();
-    for (replica, session) in &readers {
-        let behind = behind(session, &marker).await.map_err(|error| unknown(replica, error))?;
-        await_marker(replica, session, &marker).await?;
-        let took = committed.elapsed();
-        arrivals.push(format!("{replica}: {:.1} ms, {behind} bytes behind at first sight", took.as_secs_f64() * 1000.0));
+    let lsn = async {
+        let text =
+            writer.text("SELECT pg_current_wal_lsn()::text", &[]).await.map_err(|error| unknown(primary, error))?;
+        position(&text).ok_or_else(|| unknown(primary, format!("{text:?} is no WAL position")))
+    };
+    let arrivals = join_all(readers.iter().map(|(replica, reader)| arrival(replica, reader, &nonce, committed)));
+    let (lsn, arrivals) = tokio::join!(lsn, arrivals);
+    let lsn = lsn?;
+    let mut seen = Vec::new();
+    for ((replica, _), arrival) in readers.iter().zip(arrivals) {
+        let Arrival { took, first_seen } = arrival?;
+        let (ms, bytes) = (took.as_secs_f64() * 1000.0, lsn.saturating_sub(first_seen));
+        seen.push(format!("{replica}: {ms:.1} ms after the commit, {bytes} bytes behind at first sight"));
     }
-    Ok(arrivals.join("; "))
+    Ok(seen.join("; "))
 }
 
-async fn behind(session: &Session, marker: &Marker) -> Result<String, crate::postgres::sql::SqlError> {
-    let query = "SELECT greatest(pg_wal_lsn_diff($1::text::pg_lsn, pg_last_wal_replay_lsn()), 0)::bigint::text";
-    session.text(query, &[&marker.lsn]).await
+struct Arrival {
+    took: Duration,
+    /// What the replica had replayed when it was first asked.
+    first_seen: u64,
 }
 
-async fn await_marker(replica: &Member, session: &Session, marker: &Marker) -> Result<(), Broken> {
-    let query = "SELECT coalesce((SELECT nonce FROM provisioner.marker WHERE purpose = 'verify'), '')";
-    let waited = wait::until(ARRIVAL_LIMIT, EVERY, async || match session.text(query, &[]).await {
-        Ok(found) if found == marker.nonce => Look::Done(()),
-        Ok(_) => Look::Pending("an older row is there".to_owned()),
+struct Reader {
+    session: Session,
+    query: Statement,
+}
+
+async fn reader(scene: &Scene<'_>, replica: &Member) -> Result<Reader, Broken> {
+    let session = scene.open(replica, Login::Superuser, HOME).await?;
+    let query = "SELECT coalesce((SELECT nonce FROM provisioner.marker WHERE purpose = 'verify'), '') || ' ' \
+                 || coalesce(pg_last_wal_replay_lsn()::text, '')";
+    let query = session.prepare(query).await.map_err(|error| unknown(replica, error))?;
+    // The first use reads the catalogue.
+    session.text_of(&query).await.map_err(|error| unknown(replica, error))?;
+    Ok(Reader { session, query })
+}
+
+async fn arrival(replica: &Member, reader: &Reader, nonce: &str, committed: Instant) -> Result<Arrival, Broken> {
+    let first_seen = OnceLock::new();
+    let waited = wait::until(ARRIVAL_LIMIT, EVERY, async || match reader.session.text_of(&reader.query).await {
+        Ok(found) => {
+            let (row, replayed) = found.split_once(' ').unwrap_or_default();
+            first_seen.get_or_init(|| position(replayed).unwrap_or_default());
+            if row == nonce { Look::Done(()) } else { Look::Pending("an older row is there".to_owned()) }
+        }
         Err(error) => Look::Broken(error),
     });
-    waited.await.map_err(|error| match error {
-        wait::WaitError::Broken(error) => unknown(replica, error),
-        late @ wait::WaitError::TimedOut { .. } => Broken::Fail(format!("the row did not arrive on {replica}: {late}")),
-    })
+    match waited.await {
+        Ok(()) => Ok(Arrival { took: committed.elapsed(), first_seen: first_seen.get().copied().unwrap_or_default() }),
+        Err(WaitError::Broken(error)) => Err(unknown(replica, error)),
+        Err(late @ WaitError::TimedOut { .. }) => {
+            Err(Broken::Fail(format!("the row did not arrive on {replica}: {late}")))
+        }
+    }
+}
+
+/// `0/3006138` in bytes (PostgreSQL 17 docs, 8.20).
+fn position(lsn: &str) -> Option<u64> {
+    let (high, low) = lsn.split_once('/')?;
+    Some(u64::from_str_radix(high, 16).ok()? << 32 | u64::from_str_radix(low, 16).ok()?)
 }
 
 async fn replica_refuses_write(scene: &Scene<'_>) -> Result<String, Broken> {
@@ -102,4 +132,16 @@ async fn replica_refuses_write(scene: &Scene<'_>) -> Result<String, Broken> {
         }
     });
     Ok(listed(&each.await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_counted_in_bytes() {
+        assert_eq!(position("0/3006138"), Some(0x0300_6138));
+        assert_eq!(position("1/0"), Some(1 << 32));
+        assert_eq!(position(""), None);
+    }
 }

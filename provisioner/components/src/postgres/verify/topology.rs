@@ -7,6 +7,7 @@ use provisioner_core::name::Member;
 use super::{Scene, listed, unknown};
 use crate::postgres::login::{HOME, Login};
 use crate::postgres::run::slot_name;
+use crate::postgres::sql::WRITING_TIMELINE;
 use crate::postgres::{NAME, synchronous};
 
 pub(super) async fn findings(scene: &Scene<'_>) -> Vec<Finding> {
@@ -100,8 +101,7 @@ async fn no_trust(scene: &Scene<'_>) -> Result<String, Broken> {
 async fn receivers_streaming(scene: &Scene<'_>) -> Result<String, Broken> {
     let primary = &scene.cluster.primary;
     let session = scene.open(primary, Login::Superuser, HOME).await?;
-    let query = "SELECT timeline_id::text FROM pg_control_checkpoint()";
-    let timeline = session.text(query, &[]).await.map_err(|error| unknown(primary, error))?;
+    let timeline = session.text(&format!("SELECT ({WRITING_TIMELINE})::text"), &[]).await.map_err(|error| unknown(primary, error))?;
     let seen = scene.each(scene.replicas(), async |replica: Member| {
         let session = scene.open(&replica, Login::Superuser, HOME).await?;
         let query = "SELECT coalesce((SELECT format('%s from %s on timeline %s', status, sender_host, received_tli) \
@@ -153,13 +153,12 @@ async fn synchronous_policy(scene: &Scene<'_>) -> Result<String, Broken> {
         (false, false) => format!("commits wait for {names}; {}", listed(&states)),
     };
     match (policy, names.is_empty(), is_covered) {
-        (Synchronous::Off, true, _)
-        | (Synchronous::Preferred | Synchronous::Required, false, true) => Ok(seen),
+        (Synchronous::Off, true, _) | (Synchronous::Preferred | Synchronous::Required, false, true) => Ok(seen),
         (Synchronous::Preferred, true, _) if scene.replicas().next().is_none() => Ok(format!("{seen}: no replica")),
         (Synchronous::Off, false, _) => Err(Broken::Fail(format!("{seen}, expected nobody: the policy is off"))),
-        (Synchronous::Preferred, true, _) => Err(Broken::Fail(format!(
-            "{seen}: unprotected, expected a replica by the policy preferred"
-        ))),
+        (Synchronous::Preferred, true, _) => {
+            Err(Broken::Fail(format!("{seen}: unprotected, expected a replica by the policy preferred")))
+        }
         (Synchronous::Preferred | Synchronous::Required, _, _) => {
             Err(Broken::Fail(format!("{seen}, expected one that acknowledges")))
         }

@@ -1,0 +1,54 @@
+#!/bin/sh
+# NGINX looks names up when it loads its configuration, only then, and does not load while one is unknown. This looks the
+# backends up for it and leaves out those that are not there, so that one missing backend never keeps NGINX down.
+#
+#   nginx.sh start   waits up to 10 s for all backends, then becomes NGINX
+#   nginx.sh check   looks the backends up again and checks the configuration; a SIGHUP then has NGINX use both
+set -eu
+
+backends=/etc/nginx/site/backends
+generated=/var/cache/nginx
+
+# Writes the addresses; fails where a backend has none.
+look_up() {
+    servers= loaded= missing=0
+    while read -r name port; do
+        # An engine passes names that it does not know on to the outside, which may never answer.
+        ip=$(timeout 1 getent ahosts "$name" | { read -r ip rest && echo "$ip"; }) || ip= missing=1
+        loaded="$loaded${loaded:+,}$name=$ip"
+        case $ip in
+            '') continue ;;
+            *:*) ip="[$ip]" ;;
+        esac
+        # max_fails=0: with few backends, marking them failed after one restart leaves "no live upstreams"; the next one is
+        # tried at once instead (server.conf).
+        servers="${servers}server $ip:$port max_fails=0; # $name
+"
+    done < "$backends"
+    # Without any, static files are still served.
+    [ -n "$servers" ] || servers='server 127.0.0.1:1 down;
+'
+    printf '%s' "$servers" > "$generated/servers.conf"
+    printf 'default "%s";\n' "$loaded" > "$generated/loaded.conf"
+    return $missing
+}
+
+case ${1:-} in
+    start)
+        # The first process of a container gets no signal that it does not ask for.
+        trap 'exit 0' QUIT TERM INT
+        deadline=$(($(date +%s) + 10))
+        until look_up || [ "$(date +%s)" -ge $deadline ]; do
+            sleep 0.2
+        done
+        exec nginx
+        ;;
+    check)
+        look_up || true
+        exec nginx -t
+        ;;
+    *)
+        echo "nginx.sh: found ${1:-no argument}, expected start or check" >&2
+        exit 64
+        ;;
+esac

@@ -1,0 +1,127 @@
+//! Verbs that only look: not one call that changes anything, and exactly this text.
+
+use provisioner_core::finding::Broken;
+use provisioner_core::name::Member;
+
+use crate::world::{MANIFEST, World, snapshot};
+
+const LOOKING: [&str; 16] = [
+    "doctor -e dev",
+    "plan -e dev",
+    "up -e dev --dry-run",
+    "down -e dev --dry-run --volumes",
+    "verify -e dev",
+    "status -e dev",
+    "logs -e dev",
+    "env -e dev",
+    "config -e dev",
+    "config files redis-1 -e dev",
+    "images -e dev",
+    "lock status -e dev",
+    "completion bash",
+    "up --help",
+    "lock release --help",
+    "plan -e dev --http-port auto",
+];
+
+#[tokio::test(start_paused = true)]
+async fn looking_changes_nothing() {
+    for world in [World::new(), World::up().await] {
+        for command in LOOKING {
+            world.run(command).await;
+            assert_eq!(world.engine.take_calls(), Vec::<String>::new(), "{command}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn help_needs_neither_engine_nor_manifest() {
+    let mut world = World::new();
+    world.engine_is_gone = true;
+    std::fs::remove_file(world.manifest()).unwrap();
+    for command in ["--help", "up --help", "lock release --help", "completion zsh", "--version"] {
+        world.ok(command).await;
+    }
+    snapshot!("help", world.shown("--help").await);
+    snapshot!("help_of_up", world.shown("up -h").await);
+    snapshot!("help_of_logs", world.shown("logs -h").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_looking_verb_on_a_stack_that_is_up() {
+    let world = World::up().await;
+    for (name, command) in [
+        ("status", "status -e dev"),
+        ("status_json", "status -e dev -o json"),
+        ("status_yaml", "status -e dev -o yaml"),
+        ("verify", "verify -e dev"),
+        ("verify_json", "verify -e dev -o json"),
+        ("logs", "logs -e dev redis nginx-1"),
+        ("logs_json", "logs -e dev redis-1 -o json"),
+        ("env", "env -e dev"),
+        ("env_json", "env -e dev -o json"),
+        ("config", "config -e dev"),
+        ("config_files", "config files redis-1 /etc/redis/redis.conf -e dev"),
+        ("images", "images -e dev"),
+        ("images_json", "images -e dev -o json"),
+        ("lock_status", "lock status -e dev"),
+        ("lock_status_json", "lock status -e dev -o json"),
+        ("doctor", "doctor -e dev"),
+        ("doctor_json", "doctor -o json"),
+        ("exec", "exec redis-1 -e dev -- echo hello"),
+    ] {
+        let text = world.shown(command).await;
+        snapshot!(name, text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_that_is_not_there() {
+    let world = World::new();
+    snapshot!("status_of_nothing", world.shown("status -e dev").await);
+    snapshot!("env_of_nothing", world.shown("env -e dev").await);
+    snapshot!("exec_of_nothing", world.shown("exec redis-1 -e dev -- true").await);
+    snapshot!("logs_of_nobody", world.shown("logs nobody -e dev").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_fails_and_one_that_cannot_be_made() {
+    let world = World::up().await;
+    world.script.verdicts.lock().unwrap().insert("redis", Broken::unknown("no answer within 20 s"));
+    snapshot!("verify_unknown", world.shown("verify -e dev").await);
+    world.script.verdicts.lock().unwrap().insert("nginx", Broken::fail("/: 502, expected 200"));
+    snapshot!("verify_fails", world.shown("verify -e dev").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drift_shows_in_status() {
+    let world = World::up().await;
+    world.engine.tamper(|observed| {
+        observed.workloads.remove(&Member::named("backend-2"));
+    });
+    world.write(&MANIFEST.replace("app:\n", "redis:\n  settings:\n    maxmemory: 80mb\napp:\n"));
+    snapshot!("status_with_drift", world.shown("status -e dev").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_written_out_manifest_is_a_manifest() {
+    let world = World::of(&format!(
+        "{MANIFEST}  env:\n    KEY: \"on\"\n  memory: 96MiB\nexpose: 0.0.0.0\nnginx:\n  cpus: 0.25\n  image: nginx:1.29\n\
+         postgres:\n  synchronous: off\n  settings:\n    work_mem: 8MB\n"
+    ));
+    let written = world.ok("config -e dev").await.stdout;
+    world.write(&written);
+    assert_eq!(world.ok("config -e dev").await.stdout, written);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_env_shows_a_secret() {
+    let world = World::up().await;
+    // The value that the memory engine gives to every secret.
+    let value = "x".repeat(24);
+    assert!(world.ok("env -e dev").await.stdout.contains(&value));
+    for command in LOOKING.into_iter().filter(|command| !command.starts_with("env")) {
+        let ran = world.run(command).await;
+        assert!(!ran.stdout.contains(&value) && !ran.stderr.contains(&value), "{command}");
+    }
+}
