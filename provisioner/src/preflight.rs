@@ -118,7 +118,10 @@ fn memory(host: &Host, manifest: &Manifest, stack: &Stack) -> Line {
     if needed <= have {
         return ok("memory", format!("{needed_text} of {have_text}"));
     }
-    let text = format!("members may take {needed_text}, this host has {have_text}; {}", shrink(manifest, stack, needed - have));
+    let text = format!(
+        "members may take {needed_text}, this host has {have_text}; {}",
+        shrink(manifest, stack, needed - have)
+    );
     refused("memory", text)
 }
 
@@ -145,16 +148,20 @@ fn shrink(manifest: &Manifest, stack: &Stack, excess: u64) -> String {
 
 /// Engines refuse a member that asks for more cores than there are; together they may ask for more.
 fn cores(host: &Host, stack: Option<&Stack>) -> Line {
-    let too_many = stack.into_iter().flat_map(Stack::workloads).find(|workload| {
-        workload.limits.cpu_millis.is_some_and(|millis| millis > host.cpus.saturating_mul(1000))
-    });
+    let too_many = stack
+        .into_iter()
+        .flat_map(Stack::workloads)
+        .find(|workload| workload.limits.cpu_millis.is_some_and(|millis| millis > host.cpus.saturating_mul(1000)));
     match too_many {
         None => ok("cpus", host.cpus.to_string()),
         Some(workload) => {
             let asked = f64::from(workload.limits.cpu_millis.unwrap_or_default()) / 1000.0;
             let Host { cpus, .. } = host;
             let component = &workload.component;
-            refused("cpus", format!("{} asks for {asked}, this host has {cpus}; set {component}.cpus: {cpus}", workload.member))
+            refused(
+                "cpus",
+                format!("{} asks for {asked}, this host has {cpus}; set {component}.cpus: {cpus}", workload.member),
+            )
         }
     }
 }
@@ -172,7 +179,10 @@ fn disk(host: &Host, needed: u64) -> Option<Line> {
     Some(if free >= needed {
         ok("disk", format!("{free_text} free"))
     } else {
-        refused("disk", format!("{free_text} free, images and data need {needed_text}; make room (docker system df shows where)"))
+        refused(
+            "disk",
+            format!("{free_text} free, images and data need {needed_text}; make room (docker system df shows where)"),
+        )
     })
 }
 
@@ -185,7 +195,8 @@ fn ports(facts: &Facts, stack: &Stack, observed: &Observed) -> Vec<Line> {
             let is_ours = ours.is_some_and(|published| published.values().any(|address| address.port() == wanted));
             lines.push(match facts.holders.get(&wanted) {
                 Some(holder) if !is_ours => {
-                    let text = format!("{ip}:{wanted} is held by {holder}; end it, or choose another one with --http-port");
+                    let text =
+                        format!("{ip}:{wanted} is held by {holder}; end it, or choose another one with --http-port");
                     refused("port", text)
                 }
                 _ => ok("port", format!("{ip}:{wanted} for {}", workload.member)),
@@ -200,7 +211,10 @@ fn open_files(facts: &Facts) -> Option<Line> {
     Some(if limit >= OPEN_FILES_MIN {
         ok("open files", format!("{limit} a process"))
     } else {
-        refused("open files", format!("{limit} a process, expected at least {OPEN_FILES_MIN}; raise it with ulimit -Hn"))
+        refused(
+            "open files",
+            format!("{limit} a process, expected at least {OPEN_FILES_MIN}; raise it with ulimit -Hn"),
+        )
     })
 }
 

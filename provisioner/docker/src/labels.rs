@@ -78,6 +78,10 @@ impl Names {
         self.volume("secrets")
     }
 
+    pub(crate) fn accessor(&self) -> String {
+        self.volume("secrets-accessor")
+    }
+
     pub(crate) fn record(&self, key: &str, version: u64) -> String {
         format!("{}-record-{key}-{version}", self.stack)
     }

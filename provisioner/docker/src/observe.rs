@@ -21,6 +21,8 @@ impl DockerEngine {
         let (containers, volumes, network, images) =
             future::try_join4(requests.0, requests.1, requests.2, requests.3).await?;
         let records = records::current(&volumes);
+        let accessor = self.names.accessor();
+        let has_accessor = containers.iter().any(|container| container.name == accessor);
         let mut workloads = containers::workloads(&self.names, &containers);
         for (member, workload) in &mut workloads {
             files::merge(member, workload, &records);
@@ -28,7 +30,7 @@ impl DockerEngine {
         Ok(Observed {
             images,
             network,
-            secrets: secrets::known(&records),
+            secrets: secrets::known(&records, has_accessor),
             volumes: data_volumes(&volumes),
             workloads,
             records,

@@ -1,5 +1,7 @@
 //! Starting, stopping, killing, and the proof that a member is down.
 
+use std::net::{IpAddr, TcpListener};
+
 use bollard::models::{ContainerStateStatusEnum, ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum};
 use bollard::query_parameters::{KillContainerOptions, StartContainerOptions, StopContainerOptions};
 use provisioner_core::engine::{EngineError, Power, StopProof};
@@ -9,6 +11,9 @@ use provisioner_core::observed::State;
 use crate::connect::DockerEngine;
 use crate::error::is_missing;
 use crate::labels;
+
+/// What engines of all ages and platforms say when a port cannot be published.
+const PORT_TAKEN: [&str; 3] = ["port is already allocated", "address already in use", "ports are not available"];
 
 impl DockerEngine {
     pub(crate) async fn set_power(&self, member: &Member, power: Power) -> Result<(), EngineError> {
@@ -24,8 +29,7 @@ impl DockerEngine {
                 if is_paused {
                     return self.unpause(&name).await;
                 }
-                let started = self.docker.client.start_container(&name, None::<StartContainerOptions>).await;
-                started.map_err(self.docker.failed(format!("start {member}")))
+                self.start(member, &name).await
             }
             Power::Stopped => {
                 let state = if is_paused { State::Paused } else { State::Running };
@@ -41,6 +45,41 @@ impl DockerEngine {
                 killed.map_err(self.docker.failed(format!("kill {member}")))
             }
         }
+    }
+
+    pub(crate) async fn start(&self, member: &Member, name: &str) -> Result<(), EngineError> {
+        let Err(error) = self.docker.client.start_container(name, None::<StartContainerOptions>).await else {
+            return Ok(());
+        };
+        let message = error.to_string();
+        let is_port = PORT_TAKEN.iter().any(|sentence| message.contains(sentence));
+        let taken = if is_port { self.taken_ports(name).await? } else { Vec::new() };
+        let operation = format!("start {member}");
+        if taken.is_empty() {
+            return Err(self.docker.failed(operation)(error));
+        }
+        Err(EngineError::failed(operation, taken.join(", ")))
+    }
+
+    /// Which of the container's fixed ports are taken, and by whom.
+    async fn taken_ports(&self, name: &str) -> Result<Vec<String>, EngineError> {
+        let bindings = self.inspect(name).await?.host_config.and_then(|host| host.port_bindings).unwrap_or_default();
+        let containers = self.containers().await?;
+        let mut taken = Vec::new();
+        for binding in bindings.into_values().flatten().flatten() {
+            let (ip, port) = (binding.host_ip.unwrap_or_default(), binding.host_port.unwrap_or_default());
+            let (Ok(address), Ok(number)) = (ip.parse::<IpAddr>(), port.parse::<u16>()) else { continue };
+            let holder = containers.iter().find(|container| {
+                container.name != name && container.published.values().any(|published| published.port() == number)
+            });
+            let is_local = self.docker.endpoint.remote_host().is_none();
+            if let Some(holder) = holder {
+                taken.push(format!("port {ip}:{port} is taken by container {}", holder.name));
+            } else if is_local && TcpListener::bind((address, number)).is_err() {
+                taken.push(format!("port {ip}:{port} is taken by a program outside the engine"));
+            }
+        }
+        Ok(taken)
     }
 
     /// By its own stop signal, within its own grace period.

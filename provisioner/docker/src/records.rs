@@ -2,7 +2,8 @@
 //!
 //! Creating a volume whose name exists answers with the existing one, so whoever finds its own nonce in the answer was
 //! first. A version is never used twice: the highest one is never removed by a writer, and a removed record leaves its
-//! last version behind as a marker, for as long as the stack holds anything else.
+//! last version behind as a marker, for as long as the stack holds anything else. A writer that was slow may make an old
+//! version anew; it finds a higher one beside it that does not descend from its own, and has lost.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,9 @@ const KEY: &str = "provisioner.record";
 const VERSION: &str = "provisioner.version";
 const VALUE: &str = "provisioner.value";
 const NONCE: &str = "provisioner.nonce";
+const ANCESTORS: &str = "provisioner.ancestors";
+/// How many writes of others may happen between a writer's own write and its look at what became of it.
+const ANCESTORS_KEPT: usize = 32;
 
 /// One version of one record.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,9 +34,24 @@ struct Slot {
     /// `None`: the record was removed at this version.
     value: Option<Value>,
     nonce: String,
+    /// Nonces of the versions that this one was built on, the newest first.
+    ancestors: Vec<String>,
 }
 
 impl Slot {
+    fn following(last: Option<&Self>, key: &str, value: Option<Value>) -> Self {
+        let mut ancestors: Vec<String> = last.iter().map(|last| last.nonce.clone()).collect();
+        ancestors.extend(last.iter().flat_map(|last| last.ancestors.iter().cloned()));
+        ancestors.truncate(ANCESTORS_KEPT);
+        let version = last.map_or(0, |last| last.version) + 1;
+        Self { key: key.to_owned(), version, value, nonce: nonce(), ancestors }
+    }
+
+    /// `other` was written by somebody who had read this very slot.
+    fn is_ancestor_of(&self, other: &Self) -> bool {
+        other.ancestors.contains(&self.nonce)
+    }
+
     fn read(labels: &Labels) -> Option<Self> {
         if Kind::of(labels) != Some(Kind::Record) {
             return None;
@@ -42,6 +61,7 @@ impl Slot {
             version: labels.get(VERSION)?.parse().ok()?,
             value: labels.get(VALUE).map(|value| serde_json::from_str(value)).transpose().ok()?,
             nonce: labels.get(NONCE)?.clone(),
+            ancestors: labels.get(ANCESTORS)?.split_whitespace().map(str::to_owned).collect(),
         })
     }
 
@@ -50,6 +70,7 @@ impl Slot {
         labels.insert(KEY.to_owned(), self.key.clone());
         labels.insert(VERSION.to_owned(), self.version.to_string());
         labels.insert(NONCE.to_owned(), self.nonce.clone());
+        labels.insert(ANCESTORS.to_owned(), self.ancestors.join(" "));
         if let Some(value) = &self.value {
             labels.insert(VALUE.to_owned(), value.to_string());
         }
@@ -94,8 +115,8 @@ impl DockerEngine {
         if found != expected {
             return Err(conflict(found));
         }
-        let version = last.map_or(0, |slot| slot.version) + 1;
-        let slot = Slot { key: key.to_owned(), version, value, nonce: nonce() };
+        let slot = Slot::following(last.as_ref(), key, value);
+        let version = slot.version;
         let name = self.names.record(key, version);
         let request = VolumeCreateRequest {
             name: Some(name.clone()),
@@ -113,9 +134,9 @@ impl DockerEngine {
                 return Err(EngineError::failed(operation, detail).into());
             }
         }
-        // A writer that was slow between its look and its write may have made an old version anew.
         let after = self.slots(key).await?;
-        if let Some(newer) = after.last().filter(|newer| newer.version > version) {
+        let newer = after.last().filter(|newer| newer.version > version);
+        if let Some(newer) = newer.filter(|newer| !slot.is_ancestor_of(newer)) {
             self.delete_volume(&name).await?;
             return Err(conflict(newer.version));
         }
@@ -185,7 +206,8 @@ mod tests {
     }
 
     fn slot(key: &str, version: Version, value: Option<Value>) -> Slot {
-        Slot { key: key.to_owned(), version, value, nonce: "n".to_owned() }
+        let ancestors = vec!["b".to_owned(), "a".to_owned()];
+        Slot { key: key.to_owned(), version, value, nonce: "c".to_owned(), ancestors }
     }
 
     fn volume(slot: &Slot) -> Volume {
@@ -213,6 +235,19 @@ mod tests {
         let records = current(&volumes);
         assert_eq!(records.0.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(records.0["a"], Record { version: 10, value: json!("new") });
+    }
+
+    #[test]
+    fn a_slot_knows_whom_it_descends_from() {
+        let first = Slot::following(None, "a", Some(json!(1)));
+        let mut last = first.clone();
+        for _ in 0..ANCESTORS_KEPT {
+            last = Slot::following(Some(&last), "a", None);
+            assert!(first.is_ancestor_of(&last));
+        }
+        assert_eq!(last.version, 1 + ANCESTORS_KEPT as u64);
+        let twin = Slot { nonce: "another".to_owned(), ..first };
+        assert!(!twin.is_ancestor_of(&last));
     }
 
     #[test]

@@ -15,15 +15,12 @@ use tokio::sync::Mutex;
 
 use crate::archive::{self, Entry};
 use crate::connect::DockerEngine;
-use crate::containers::Container;
-use crate::error::is_missing;
+use crate::error::{is_missing, status};
 use crate::labels::Kind;
 use crate::records::nonce;
 
 const RECORD: &str = "secrets";
 const MOUNT: &str = "/secrets";
-/// An accessor lives for some tenths of a second; one that is older than a new one by this was left by a killed run.
-const ACCESSOR_SECS: i64 = 10;
 
 /// Values that were read or made by this process. A secret never changes, so they stay true.
 pub(crate) type Cache = Mutex<BTreeMap<String, String>>;
@@ -33,7 +30,11 @@ pub(crate) type Cache = Mutex<BTreeMap<String, String>>;
 #[serde(transparent)]
 struct Index(BTreeMap<String, String>);
 
-pub(crate) fn known(records: &RecordSet) -> BTreeSet<String> {
+/// Secrets whose values can be read: without the accessor they count as missing, and making sure of them brings it back.
+pub(crate) fn known(records: &RecordSet, has_accessor: bool) -> BTreeSet<String> {
+    if !has_accessor {
+        return BTreeSet::new();
+    }
     let index = records.read::<Index>(RECORD).ok().flatten().unwrap_or_default();
     index.0.into_keys().collect()
 }
@@ -42,20 +43,18 @@ impl DockerEngine {
     /// Generates the secret unless there is one.
     pub(crate) async fn ensure_secret(&self, secret: &Secret) -> Result<(), EngineError> {
         let mut cache = self.secrets.lock().await;
+        let volume = self.names.secrets_volume();
+        self.create_volume(&volume, self.names.labels(Kind::Secrets)).await?;
+        self.ensure_accessor().await?;
         if self.index().await?.0.contains_key(&secret.name) {
             return Ok(());
         }
-        let volume = self.names.secrets_volume();
-        self.create_volume(&volume, self.names.labels(Kind::Secrets)).await?;
         // The generator of `rand::rng` is a CSPRNG seeded by the operating system.
         let value = Alphanumeric.sample_string(&mut rand::rng(), secret.length);
         let file = format!("{}.{}", secret.name, nonce());
         let entry =
             Entry { path: format!("{MOUNT}/{file}"), mode: 0o400, owner: (0, 0), content: value.clone().into_bytes() };
-        let accessor = self.open_accessor().await?;
-        let written = self.put_archive(&accessor, &[entry]).await;
-        self.close_accessor(&accessor).await?;
-        written?;
+        self.put_archive(&self.names.accessor(), &[entry]).await?;
 
         let mut is_ours = false;
         let indexed = record::update::<Index, _>(self, RECORD, |index| {
@@ -71,7 +70,7 @@ impl DockerEngine {
         Ok(())
     }
 
-    /// Values of those of the named secrets that exist.
+    /// Values of those of the named secrets that exist. One GET; a plan needs it and may send nothing else.
     pub(crate) async fn secret_values(
         &self,
         names: &BTreeSet<String>,
@@ -88,9 +87,7 @@ impl DockerEngine {
     }
 
     async fn read_values(&self, index: &Index) -> Result<BTreeMap<String, String>, EngineError> {
-        let accessor = self.open_accessor().await?;
-        let read = self.get_archive(&accessor, MOUNT).await;
-        self.close_accessor(&accessor).await?;
+        let read = self.get_archive(&self.names.accessor(), MOUNT).await;
         let malformed = |error| EngineError::failed("read secrets", error);
         let files: BTreeMap<String, Vec<u8>> = archive::unpack(&read?)
             .map_err(malformed)?
@@ -117,7 +114,7 @@ impl DockerEngine {
             };
             index.0.remove(name);
             let written = if index.0.is_empty() {
-                self.remove_accessors().await?;
+                self.remove_accessor().await?;
                 self.delete_volume(&self.names.secrets_volume()).await?;
                 self.remove_if(RECORD, version).await
             } else {
@@ -138,8 +135,8 @@ impl DockerEngine {
         Ok(index.map_err(|error| failed("read secrets", error))?.unwrap_or_default())
     }
 
-    /// A container that mounts the secrets and is never started.
-    async fn open_accessor(&self) -> Result<String, EngineError> {
+    /// A container that mounts the secrets and is never started. It stays, so that reading them changes nothing.
+    async fn ensure_accessor(&self) -> Result<(), EngineError> {
         let image = self.ensure_empty_image().await?;
         let mount = Mount {
             target: Some(MOUNT.to_owned()),
@@ -159,46 +156,20 @@ impl DockerEngine {
             }),
             ..ContainerCreateBody::default()
         };
-        let name = self.names.volume(&format!("accessor-{}", nonce()));
-        let options = CreateContainerOptions { name: Some(name), ..CreateContainerOptions::default() };
-        let made = self.docker.client.create_container(Some(options), body).await;
-        let id = made.map_err(self.docker.failed("open secrets"))?.id;
-        self.remove_abandoned_accessors(&id).await?;
-        Ok(id)
+        let options = CreateContainerOptions { name: Some(self.names.accessor()), ..CreateContainerOptions::default() };
+        match self.docker.client.create_container(Some(options), body).await {
+            Err(error) if status(&error) == Some(409) => Ok(()),
+            other => other.map(|_| ()).map_err(self.docker.failed("make the accessor of the secrets")),
+        }
     }
 
-    async fn close_accessor(&self, id: &str) -> Result<(), EngineError> {
+    pub(crate) async fn remove_accessor(&self) -> Result<(), EngineError> {
         let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
-        let removed = self.docker.client.remove_container(id, Some(options)).await;
-        match removed.map_err(self.docker.failed("close secrets")) {
+        let removed = self.docker.client.remove_container(&self.names.accessor(), Some(options)).await;
+        match removed.map_err(self.docker.failed("remove the accessor of the secrets")) {
             Err(error) if !is_missing(&error) => Err(error),
             _ => Ok(()),
         }
-    }
-
-    /// Ages are compared by the engine's clock alone, which may differ from ours.
-    async fn remove_abandoned_accessors(&self, own: &str) -> Result<(), EngineError> {
-        let accessors = self.accessors().await?;
-        let now = accessors.iter().find(|accessor| accessor.id == own).map_or(0, |accessor| accessor.created);
-        for accessor in accessors.iter().filter(|accessor| accessor.created + ACCESSOR_SECS < now) {
-            self.close_accessor(&accessor.id).await?;
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn remove_accessors(&self) -> Result<(), EngineError> {
-        for accessor in self.accessors().await? {
-            self.close_accessor(&accessor.id).await?;
-        }
-        Ok(())
-    }
-
-    async fn accessors(&self) -> Result<Vec<Container>, EngineError> {
-        let mut containers = self.containers().await?;
-        containers.retain(|container| {
-            self.names.own(&container.labels) && Kind::of(&container.labels) == Some(Kind::Accessor)
-        });
-        Ok(containers)
     }
 }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, ListNetworksOptions, RemoveContainerOptions, StartContainerOptions,
+    CreateContainerOptions, InspectContainerOptions, ListNetworksOptions, RemoveContainerOptions,
 };
 use provisioner_core::engine::{EngineError, ImageReferences, Power};
 use provisioner_core::name::Member;
 use provisioner_core::observed::State;
 use provisioner_core::record::{RecordError, Records};
-use provisioner_core::stack::{Expose, Volume, Workload};
+use provisioner_core::stack::{Volume, Workload};
 use provisioner_core::wait::{self, Look};
 
 use crate::connect::DockerEngine;
@@ -49,8 +49,8 @@ impl DockerEngine {
     }
 
     pub(crate) async fn remove_network(&self) -> Result<(), EngineError> {
-        // Whoever takes the network down uses no secrets any more; a killed run may have left its way to them.
-        self.remove_accessors().await?;
+        // Whoever takes the network down uses no secrets any more.
+        self.remove_accessor().await?;
         let name = self.names.network();
         let removed = self.docker.client.remove_network(&name).await;
         match removed.map_err(self.docker.failed(format!("remove network {name}"))) {
@@ -122,7 +122,7 @@ impl DockerEngine {
         let name = self.names.container(member);
         self.create_container(&name, container::workload(&self.names, workload, image)).await?;
         self.put_archive(&name, &entries).await?;
-        self.start(workload, &name).await
+        self.start(member, &name).await
     }
 
     async fn standing(&self, member: &Member) -> Result<Vec<Container>, EngineError> {
@@ -199,41 +199,6 @@ impl DockerEngine {
         let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
         let made = self.docker.client.create_container(Some(options), body).await;
         made.map(|_| ()).map_err(self.docker.failed(format!("create container {name}")))
-    }
-
-    async fn start(&self, workload: &Workload, name: &str) -> Result<(), EngineError> {
-        let Err(error) = self.docker.client.start_container(name, None::<StartContainerOptions>).await else {
-            return Ok(());
-        };
-        let message = error.to_string();
-        let is_port = ["port is already allocated", "address already in use", "ports are not available"]
-            .iter()
-            .any(|sentence| message.contains(sentence));
-        let operation = format!("start {}", workload.member);
-        if !is_port {
-            return Err(self.docker.failed(operation)(error));
-        }
-        Err(EngineError::failed(operation, self.taken_ports(workload).await?.unwrap_or(message)))
-    }
-
-    /// Which of the fixed ports are taken, and by which container.
-    async fn taken_ports(&self, workload: &Workload) -> Result<Option<String>, EngineError> {
-        let name = self.names.container(&workload.member);
-        let containers = self.containers().await?;
-        let mut taken = Vec::new();
-        for port in &workload.ports {
-            let Expose::Address { ip, port: public } = port.expose else { continue };
-            let holder = containers.iter().find(|container| {
-                container.name != name && container.published.values().any(|address| address.port() == public)
-            });
-            if let Some(holder) = holder {
-                taken.push(format!("port {ip}:{public} is taken by container {}", holder.name));
-            } else if std::net::TcpListener::bind((ip, public)).is_err() && self.docker.endpoint.remote_host().is_none()
-            {
-                taken.push(format!("port {ip}:{public} is taken by a program outside the engine"));
-            }
-        }
-        Ok((!taken.is_empty()).then(|| taken.join(", ")))
     }
 
     pub(crate) async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, EngineError> {

@@ -20,18 +20,7 @@ use provisioner_core::testing::contract::{
     Ground, ensured, file, id, images, observed, secret, volume, with_volume, workload,
 };
 use provisioner_core::wait::{self, Look};
-use support::{OnDocker, base, on_docker};
-
-/// Ends the stacks of a test also when it fails.
-async fn with_ground(case: &str, body: impl AsyncFnOnce(&OnDocker)) {
-    use futures_util::FutureExt;
-    let ground = on_docker(case).await;
-    let ended = std::panic::AssertUnwindSafe(body(&ground)).catch_unwind().await;
-    ground.clean().await;
-    if let Err(panic) = ended {
-        std::panic::resume_unwind(panic);
-    }
-}
+use support::{OnDocker, base, on_docker, with_ground};
 
 fn name(ground: &OnDocker, member: &str) -> String {
     format!("{}-{member}", ground.engine.stack())
@@ -181,12 +170,18 @@ async fn limits_logs_and_restart_are_as_described_and_secrets_are_not_shown() {
 }
 
 #[tokio::test]
-async fn no_accessor_is_left_behind() {
+async fn an_accessor_removed_by_hand_makes_secrets_missing_until_they_are_made_sure_of() {
     with_ground("accessors", async |ground| {
         let images = images(ground).await.unwrap();
+        let names = ["probe".to_owned()].into();
         ground.engine.ensure(&secret("probe"), &images, &Quiet).await.unwrap();
-        support::connect().await.stack(ground.engine.stack()).secrets(&["probe".to_owned()].into()).await.unwrap();
-        assert!(ground.containers().await.is_empty());
+        let before = ground.engine.secrets(&names).await.unwrap();
+        ground.raw.remove_container(&name(ground, "secrets-accessor"), None).await.unwrap();
+        let other = support::connect().await.stack(ground.engine.stack());
+        assert!(other.observe().await.unwrap().secrets.is_empty());
+        assert!(other.secrets(&names).await.is_err());
+        other.ensure(&secret("probe"), &images, &Quiet).await.unwrap();
+        assert_eq!(other.secrets(&names).await.unwrap(), before);
     })
     .await;
 }

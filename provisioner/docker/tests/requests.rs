@@ -39,6 +39,21 @@ async fn observing_only_reads_and_costs_the_same_for_two_members_as_for_thirty()
     assert_eq!(counts, [4, 4]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_secrets_only_reads() {
+    let ground = on_docker("secret-reads").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (proxy, docker) = Proxy::start(folder.path()).await;
+    let images = images(&ground).await.unwrap();
+    ground.engine.ensure(&secret("probe"), &images, &Quiet).await.unwrap();
+    proxy.take_requests();
+    let values = docker.stack(ground.engine.stack()).secrets(&["probe".to_owned()].into()).await.unwrap();
+    let seen = proxy.take_requests();
+    ground.clean().await;
+    assert_eq!(values.len(), 1);
+    assert!(seen.iter().all(|request| request.starts_with("GET ")), "{seen:?}");
+}
+
 /// Never started: what is counted are requests, not processes.
 async fn make_member(ground: &OnDocker, nth: usize) {
     let stack = ground.engine.stack().to_string();
@@ -81,6 +96,29 @@ async fn a_writer_that_was_slow_between_its_look_and_its_write_loses() {
     ground.clean().await;
     assert_eq!((found.version, found.value), (third, json!("third")));
     assert_eq!(volumes.len(), 1, "{volumes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_whose_record_was_built_upon_before_it_looked_again_has_won() {
+    let ground = on_docker("built").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (proxy, docker) = Proxy::start(folder.path()).await;
+    let writer = docker.stack(ground.engine.stack());
+    *proxy.held.lock().unwrap() = Some("/volumes/create");
+    let first = tokio::spawn(async move { writer.put_if("probe", 0, json!("first")).await });
+    proxy.arrived.notified().await;
+    *proxy.held.lock().unwrap() = Some("/volumes?");
+    proxy.released.notify_one();
+    proxy.arrived.notified().await;
+
+    let written = ground.engine.get("probe").await.unwrap().unwrap();
+    ground.engine.put_if("probe", written.version, json!("second")).await.unwrap();
+    proxy.released.notify_one();
+    let first = first.await.unwrap();
+    let found = ground.engine.get("probe").await.unwrap().unwrap();
+    ground.clean().await;
+    assert_eq!(first.unwrap(), written.version);
+    assert_eq!(found.value, json!("second"));
 }
 
 /// The same as `kill -9` of the provisioner between any two requests, for one with files, a secret and a volume.

@@ -65,7 +65,9 @@ fn held(call: &Call<'_>, error: LeaseError) -> anyhow::Error {
     let LeaseError::Held { holder, .. } = &error else { return error.into() };
     let release = call.settings.again(&format!("lock release {}", holder.id));
     let stop = Stop::new(Exit::LockHeld, error.to_string());
-    stop.hint("wait longer with --lock-timeout").hint(format!("if that run hangs, end it, or take its lock: {release}")).into()
+    stop.hint("wait longer with --lock-timeout")
+        .hint(format!("if that run hangs, end it, or take its lock: {release}"))
+        .into()
 }
 
 pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observed: &Observed, lease: &Lease) -> Walk {
@@ -146,7 +148,8 @@ impl Walk {
                 Stop::new(Exit::LockHeld, message).hint(again)
             }
             None => {
-                let message = format!("{what}: {failed} of {total} steps failed, {skipped} were skipped because of that");
+                let message =
+                    format!("{what}: {failed} of {total} steps failed, {skipped} were skipped because of that");
                 Stop::new(Exit::Error, message).hint(again)
             }
         })

@@ -9,7 +9,7 @@ use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Plan, Step, StepId};
 use provisioner_core::record::RecordError;
-use provisioner_core::stack::{ResourceId, Stack};
+use provisioner_core::stack::{Resource, ResourceId, Stack};
 use serde_json::json;
 
 use super::Call;
@@ -100,8 +100,13 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
         for volume in &observed.volumes {
             add(ResourceId::Volume(volume.clone()), earlier.clone(), "--volumes asks for it");
         }
-        for secret in &observed.secrets {
-            add(ResourceId::Secret(secret.clone()), earlier.clone(), "--volumes asks for it");
+        let is_secret = |resource: &&Resource| matches!(resource, Resource::Secret(_));
+        let declared = context.stack.resources().filter(is_secret).map(Resource::id);
+        let found = observed.secrets.iter().cloned().map(ResourceId::Secret);
+        // After a `down` that kept them their values cannot be read, so they are not observed, but they are there.
+        let secrets: BTreeSet<ResourceId> = found.chain(declared.filter(|_| !observed.records.0.is_empty())).collect();
+        for id in secrets {
+            add(id, earlier.clone(), "--volumes asks for it");
         }
     }
     Plan { steps, withheld: Vec::new() }

@@ -24,9 +24,8 @@ pub(super) async fn env(call: &Call<'_>) -> anyhow::Result<Exit> {
     for (name, text) in texts {
         values.insert(name, text.resolve(&secrets)?);
     }
-    call.printer.data(&values, || {
-        values.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect()
-    })?;
+    call.printer
+        .data(&values, || values.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect())?;
     Ok(Exit::Done)
 }
 

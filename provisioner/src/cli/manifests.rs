@@ -64,7 +64,8 @@ fn available(settings: &Settings) -> String {
         }
         _ => None,
     };
-    let mut names: Vec<String> = listed.into_iter().flatten().flatten().filter_map(|entry| stem(entry.path())).collect();
+    let mut names: Vec<String> =
+        listed.into_iter().flatten().flatten().filter_map(|entry| stem(entry.path())).collect();
     names.sort();
     if names.is_empty() {
         return "there is no directory `manifests` with a .yaml file here or above".to_owned();

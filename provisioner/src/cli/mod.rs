@@ -87,7 +87,15 @@ pub async fn run(
     let printer = Printer::new(&settings, stdout, stderr);
     let timeout = settings.timeout.or_else(|| cli.verb.default_timeout());
     let stdin = Mutex::new(Some(stdin));
-    let call = Call { settings: &settings, printer: &printer, engines, interrupt: &interrupt, stdin, timeout, begun: Instant::now() };
+    let call = Call {
+        settings: &settings,
+        printer: &printer,
+        engines,
+        interrupt: &interrupt,
+        stdin,
+        timeout,
+        begun: Instant::now(),
+    };
     let ended = tokio::select! {
         ended = call.bounded(&cli.verb) => ended,
         () = interrupt.insisted() => Err(call.stopped_at_once().into()),
@@ -103,7 +111,9 @@ pub async fn run(
 /// The whole error on one line, and below it what a manifest's problems are.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = format!("{error:#}");
-    if let Some(invalid) = error.chain().find_map(|cause| cause.downcast_ref::<provisioner_core::manifest::InvalidManifest>()) {
+    if let Some(invalid) =
+        error.chain().find_map(|cause| cause.downcast_ref::<provisioner_core::manifest::InvalidManifest>())
+    {
         for problem in &invalid.0 {
             text.push_str(&format!("\n  {problem}"));
         }
@@ -139,7 +149,9 @@ impl Call<'_> {
     fn stopped_at_once(&self) -> Stop {
         let stop = Stop::new(Exit::Interrupted, "stopped at once: the steps that were running may be half done");
         let seconds = provisioner_core::lease::TTL.as_secs();
-        stop.hint(format!("the same command goes on where it stopped; a lock that was held frees itself within {seconds} s"))
+        stop.hint(format!(
+            "the same command goes on where it stopped; a lock that was held frees itself within {seconds} s"
+        ))
     }
 
     pub(crate) fn timed_out(&self) -> Stop {

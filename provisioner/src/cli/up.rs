@@ -1,14 +1,19 @@
 //! `up`: preflight, plan, carry it out under the lock, verify, say what is where.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use clap::Args;
+use futures_util::future::join_all;
 use provisioner_core::component::Entrypoint;
+use provisioner_core::engine::Quiet;
 use provisioner_core::execute::Outcome;
 use provisioner_core::finding::Finding;
 use provisioner_core::lease::Lease;
 use provisioner_core::name::StackName;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Impact, Plan, Policy, Step, Withheld};
+use provisioner_core::ready;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,8 +23,10 @@ use super::plan::StepView;
 use super::{Call, doctor, plan, verify};
 use crate::context::Context;
 use crate::preflight;
-use crate::report::counted;
 use crate::progress::{millis, outcome_json, phases, seconds};
+use crate::report::counted;
+
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
@@ -93,9 +100,8 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
 
 /// What the plan takes away from people who use the stack right now.
 fn interruption(context: &Context, plan: &Plan) -> Option<String> {
-    let interrupts = |step: &&Step| {
-        matches!(step.action, Action::Remove { .. } | Action::Change { impact: Impact::Restart, .. })
-    };
+    let interrupts =
+        |step: &&Step| matches!(step.action, Action::Remove { .. } | Action::Change { impact: Impact::Restart, .. });
     let steps: Vec<String> = plan.steps.iter().filter(interrupts).map(|step| step.action.to_string()).collect();
     (!steps.is_empty()).then(|| format!("interrupt service of stack {} ({})", context.name(), steps.join(", ")))
 }
@@ -131,7 +137,23 @@ fn announce(call: &Call<'_>, context: &Context, plan: &Plan) {
 async fn prove(call: &Call<'_>, context: &Context) -> anyhow::Result<Vec<Finding>> {
     call.printer.note("verifying from outside, about 10s");
     let observed = context.observe().await?;
+    settle(context, &observed).await;
     Ok(verify::findings(context, &observed).await)
+}
+
+/// Members that were not touched may still be finding their way back to one that was. Who does not settle in time is
+/// found out by the checks.
+async fn settle(context: &Context, observed: &Observed) {
+    let access = context.access(observed, &Quiet);
+    let settled = context.stack.workloads().map(|workload| {
+        let access = &access;
+        async move {
+            if let Some(component) = context.component(&workload.component) {
+                let _ = ready::await_member(component, access, &workload.member, SETTLE_LIMIT).await;
+            }
+        }
+    });
+    join_all(settled).await;
 }
 
 fn steps(walk: &Walk) -> Vec<Value> {

@@ -22,27 +22,35 @@ pub(super) async fn verify(call: &Call<'_>) -> anyhow::Result<Exit> {
 /// All checks of all components, which run side by side; in the order in which people read a stack.
 pub(super) async fn findings(context: &Context, observed: &Observed) -> Vec<Finding> {
     let access = context.access(observed, &Quiet);
-    let mut findings: Vec<Finding> =
-        join_all(context.components.iter().map(|component| component.verify(&access))).await.into_iter().flatten().collect();
-    let place = |finding: &Finding| context.components.iter().position(|component| component.name() == finding.component);
+    let mut findings: Vec<Finding> = join_all(context.components.iter().map(|component| component.verify(&access)))
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
+    let place =
+        |finding: &Finding| context.components.iter().position(|component| component.name() == finding.component);
     findings.sort_by_key(|finding| (place(finding), finding.level));
     findings
 }
 
 /// A verdict that could not be had is no pass, and a stack without checks proves nothing.
 pub(super) fn judge(call: &Call<'_>, findings: &[Finding]) -> Result<(), Stop> {
-    let count = |verdict: Verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    let (failed, unknown, total) = (count(Verdict::Fail), count(Verdict::Unknown), findings.len());
-    let next = call.settings.again("status");
-    if failed > 0 {
-        let message = format!("verify: {failed} of {total} checks failed, {unknown} could not be made");
-        return Err(Stop::new(Exit::VerifyFailed, message).hint(format!("see the members with: {next}")));
-    }
-    if unknown > 0 || total == 0 {
-        let message = format!("verify: {unknown} of {total} checks could not be made");
-        return Err(Stop::new(Exit::Unknown, message).hint(format!("see the members with: {next}")));
-    }
-    Ok(())
+    let named = |verdict: Verdict| {
+        let of_verdict = findings.iter().filter(|finding| finding.verdict == verdict);
+        of_verdict.map(|Finding { component, check, .. }| format!("{component}.{check}")).collect::<Vec<_>>()
+    };
+    let (failed, unknown, total) = (named(Verdict::Fail), named(Verdict::Unknown), findings.len());
+    let (exit, message) = if !failed.is_empty() {
+        (Exit::VerifyFailed, format!("{} of {total} checks failed: {}", failed.len(), failed.join(", ")))
+    } else if total == 0 {
+        (Exit::Unknown, "no check was made".to_owned())
+    } else if !unknown.is_empty() {
+        (Exit::Unknown, format!("{} of {total} checks could not be made: {}", unknown.len(), unknown.join(", ")))
+    } else {
+        return Ok(());
+    };
+    let next = format!("see the members with: {}", call.settings.again("status"));
+    Err(Stop::new(exit, format!("verify: {message}")).hint(next))
 }
 
 pub(super) fn human(findings: &[Finding], color: bool) -> String {

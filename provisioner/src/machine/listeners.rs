@@ -72,9 +72,10 @@ fn process_with(inodes: &[u64]) -> Option<String> {
     let numbered = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in numbered {
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-        let has_it = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).any(|link| {
-            link.to_str().is_some_and(|link| targets.contains(link))
-        });
+        let has_it = descriptors
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .any(|link| link.to_str().is_some_and(|link| targets.contains(link)));
         if has_it {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             return Some(format!("{} (pid {pid})", name.trim()));
@@ -90,7 +91,8 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn a_listening_line_is_read_and_others_are_not() {
-        let listening = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1";
+        let listening =
+            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1";
         let expected = Listener { ip: [127, 0, 0, 1].into(), port: 8080, inode: 4711 };
         assert_eq!(parse(listening), Some(expected));
         assert_eq!(parse(&listening.replace(" 0A ", " 01 ")), None);

@@ -105,7 +105,9 @@ impl Progress {
             || match outcome {
                 Outcome::Done { took } => format!("{position:>9} {action}, {}", seconds(*took)),
                 Outcome::Failed(failure) => format!("{position:>9} {action}: FAILED: {}", failure.chain()),
-                Outcome::Skipped { because_of } => format!("{position:>9} {action}: skipped, step {} failed", because_of.0),
+                Outcome::Skipped { because_of } => {
+                    format!("{position:>9} {action}: skipped, step {} failed", because_of.0)
+                }
                 Outcome::NotBegun => format!("{position:>9} {action}: not begun"),
             },
             || {

@@ -87,7 +87,8 @@ fn files_that_are_no_manifest_are_65() {
 #[test]
 fn an_engine_that_does_not_answer_is_66() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("m.yaml"), "name: dev\napp:\n  image: example/app:1\n  serve: [app]\n").unwrap();
+    std::fs::write(directory.path().join("m.yaml"), "name: dev\napp:\n  image: example/app:1\n  serve: [app]\n")
+        .unwrap();
     for words in [&["status", "--file", "m.yaml"][..], &["up", "--file", "m.yaml"], &["doctor"]] {
         let output = provisioner(directory.path(), words);
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();

@@ -96,7 +96,9 @@ impl Component for Player {
     async fn observe(&self, access: &Access<'_>) -> BTreeMap<String, String> {
         let facts = self.script.facts.lock().unwrap();
         let mut told = BTreeMap::new();
-        for workload in access.stack.members(self.name()).filter(|workload| access.observed.is_running(&workload.member)) {
+        for workload in
+            access.stack.members(self.name()).filter(|workload| access.observed.is_running(&workload.member))
+        {
             let instance = &access.observed.workloads[&workload.member].instance;
             told.extend(facts.get(&(workload.member.clone(), instance.clone())).cloned().unwrap_or_default());
         }

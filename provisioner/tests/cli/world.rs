@@ -124,13 +124,16 @@ impl Engines for World {
     async fn open(&self, _environment: &Environment, _stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
         if self.engine_is_gone {
             let address = "unix:///var/run/docker.sock".to_owned();
-            return Err(EngineError::Unreachable { engine: "Docker", address, detail: "no such file".to_owned() }.into());
+            return Err(
+                EngineError::Unreachable { engine: "Docker", address, detail: "no such file".to_owned() }.into()
+            );
         }
         Ok(Arc::<MemoryEngine>::clone(&self.engine))
     }
 
     fn components(&self) -> Vec<Box<dyn Component>> {
-        let player = |component| -> Box<dyn Component> { Box::new(Player { component, script: Arc::clone(&self.script) }) };
+        let player =
+            |component| -> Box<dyn Component> { Box::new(Player { component, script: Arc::clone(&self.script) }) };
         provisioner_components::all().into_iter().map(player).collect()
     }
 }

@@ -130,7 +130,8 @@ impl Stack {
     /// The engine's own ids of the members' containers, as the engine tells them.
     pub(crate) fn containers(&self) -> BTreeMap<String, String> {
         let label = format!("label=provisioner.stack={}", self.name);
-        let listed = docker(&["ps", "-a", "--no-trunc", "--filter", &label, "--format", "{{.Names}} {{.ID}}"]);
+        let kind = "label=provisioner.kind=workload";
+        let listed = docker(&["ps", "-a", "--no-trunc", "--filter", kind, "--filter", &label, "--format", "{{.Names}} {{.ID}}"]);
         listed.lines().map(|line| line.split_once(' ').map(|(name, id)| (name.into(), id.into())).unwrap()).collect()
     }
 

@@ -19,6 +19,8 @@ fn killed_at_any_moment() {
     stack.ok(&["up"]);
     let declared = stack.json(&["status"])["members"].as_array().unwrap().len();
     assert_eq!(stack.containers().len(), declared, "orphans: {:?}", stack.containers().keys());
+    let jobs = stack.traces().into_iter().filter(|name| name.contains("-job-")).collect::<Vec<_>>();
+    assert_eq!(jobs, Vec::<String>::new());
     let order = http::order(&stack.http(), "before-the-kills", "PROBE-0");
     let id = order.json()["id"].as_str().unwrap().to_owned();
     // Now with data, and something to do for the runs that are killed.

@@ -72,7 +72,7 @@ fn needs(stack: &Stack) -> Vec<Dependency> {
         resource(ResourceId::Image(ImageId(NAME.to_owned()))),
         resource(ResourceId::Secret(Login::Owner.secret().to_owned())),
         Dependency::task(postgres::NAME, "roles"),
-        Dependency::task(route::NAME, "point"),
+        Dependency::task(route::NAME, route::POINT),
     ];
     needs.extend(stack.members(route::NAME).map(|route| Dependency::Ready(route.member.clone())));
     needs

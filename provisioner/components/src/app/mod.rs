@@ -141,7 +141,7 @@ fn workload(manifest: &Manifest, member: Member, variables: BTreeMap<String, Tex
         restart: Restart::UnlessStopped,
         after: [
             Dependency::task(NAME, jobs::MIGRATE),
-            Dependency::task(route::NAME, "point"),
+            Dependency::task(route::NAME, route::POINT),
             Dependency::Ready(redis::member()),
         ]
         .into_iter()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use provisioner_core::component::Access;
 use provisioner_core::finding::{Broken, Finding, Level, check};
 use provisioner_core::name::Member;
+use provisioner_core::wait::{self, Look, WaitError};
 use reqwest::Method;
 use serde_json::json;
 
@@ -15,6 +16,8 @@ use crate::{nginx, postgres};
 
 /// Can be read and ordered, is never listed, and never runs out.
 const PROBE: &str = "PROBE-0";
+const RETRY_LIMIT: Duration = Duration::from_secs(5);
+const RETRY_EVERY: Duration = Duration::from_millis(300);
 
 pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
     let Some(first) = access.stack.members(NAME).next().map(|workload| workload.member.clone()) else {
@@ -75,22 +78,27 @@ async fn list(access: &Access<'_>) -> Result<String, Broken> {
 /// A query that nobody asked before comes from the database, and from Redis when it is asked again.
 async fn read_path(access: &Access<'_>, backend: &Member, contract: &Contract) -> Result<String, Broken> {
     let site = backend_site(access, backend, contract).await?;
-    let path = format!("/api/v1/products?limit=1&brand={}", nonce());
-    let mut sources = Vec::new();
-    for _ in 0..2 {
-        let reply = get(&site, &path).await?.expect(200, &format!("GET {path}"))?;
-        sources.push(reply.header("x-source").to_owned());
-    }
     let has_replica = access.stack.members(postgres::NAME).count() > 1;
-    let expected = [if has_replica { "replica" } else { "primary" }, "redis"];
-    if sources == expected {
-        Ok(format!("a listing came from {}, then from {}", expected[0], expected[1]))
-    } else {
-        Err(Broken::fail(format!(
-            "a listing came from {}, expected {}",
-            sources.join(", then "),
-            expected.join(", then ")
-        )))
+    let expected = [if has_replica { "replica" } else { "primary" }, "redis"].join(", then ");
+    // A backend goes round a store that was away and tries it again once a second.
+    let settled = wait::until(RETRY_LIMIT, RETRY_EVERY, || async {
+        let path = format!("/api/v1/products?limit=1&brand={}", nonce());
+        let mut sources = Vec::new();
+        for _ in 0..2 {
+            match get(&site, &path).await.and_then(|reply| reply.expect(200, &format!("GET {path}"))) {
+                Ok(reply) => sources.push(reply.header("x-source").to_owned()),
+                Err(broken) => return Look::Broken(broken),
+            }
+        }
+        let sources = sources.join(", then ");
+        if sources == expected { Look::Done(()) } else { Look::Pending(sources) }
+    });
+    match settled.await {
+        Ok(()) => Ok(format!("a listing came from {expected}")),
+        Err(WaitError::TimedOut { last, .. }) => {
+            Err(Broken::fail(format!("a listing came from {last}, expected {expected}")))
+        }
+        Err(WaitError::Broken(broken)) => Err(broken),
     }
 }
 

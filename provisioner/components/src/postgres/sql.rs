@@ -54,8 +54,7 @@ impl From<tokio_postgres::Error> for SqlError {
 
 /// The timeline that a primary writes. Its control file still shows the former one until the first checkpoint after a
 /// promotion.
-pub(crate) const WRITING_TIMELINE: &str =
-    "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int";
+pub(crate) const WRITING_TIMELINE: &str = "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int";
 
 /// Where and as whom to connect.
 pub(crate) struct Target<'a> {

@@ -71,7 +71,7 @@ fn difference(
         }
         Resource::Network => (!observed.network).then(|| "no network is there".to_owned()),
         Resource::Secret(secret) => {
-            (!observed.secrets.contains(&secret.name)).then(|| "no value was generated yet".to_owned())
+            (!observed.secrets.contains(&secret.name)).then(|| "no value can be read".to_owned())
         }
         Resource::Volume(volume) => {
             (!observed.volumes.contains(&volume.name)).then(|| "no such volume is there".to_owned())

@@ -28,7 +28,7 @@ pub(crate) struct OnDocker {
 #[allow(clippy::disallowed_methods, reason = "the tests' own place that reads the environment")]
 pub(crate) fn endpoint() -> Endpoint {
     let inputs = EndpointInputs { host: std::env::var("DOCKER_HOST").ok(), ..EndpointInputs::default() };
-    Endpoint::resolve(&inputs).unwrap()
+    Endpoint::resolve(&inputs).unwrap_or_else(|error| panic!("these tests need a Docker engine: {error}"))
 }
 
 pub(crate) async fn connect() -> Docker {
@@ -64,6 +64,17 @@ pub(crate) async fn on_docker(case: &str) -> OnDocker {
     ground.clean().await;
     make_base(&ground).await;
     ground
+}
+
+/// Ends the stacks of a test also when it fails.
+pub(crate) async fn with_ground(case: &str, body: impl AsyncFnOnce(&OnDocker)) {
+    use futures_util::FutureExt;
+    let ground = on_docker(case).await;
+    let ended = std::panic::AssertUnwindSafe(body(&ground)).catch_unwind().await;
+    ground.clean().await;
+    if let Err(panic) = ended {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 impl OnDocker {
