@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, ImageReferences, Output};
+use crate::engine::{Engine, EngineError, ImageReferences, Output};
 use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::manifest::Manifest;
@@ -98,7 +98,10 @@ pub enum Dependency {
     /// The member answers as its clients need it to.
     Ready(Member),
     /// Component and name: whichever member or argument the task has.
-    Task { component: String, name: String },
+    Task {
+        component: String,
+        name: String,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -203,6 +206,13 @@ impl fmt::Display for Task {
 }
 
 impl Access<'_> {
+    /// Where a member's port is reached from here according to the snapshot, without asking the engine again. Only for
+    /// reads that belong to the snapshot: a member that was replaced since is reached elsewhere.
+    pub fn published(&self, member: &Member, port: u16) -> Result<SocketAddr, EngineError> {
+        let address = self.observed.workload(member).and_then(|found| found.published.get(&port));
+        address.copied().ok_or_else(|| EngineError::NotFound { what: format!("published port {port} of {member}") })
+    }
+
     /// The value of one secret; an error names it.
     pub async fn secret(&self, name: &str) -> Result<String, Failure> {
         let names = BTreeSet::from([name.to_owned()]);

@@ -25,7 +25,12 @@ pub trait Engine: Send + Sync {
 
     /// Makes `resource` exist as described and, for a workload, started. Removes what stands in its place, but never
     /// a volume. `image` of a workload is looked up among `images`.
-    async fn ensure(&self, resource: &Resource, images: &ImageReferences, output: &dyn Output) -> Result<(), EngineError>;
+    async fn ensure(
+        &self,
+        resource: &Resource,
+        images: &ImageReferences,
+        output: &dyn Output,
+    ) -> Result<(), EngineError>;
 
     async fn remove(&self, id: &ResourceId) -> Result<(), EngineError>;
 

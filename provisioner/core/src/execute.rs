@@ -15,17 +15,21 @@ use crate::lease::Lease;
 use crate::name::Member;
 use crate::observed::Observed;
 use crate::plan::{Action, Impact, Plan, Step, StepId};
-use crate::stack::{File, OnChange, Resource, Stack, Workload};
 use crate::ready;
+use crate::stack::{File, OnChange, Resource, Stack, Workload};
 
 /// Steps that run at the same time; on a laptop more only makes each slower.
 const PARALLEL: usize = 8;
 
 #[derive(Debug)]
 pub enum Outcome {
-    Done { took: Duration },
+    Done {
+        took: Duration,
+    },
     Failed(Failure),
-    Skipped { because_of: StepId },
+    Skipped {
+        because_of: StepId,
+    },
     /// The operator stopped the run, or the lock was lost, before this step was begun.
     NotBegun,
 }

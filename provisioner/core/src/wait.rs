@@ -25,11 +25,7 @@ pub enum WaitError<E> {
 /// the limit.
 // Not `AsyncFnMut`: the compiler cannot show that such a wait is `Send` (rust-lang/rust#110338), which engines and
 // components need.
-pub async fn until<T, E, F>(
-    limit: Duration,
-    every: Duration,
-    mut look: impl FnMut() -> F,
-) -> Result<T, WaitError<E>>
+pub async fn until<T, E, F>(limit: Duration, every: Duration, mut look: impl FnMut() -> F) -> Result<T, WaitError<E>>
 where
     F: Future<Output = Look<T, E>>,
 {

@@ -20,6 +20,7 @@ impl DockerEngine {
         let requests = (self.containers(), self.volumes(self.names.filter()), self.has_network(), self.images());
         let (containers, volumes, network, images) =
             future::try_join4(requests.0, requests.1, requests.2, requests.3).await?;
+        records::refuse_unreadable(&volumes)?;
         let records = records::current(&volumes);
         let accessor = self.names.accessor();
         let has_accessor = containers.iter().any(|container| container.name == accessor);

@@ -90,6 +90,19 @@ fn highest(volumes: &[Volume]) -> BTreeMap<String, Slot> {
     highest
 }
 
+/// A record that does not read is not an absent one: taken for absent, data would be bootstrapped anew beside it.
+pub(crate) fn refuse_unreadable(volumes: &[Volume]) -> Result<(), EngineError> {
+    let is_unreadable =
+        |volume: &&Volume| Kind::of(&volume.labels) == Some(Kind::Record) && Slot::read(&volume.labels).is_none();
+    match volumes.iter().find(is_unreadable) {
+        None => Ok(()),
+        Some(volume) => {
+            let detail = "its labels are not those of a record of this version of the provisioner";
+            Err(EngineError::failed(format!("read record volume {}", volume.name), detail))
+        }
+    }
+}
+
 pub(crate) fn current(volumes: &[Volume]) -> RecordSet {
     let present = highest(volumes).into_iter().filter_map(|(key, slot)| {
         let record = Record { version: slot.version, value: slot.value? };

@@ -46,11 +46,8 @@ fn route_restarted_by_hand() {
     let stack = Stack::dev();
     docker(&["restart", "-t", "5", "sc-dev-route-1"]);
     let script = r#"eval "$(cat)"; ! psql "$DATABASE_URL" -Atc 'select 1' 2>/dev/null"#;
-    let mut shell = std::process::Command::new("bash")
-        .args(["-uc", script])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut shell =
+        std::process::Command::new("bash").args(["-uc", script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut shell.stdin.take().unwrap(), stack.ok(&["env"]).as_bytes()).unwrap();
     assert!(shell.wait().unwrap().success(), "a restarted route still leads somewhere");
     heals("restarted", "run route.point");
@@ -59,7 +56,8 @@ fn route_restarted_by_hand() {
 fn changed_rate_limit() {
     let stack = Stack::dev();
     let before = stack.containers();
-    let changed = stack.changed(|text| text.replace("rate_limit:", "burst: 77\n  rate_limit:").replacen("burst: 100", "", 1));
+    let changed =
+        stack.changed(|text| text.replace("rate_limit:", "burst: 77\n  rate_limit:").replacen("burst: 100", "", 1));
     let plan = changed.plan();
     assert!(plan.contains("reload workload nginx-1"), "{plan}");
     assert_eq!(plan.lines().filter(|line| line.contains("because")).count(), 1, "{plan}");
@@ -77,7 +75,8 @@ fn changed_redis_setting() {
     let changed = stack.changed(|text| text.replace("maxmemory: 96mb", "maxmemory: 80mb"));
     changed.ok(&["up"]);
     let after = stack.containers();
-    let differing: Vec<&String> = after.iter().filter(|(name, id)| before.get(*name) != Some(id)).map(|(name, _)| name).collect();
+    let differing: Vec<&String> =
+        after.iter().filter(|(name, id)| before.get(*name) != Some(id)).map(|(name, _)| name).collect();
     assert_eq!(differing, ["sc-dev-redis-1"]);
     stack.ok(&["up", "--no-verify"]);
 }

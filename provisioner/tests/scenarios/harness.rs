@@ -131,7 +131,8 @@ impl Stack {
     pub(crate) fn containers(&self) -> BTreeMap<String, String> {
         let label = format!("label=provisioner.stack={}", self.name);
         let kind = "label=provisioner.kind=workload";
-        let listed = docker(&["ps", "-a", "--no-trunc", "--filter", kind, "--filter", &label, "--format", "{{.Names}} {{.ID}}"]);
+        let listed =
+            docker(&["ps", "-a", "--no-trunc", "--filter", kind, "--filter", &label, "--format", "{{.Names}} {{.ID}}"]);
         listed.lines().map(|line| line.split_once(' ').map(|(name, id)| (name.into(), id.into())).unwrap()).collect()
     }
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::harness::{Scenario, Stack, eventually};
 use crate::http;
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[("killed_at_any_moment_the_next_up_converges", killed_at_any_moment)];
+pub(crate) const SCENARIOS: &[Scenario] = &[("killed_at_any_moment_the_next_up_converges", killed_at_any_moment)];
 
 /// Lines of progress after which the run is killed, spread over a whole `up` from nothing.
 const KILLED_AFTER: [usize; 5] = [3, 9, 16, 24, 33];

@@ -13,7 +13,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 /// An `up` that waits for a health path which never answers, and holds the lock meanwhile.
 fn busy(stack: &Stack) -> std::process::Child {
     docker(&["rm", "-f", "sc-dev-backend-2"]);
-    let child = stack.changed(|text| text.replace("binary:", "health: /never\n  binary:")).start(&["up", "--no-verify"]);
+    let child =
+        stack.changed(|text| text.replace("binary:", "health: /never\n  binary:")).start(&["up", "--no-verify"]);
     eventually("the lock is held", Duration::from_secs(20), || {
         stack.json(&["lock", "status"])["holder"].is_object().then_some(())
     });

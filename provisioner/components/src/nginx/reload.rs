@@ -35,8 +35,8 @@ pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
         return BTreeMap::new();
     }
     let asked = async {
-        let site = Site::of(access, &member(), STATUS, Duration::from_secs(1)).await?;
-        site.get("/backends").await
+        let address = access.published(&member(), STATUS).map_err(|error| error.to_string())?;
+        Site::at(address, Duration::from_secs(1))?.get("/backends").await
     };
     match asked.await {
         Ok(reply) if reply.status == 200 => BTreeMap::from([(BACKENDS.to_owned(), reply.text().trim().to_owned())]),

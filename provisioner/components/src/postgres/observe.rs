@@ -40,7 +40,7 @@ async fn member_facts(
     member: &Member,
     password: &str,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let address = access.engine.address(member, PORT).await?;
+    let address = access.published(member, PORT)?;
     let role = Login::Monitor.role();
     let target = Target { address, role, password: Some(password), database: HOME };
     let failed = |error: SqlError| Failure::because(format!("ask {member}"), error);

@@ -97,7 +97,8 @@ pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
 }
 
 async fn statistics(access: &Access<'_>, member: &Member) -> Result<Vec<Shown>, String> {
-    let site = Site::of(access, member, STATUS_PORT, STATUS_LIMIT).await?;
+    let address = access.published(member, STATUS_PORT).map_err(|error| error.to_string())?;
+    let site = Site::at(address, STATUS_LIMIT)?;
     let reply = site.get("/stats;csv").await?;
     if reply.status != 200 {
         return Err(format!("/stats;csv: {}, expected 200", reply.status));

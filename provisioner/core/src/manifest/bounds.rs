@@ -63,7 +63,9 @@ mod tests {
 
     #[test]
     fn absurd_sizes_and_shares_are_not_read() {
-        for value in [json!("-1MiB"), json!("0MiB"), json!("99999999GiB"), json!(""), json!("MiB"), json!(5), json!("é")] {
+        for value in
+            [json!("-1MiB"), json!("0MiB"), json!("99999999GiB"), json!(""), json!("MiB"), json!(5), json!("é")]
+        {
             assert_eq!(memory(&value), None, "{value}");
         }
         for value in [json!(-1), json!(0), json!("two"), json!(1e300)] {

@@ -117,7 +117,10 @@ pub struct App {
 pub enum AppSource {
     /// A static Linux binary of the operator's machine, put into an image of its own. The digest is filled in by
     /// whoever reads the file.
-    Binary { file: PathBuf, digest: Fingerprint },
+    Binary {
+        file: PathBuf,
+        digest: Fingerprint,
+    },
     Image(String),
 }
 

@@ -27,8 +27,9 @@ fn document(bytes: &[u8]) -> Result<Value, Problem> {
     if bytes.len() > MANIFEST_SIZE_MAX {
         return Err(problem(format!("{} bytes", bytes.len()), "at most 1 MiB of YAML"));
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| problem(format!("a byte at {} that is not UTF-8", error.valid_up_to()), "YAML text in UTF-8"))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        problem(format!("a byte at {} that is not UTF-8", error.valid_up_to()), "YAML text in UTF-8")
+    })?;
     if text.contains('\0') {
         return Err(problem("a NUL byte".to_owned(), "YAML text in UTF-8"));
     }

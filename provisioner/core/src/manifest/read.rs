@@ -114,7 +114,13 @@ impl<'a> Table<'a> {
     }
 
     /// Names to plain values, in the spelling that the software itself uses.
-    pub(super) fn settings(&mut self, key: &'static str, is_name: fn(&str) -> bool) -> Vec<(String, String)> {
+    /// `words` are what YAML's true and false are there: PostgreSQL says on and off, a variable says true and false.
+    pub(super) fn settings(
+        &mut self,
+        key: &'static str,
+        is_name: fn(&str) -> bool,
+        words: [&str; 2],
+    ) -> Vec<(String, String)> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let Value::Object(map) = value else {
             self.problem(key, describe(&value), "a mapping of settings to values");
@@ -125,14 +131,22 @@ impl<'a> Table<'a> {
             let plain = match &value {
                 Value::String(text) => Some(text.clone()),
                 Value::Number(number) => Some(number.to_string()),
-                Value::Bool(flag) => Some(if *flag { "on" } else { "off" }.to_owned()),
+                Value::Bool(flag) => Some(words[usize::from(!*flag)].to_owned()),
                 _ => None,
             };
-            let plain = plain.filter(|text| !text.contains(['\n', '\r', '\0']));
+            let plain = plain.filter(|text| !text.contains(char::is_control));
             match plain {
                 Some(text) if is_name(&name) => settings.push((name, text)),
-                Some(_) => self.problem(&format!("{key}.{}", excerpt(&name)), "this name".to_owned(), "a setting's name"),
-                None => self.problem(&format!("{key}.{}", excerpt(&name)), describe(&value), "one line of text, a number or on/off"),
+                Some(_) => self.problem(
+                    &format!("{key}.{}", excerpt(&name)),
+                    "this name".to_owned(),
+                    "a setting that can be chosen here",
+                ),
+                None => self.problem(
+                    &format!("{key}.{}", excerpt(&name)),
+                    describe(&value),
+                    "one line of text, a number or on/off",
+                ),
             }
         }
         settings

@@ -24,7 +24,9 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
     let name = name(&mut table);
     let environment = table.choice("environment", &Environment::ALL).unwrap_or(Environment::Dev);
     let expose = table
-        .value("expose", "an IP address to publish on, such as 127.0.0.1 or 0.0.0.0", |value| value.as_str()?.parse().ok())
+        .value("expose", "an IP address to publish on, such as 127.0.0.1 or 0.0.0.0", |value| {
+            value.as_str()?.parse().ok()
+        })
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let nginx = nginx(table.section("nginx"));
     let route = route(table.section("route"));
@@ -69,22 +71,21 @@ fn nginx(mut table: Table<'_>) -> Nginx {
 }
 
 fn route(mut table: Table<'_>) -> Route {
-    let route = Route {
-        service: service(&mut table, 64, 500),
-        replicas: count(&mut table, "replicas", 1, 3).unwrap_or(1),
-    };
+    let route =
+        Route { service: service(&mut table, 64, 500), replicas: count(&mut table, "replicas", 1, 3).unwrap_or(1) };
     table.finish();
     route
 }
 
 fn postgres(mut table: Table<'_>) -> Postgres {
-    let expected = "1: PostgreSQL takes writes on one node, and which one it is belongs to run time, not to the manifest";
+    let expected =
+        "1: PostgreSQL takes writes on one node, and which one it is belongs to run time, not to the manifest";
     let _ = table.value("primaries", expected, |value| (value.as_u64() == Some(1)).then_some(()));
     let postgres = Postgres {
         service: service(&mut table, 384, 1000),
         replicas: count(&mut table, "replicas", 0, 8).unwrap_or(1),
         synchronous: table.choice("synchronous", &SYNCHRONOUS).unwrap_or(Synchronous::Preferred),
-        settings: table.settings("settings", is_postgres_setting).into_iter().collect(),
+        settings: table.settings("settings", is_postgres_setting, ["on", "off"]).into_iter().collect(),
     };
     if postgres.replicas == 0 && postgres.synchronous == Synchronous::Required {
         table.problem("synchronous", "required with 0 replicas".to_owned(), "at least 1 replica, or preferred or off");
@@ -96,7 +97,7 @@ fn postgres(mut table: Table<'_>) -> Postgres {
 fn redis(mut table: Table<'_>) -> Redis {
     let redis = Redis {
         service: service(&mut table, 128, 500),
-        settings: table.settings("settings", is_redis_setting).into_iter().collect(),
+        settings: table.settings("settings", is_redis_setting, ["yes", "no"]).into_iter().collect(),
     };
     table.finish();
     redis
@@ -152,7 +153,7 @@ fn health(table: &mut Table<'_>) -> String {
 }
 
 fn env(table: &mut Table<'_>) -> BTreeMap<String, String> {
-    table.settings("env", is_variable).into_iter().collect()
+    table.settings("env", is_variable, ["true", "false"]).into_iter().collect()
 }
 
 fn port(table: &mut Table<'_>, key: &'static str) -> Option<u16> {
@@ -173,9 +174,22 @@ fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// What the provisioner decides itself, so that a line for it would have no effect.
+const POSTGRES_RESERVED: [&str; 8] = [
+    "config_file",
+    "data_directory",
+    "hba_file",
+    "listen_addresses",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "synchronous_standby_names",
+];
+
 /// Parameter names, custom ones with a dot included (PostgreSQL 17 docs, 19.1.2 and 19.16).
 fn is_postgres_setting(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase())
+    !POSTGRES_RESERVED.contains(&name)
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.')
 }
 

@@ -23,12 +23,7 @@ struct Node {
 
 type Nodes = BTreeMap<Dependency, Node>;
 
-pub(super) fn arrange(
-    stack: &Stack,
-    differences: Differences,
-    wanted: Tasks,
-    policy: &Policy,
-) -> Result<Plan, Cycle> {
+pub(super) fn arrange(stack: &Stack, differences: Differences, wanted: Tasks, policy: &Policy) -> Result<Plan, Cycle> {
     let Differences { mut actions, mut withheld } = differences;
     withheld.extend(wanted.withheld);
     actions.retain(|id, _| !wanted.held.contains(id));
@@ -127,7 +122,8 @@ impl Indexed {
         }
         let positions: HashMap<&Dependency, usize> = ids.iter().enumerate().map(|(nth, id)| (id, nth)).collect();
         // What the stack does not know needs no waiting for.
-        let positioned = |after: &BTreeSet<Dependency>| after.iter().filter_map(|id| positions.get(id).copied()).collect();
+        let positioned =
+            |after: &BTreeSet<Dependency>| after.iter().filter_map(|id| positions.get(id).copied()).collect();
         let after = named.iter().map(positioned).collect();
         Self { ids, after, needed, components }
     }

@@ -37,12 +37,24 @@ pub struct StepId(pub usize);
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
-    Create { resource: Resource },
-    Change { to: Resource, impact: Impact },
-    Remove { id: ResourceId },
+    Create {
+        resource: Resource,
+    },
+    Change {
+        to: Resource,
+        impact: Impact,
+    },
+    Remove {
+        id: ResourceId,
+    },
     /// Wait until the member answers as its clients need it to.
-    Await { component: String, member: Member },
-    Run { task: Task },
+    Await {
+        component: String,
+        member: Member,
+    },
+    Run {
+        task: Task,
+    },
 }
 
 /// What a change costs while it is made.

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 pub use fingerprint::Fingerprint;
 pub use resource::{
-    Expose, File, Image, ImageId, ImageInput, Job, Limits, Mount, OnChange, Port, Recipe, Resource, ResourceId, Restart,
-    Secret, Stop, Volume, Workload,
+    Expose, File, Image, ImageId, ImageInput, Job, Limits, Mount, OnChange, Port, Recipe, Resource, ResourceId,
+    Restart, Secret, Stop, Volume, Workload,
 };
 pub use text::{MissingSecret, Text};
 

@@ -42,10 +42,16 @@ pub struct ImageId(pub String);
 #[serde(tag = "from", rename_all = "snake_case")]
 pub enum Image {
     /// The Debian base that every recipe starts from: pulled where a registry answers, else bootstrapped from packages.
-    Base { id: ImageId, suite: String },
+    Base {
+        id: ImageId,
+        suite: String,
+    },
     Recipe(Recipe),
     /// Somebody's own image, by the reference that the manifest gives.
-    Reference { id: ImageId, reference: String },
+    Reference {
+        id: ImageId,
+        reference: String,
+    },
 }
 
 /// A Dockerfile with its context, built on another image of the stack (passed as build argument `BASE`).
@@ -61,7 +67,11 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "source", rename_all = "snake_case")]
 pub enum ImageInput {
-    Inline { path: String, mode: u32, content: String },
+    Inline {
+        path: String,
+        mode: u32,
+        content: String,
+    },
     /// A file of the operator's machine, streamed and never held in memory; `digest` stands for its content.
     HostFile {
         path: String,
@@ -128,7 +138,10 @@ pub struct File {
 pub enum OnChange {
     Restart,
     /// The software's own checker first (empty: it has none), then the signal.
-    Reload { check: Vec<String>, signal: String },
+    Reload {
+        check: Vec<String>,
+        signal: String,
+    },
     /// Read at the next use by somebody.
     Nothing,
 }

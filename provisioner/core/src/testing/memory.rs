@@ -142,7 +142,9 @@ impl World {
             image,
             state: State::Running,
             files: workload.file_fingerprints(),
-            internal_ip: Some([10, 0, u8::try_from(nth / 250 % 250).unwrap_or(0), u8::try_from(nth % 250).unwrap_or(0)].into()),
+            internal_ip: Some(
+                [10, 0, u8::try_from(nth / 250 % 250).unwrap_or(0), u8::try_from(nth % 250).unwrap_or(0)].into(),
+            ),
             published: published.collect(),
         };
         self.observed.workloads.insert(workload.member.clone(), running);

@@ -12,8 +12,8 @@ use provisioner_core::manifest::Manifest;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::plan::{Plan, Policy, plan};
 use provisioner_core::stack::{
-    Expose, File, Image, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, Stack, Stop as StopBy,
-    Text, Volume, Workload,
+    Expose, File, Image, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, Stack,
+    Stop as StopBy, Text, Volume, Workload,
 };
 use provisioner_core::testing::memory::MemoryEngine;
 
@@ -71,7 +71,10 @@ pub(crate) fn stack(wishes: &Wishes) -> Stack {
         Resource::Workload(Box::new(store)),
     ];
     for nth in 1..=wishes.webs {
-        let secret_env = BTreeMap::from([("STORE_URL".to_owned(), Text::new(format!("store://{}@store-1", Text::secret("store-password"))))]);
+        let secret_env = BTreeMap::from([(
+            "STORE_URL".to_owned(),
+            Text::new(format!("store://{}@store-1", Text::secret("store-password"))),
+        )]);
         let after = vec![Dependency::Ready(Member::nth("store", 1)), Dependency::task("store", "users")];
         declared.push(Resource::Workload(Box::new(Workload { secret_env, after, ..workload("web", "web", nth) })));
     }

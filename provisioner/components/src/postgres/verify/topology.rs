@@ -101,7 +101,10 @@ async fn no_trust(scene: &Scene<'_>) -> Result<String, Broken> {
 async fn receivers_streaming(scene: &Scene<'_>) -> Result<String, Broken> {
     let primary = &scene.cluster.primary;
     let session = scene.open(primary, Login::Superuser, HOME).await?;
-    let timeline = session.text(&format!("SELECT ({WRITING_TIMELINE})::text"), &[]).await.map_err(|error| unknown(primary, error))?;
+    let timeline = session
+        .text(&format!("SELECT ({WRITING_TIMELINE})::text"), &[])
+        .await
+        .map_err(|error| unknown(primary, error))?;
     let seen = scene.each(scene.replicas(), async |replica: Member| {
         let session = scene.open(&replica, Login::Superuser, HOME).await?;
         let query = "SELECT coalesce((SELECT format('%s from %s on timeline %s', status, sender_host, received_tli) \
