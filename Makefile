@@ -2,7 +2,10 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-MUSL := x86_64-unknown-linux-musl
+# Two sets that are always built as such, so that no dependency is built twice for other features.
+HOST := --workspace --exclude app
+APP := -p app --target x86_64-unknown-linux-musl
+MUSL_CC = CC_x86_64_unknown_linux_musl="$$(scripts/musl-gcc.sh)"
 PROVISIONER := target/debug/provisioner
 
 .PHONY: help
@@ -24,32 +27,37 @@ engine: ## Make sure of a Docker engine; installs one only as root, on Debian or
 
 .PHONY: build
 build: ## Build the provisioner for this machine and the app as a static binary for containers
-	cargo build --locked --workspace --exclude app
-	CC_x86_64_unknown_linux_musl="$$(scripts/musl-gcc.sh)" cargo build --locked -p app --target $(MUSL)
+	cargo build --locked $(HOST)
+	$(MUSL_CC) cargo build --locked $(APP)
 
 .PHONY: test
 test: test-unit test-contract test-stack ## All tests, those on the real engine included
 
 .PHONY: test-unit
 test-unit: ## Everything that needs no engine
-	scripts/tier.sh unit 5 cargo test --locked --workspace --lib --bins --test plan --test execute --test manifest --test cli --test components
+	scripts/tier.sh unit 5 $(MAKE) --no-print-directory unit
+
+.PHONY: unit
+unit:
+	cargo test --locked $(HOST) --lib --bins --test cli --test plan --test execute --test manifest
+	$(MUSL_CC) cargo test --locked $(APP)
 
 .PHONY: test-contract
-test-contract: engine ## The contract that every engine passes, on the real one
-	scripts/tier.sh contract 5 cargo test --locked -p provisioner-docker --tests
+test-contract: engine ## The contract that every engine passes, in memory and on the real one
+	scripts/tier.sh contract 5 cargo test --locked $(HOST) --test contract --test docker --test requests
 
 .PHONY: test-stack
 test-stack: engine build ## Scenarios on real stacks
-	scripts/tier.sh stack 12 cargo test --locked -p provisioner --features scenarios --test scenarios -- --test-threads=1
+	scripts/tier.sh stack 12 cargo test --locked $(HOST) --features provisioner/scenarios --test scenarios
 
 .PHONY: lint
 lint: ## Formatting, clippy, dependency rules, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo deny --log-level error check bans licenses sources
-	shellcheck scripts/*.sh .ci/run
+	shellcheck scripts/*.sh .ci/run provisioner/components/recipes/*/[a-z]*.sh
 
 .PHONY: bench
-bench: engine ## The figures of docs/benchmarks.md
+bench: engine build ## The figures of docs/benchmarks.md
 	cargo bench --locked -p provisioner-core --bench plan
 	scripts/bench-noop.sh

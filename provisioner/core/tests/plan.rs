@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use provisioner_core::component::Component;
 use provisioner_core::engine::Engine;
 use provisioner_core::name::Member;
-use provisioner_core::observed::State;
+use provisioner_core::observed::{ObservedWorkload, State};
 use provisioner_core::plan::{Policy, plan};
 
 #[tokio::test]
@@ -68,6 +68,24 @@ async fn what_was_changed_by_hand_is_drift() {
     assert_snapshot!("replaced_by_hand", replaced);
     let volume = tampered(|observed| observed.volumes.extend(["store-9-data".to_owned()])).await;
     assert_snapshot!("a_volume_nobody_names", volume);
+}
+
+#[tokio::test]
+async fn somebody_elses_container_under_the_stacks_prefix_is_left_alone() {
+    let plan = tampered(|observed| {
+        let foreign = ObservedWorkload { spec: None, ..observed.workloads[&Member::nth("web", 1)].clone() };
+        observed.workloads.insert(Member::named("tools"), foreign);
+    });
+    assert_eq!(plan.await, "");
+}
+
+#[tokio::test]
+async fn members_whose_records_and_secrets_were_pruned_are_left_as_they_are() {
+    let plan = tampered(|observed| {
+        observed.records.0.clear();
+        observed.secrets.clear();
+    });
+    assert_snapshot!(plan.await);
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub(super) async fn plan(call: &Call<'_>, arguments: &PlanArgs) -> anyhow::Resul
     let observed = context.observe().await?;
     let plan = context.plan(&observed, &policy)?;
     show(call, &context, &plan)?;
-    Ok(if arguments.detailed_exitcode && !plan.is_empty() { Exit::Changes } else { Exit::Done })
+    Ok(if arguments.detailed_exitcode && (!plan.is_empty() || plan.blocked() > 0) { Exit::Changes } else { Exit::Done })
 }
 
 pub(super) fn show(call: &Call<'_>, context: &Context, plan: &Plan) -> anyhow::Result<()> {
@@ -56,6 +56,7 @@ pub(super) fn show(call: &Call<'_>, context: &Context, plan: &Plan) -> anyhow::R
 
 fn human(stack: &StackName, plan: &Plan) -> String {
     let summary = match plan.steps.len() {
+        0 if plan.blocked() > 0 => format!("stack {stack} is not as the manifest says, and what is left is withheld\n"),
         0 => format!("stack {stack} is as the manifest says, nothing to do\n"),
         steps => format!("stack {stack}: {}\n", counted(steps, "step")),
     };

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::apply::{Walk, under_lease, walk};
-use super::exit::Exit;
+use super::exit::{Exit, Stop};
 use super::plan::StepView;
 use super::{Call, doctor, plan, verify};
 use crate::context::Context;
@@ -74,7 +74,8 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         call.printer.note(&withheld.to_string());
     }
     let concluded = if first.is_empty() {
-        call.printer.note(&format!("nothing to do: stack {} is as the manifest says", context.name()));
+        let is_blocked = if first.blocked() > 0 { "what is left is withheld" } else { "it is as the manifest says" };
+        call.printer.note(&format!("nothing to do: stack {}: {is_blocked}", context.name()));
         Ok(())
     } else {
         preflight(call, &context, &observed).await?;
@@ -92,6 +93,11 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
     report.took_ms = millis(call.begun.elapsed());
     call.printer.data(&report, || human(call, &context, &report, concluded.is_ok()))?;
     concluded?;
+    let blocked = report.withheld.iter().filter(|withheld| withheld.blocks).count();
+    if blocked > 0 {
+        let message = format!("up: {} withheld: the stack is not as the manifest says", counted(blocked, "step"));
+        return Err(Stop::new(Exit::Refused, message).hint("each line `withheld` names what unlocks it").into());
+    }
     if !arguments.no_verify {
         verify::judge(call, &report.findings)?;
     }

@@ -75,6 +75,7 @@ impl Layout {
                 what: "change the PostgreSQL cluster".to_owned(),
                 reason: format!("the record names {primary} as primary and the manifest has no such member"),
                 unlock: "raise postgres.replicas".to_owned(),
+                blocks: true,
             });
         }
         let volume = declare::volume(primary);
@@ -82,6 +83,7 @@ impl Layout {
             what: format!("initialise {primary}"),
             reason: format!("the record names {primary} as primary and its volume {volume} is gone"),
             unlock: "bring the data back: fail over to a replica, or restore".to_owned(),
+            blocks: true,
         })
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
 }
 
 fn withheld(what: impl Into<String>, reason: impl Into<String>, unlock: impl Into<String>) -> Withheld {
-    Withheld { what: what.into(), reason: reason.into(), unlock: unlock.into() }
+    Withheld { what: what.into(), reason: reason.into(), unlock: unlock.into(), blocks: true }
 }
 
 /// Members that are declared or exist.

@@ -25,7 +25,6 @@ use provisioner_core::stack::{
     Expose, File, ImageId, Limits, OnChange, Port, Recipe, Resource, Restart, Stop, Text, Workload,
 };
 
-use crate::http::Site;
 use crate::postgres;
 use crate::template::render;
 
@@ -72,11 +71,11 @@ impl Component for Route {
         state::facts(access).await
     }
 
-    /// Whether its process answers; that it leads somewhere is the task's work.
+    /// Its process answers, and what is open can be reached. That anything is open is the task's work.
     async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
-        let site = Site::of(access, member, STATUS_PORT, STATUS_LIMIT).await.map_err(NotReady)?;
-        let reply = site.get("/healthz").await.map_err(NotReady)?;
-        if reply.status == 200 { Ok(()) } else { Err(NotReady(format!("/healthz: {}, expected 200", reply.status))) }
+        let address = access.engine.address(member, STATUS_PORT).await.map_err(|error| NotReady(error.to_string()))?;
+        let unreached = state::unreached(address).await.map_err(NotReady)?;
+        if unreached.is_empty() { Ok(()) } else { Err(NotReady(format!("no way to {} yet", unreached.join(", ")))) }
     }
 
     async fn run(&self, task: &Task, access: &Access<'_>) -> Result<(), Failure> {

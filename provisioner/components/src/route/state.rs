@@ -1,6 +1,7 @@
 //! Which servers of a route member are open, as its statistics page and its socket tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use futures_util::future::join_all;
 use provisioner_core::component::Access;
@@ -38,6 +39,10 @@ impl Shown {
     /// `MAINT (resolution)`: its name is unknown just now. Whether it is also closed shows only on the socket.
     fn is_hidden(&self) -> bool {
         self.status.starts_with("MAINT (resolution)")
+    }
+
+    fn is_up(&self) -> bool {
+        self.status.starts_with("UP")
     }
 
     fn is_open(&self) -> bool {
@@ -88,7 +93,8 @@ pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
     let members = access.stack.members(NAME).map(|workload| &workload.member);
     let running = members.filter(|member| access.observed.is_running(member));
     let asked = running.map(|member| async move {
-        match statistics(access, member).await {
+        let Ok(address) = access.published(member, STATUS_PORT) else { return BTreeMap::new() };
+        match statistics(address).await {
             Ok(shown) => facts_of(member, &shown),
             Err(_) => BTreeMap::new(),
         }
@@ -96,8 +102,13 @@ pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-async fn statistics(access: &Access<'_>, member: &Member) -> Result<Vec<Shown>, String> {
-    let address = access.published(member, STATUS_PORT).map_err(|error| error.to_string())?;
+/// Open servers that the route's own health checks do not reach.
+pub(super) async fn unreached(address: SocketAddr) -> Result<Vec<String>, String> {
+    let unreached = statistics(address).await?.into_iter().filter(|server| server.is_open() && !server.is_up());
+    Ok(unreached.map(|server| format!("{} of {}", server.server, server.backend)).collect())
+}
+
+async fn statistics(address: SocketAddr) -> Result<Vec<Shown>, String> {
     let site = Site::at(address, STATUS_LIMIT)?;
     let reply = site.get("/stats;csv").await?;
     if reply.status != 200 {

@@ -22,6 +22,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
                 what: "point the route".to_owned(),
                 reason: error.to_string(),
                 unlock: "restore the record; without it nobody can tell where the route should lead".to_owned(),
+                blocks: true,
             };
             Tasks { withheld: vec![withheld], ..Tasks::default() }
         }

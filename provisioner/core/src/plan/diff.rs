@@ -51,6 +51,21 @@ pub(super) fn differences(stack: &Stack, observed: &Observed) -> Differences {
     differences
 }
 
+/// Members stand, but no record of them and no secret is left: somebody pruned the engine's volumes. Generating secrets
+/// or bootstrapping anew would lock everybody out of data that is still there.
+pub(super) fn lost_records(stack: &Stack, observed: &Observed) -> Option<Withheld> {
+    let keeps_secrets = stack.resources().any(|resource| matches!(resource, Resource::Secret(_)));
+    let stands = observed.workloads.values().any(|workload| workload.spec.is_some());
+    let is_lost = keeps_secrets && stands && observed.secrets.is_empty() && observed.records.0.is_empty();
+    is_lost.then(|| Withheld {
+        what: "everything".to_owned(),
+        reason: "members stand whose records and secrets are gone from the engine (were its volumes pruned?)"
+            .to_owned(),
+        unlock: "save their data, then provisioner down --volumes".to_owned(),
+        blocks: true,
+    })
+}
+
 fn image_references(stack: &Stack) -> BTreeMap<&ImageId, String> {
     let images = stack.resources().filter_map(|resource| match resource {
         Resource::Image(image) => Some((image.id(), image.reference())),
@@ -191,6 +206,7 @@ fn leftovers(stack: &Stack, observed: &Observed, differences: &mut Differences) 
                 what: format!("remove {id}"),
                 reason: "the manifest no longer names it, and data is never removed to make progress".to_owned(),
                 unlock: "provisioner down --volumes".to_owned(),
+                blocks: false,
             });
         }
     }

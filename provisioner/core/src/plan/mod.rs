@@ -78,6 +78,8 @@ pub struct Withheld {
     pub reason: String,
     /// The flag or command that does it.
     pub unlock: String,
+    /// The stack cannot be as the manifest says until this is unlocked.
+    pub blocks: bool,
 }
 
 /// What the operator allows and asks for.
@@ -94,6 +96,9 @@ pub fn plan(
     components: &[Box<dyn Component>],
     policy: &Policy,
 ) -> Result<Plan, Cycle> {
+    if let Some(withheld) = diff::lost_records(stack, observed) {
+        return Ok(Plan { steps: Vec::new(), withheld: vec![withheld] });
+    }
     let differences = diff::differences(stack, observed);
     let changing = differences.changing();
     let situation = Situation { stack, observed, changing: &changing };
@@ -110,5 +115,10 @@ pub fn plan(
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// What stands between the stack and its manifest and is not done without being told.
+    pub fn blocked(&self) -> usize {
+        self.withheld.iter().filter(|withheld| withheld.blocks).count()
     }
 }

@@ -47,7 +47,7 @@ impl fmt::Display for Action {
 
 impl fmt::Display for Withheld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, reason, unlock } = self;
+        let Self { what, reason, unlock, blocks: _ } = self;
         write!(f, "  ! withheld: {what}, because {reason} (unlock: {unlock})")
     }
 }
