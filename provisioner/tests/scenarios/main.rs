@@ -1,6 +1,13 @@
 //! Real stacks on the real engine, one invariant a scenario. They run one after the other; those of one module share a
 //! stack. A scenario that fails leaves status and logs below `artifacts/`, and with `KEEP_FAILED=1` the stack too.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a scenario ends where it cannot go on"
+)]
+
 mod data;
 mod drift;
 mod first_hour;

@@ -1,6 +1,8 @@
 //! A small stack of three made-up components, in the shapes that real ones have: a store that bootstraps once, a
 //! web tier of two, a front that is reloaded when the web tier changes.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
