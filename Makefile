@@ -50,6 +50,11 @@ test-contract: engine ## The contract that every engine passes, in memory and on
 test-stack: engine build ## Scenarios on real stacks
 	scripts/tier.sh stack 12 cargo test --locked $(HOST) --features provisioner/scenarios --test scenarios
 
+# Run by a scenario, which names the servers in APP_TEST_DATABASE_URL and APP_TEST_REDIS_URL.
+.PHONY: app-live
+app-live:
+	$(MUSL_CC) cargo test --locked $(APP) --features app/live-tests --test live
+
 .PHONY: lint
 lint: ## Formatting, clippy, dependency rules, shell scripts
 	cargo fmt --all --check

@@ -9,3 +9,4 @@ if [[ -s $changes ]]; then
 else
 	printf '\nChanged on this machine: nothing besides this folder and containers, images and volumes of the engine.\n'
 fi
+printf "\nThe provisioner is target/debug/provisioner; for the commands above:\n  export PATH=\"%s/target/debug:\$PATH\"\n" "$PWD"

@@ -5,8 +5,10 @@ use std::process::Command;
 use crate::harness::{Scenario, Stack, docker, root};
 use crate::http;
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[("a_foreign_django_is_deployed_migrated_and_reached_through_nginx", foreign_django)];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("a_foreign_django_is_deployed_migrated_and_reached_through_nginx", foreign_django),
+    ("the_apps_own_tests_pass_against_the_real_servers", the_apps_own_tests),
+];
 
 fn foreign_django() {
     // The base image is there once any stack has been up.
@@ -24,6 +26,32 @@ fn foreign_django() {
     assert!(!inspected.contains(password), "the container's description shows a password");
     assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0);
     stack.ok(&["down", "--volumes", "--yes"]);
+}
+
+/// On the stack's PostgreSQL with a role of their own, and on a Redis of their own, which they empty.
+fn the_apps_own_tests() {
+    let stack = Stack::dev();
+    let role = "DROP ROLE IF EXISTS app_live; CREATE ROLE app_live LOGIN CREATEDB PASSWORD 'app_live'";
+    for sql in role.split("; ").chain(["GRANT CONNECT ON DATABASE postgres TO app_live"]) {
+        stack.ok(&["exec", "postgres-1", "--", "psql", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-c", sql]);
+    }
+    let url = stack.json(&["env"])["DATABASE_URL"].as_str().unwrap().to_owned();
+    let address = url.split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let image = docker(&["inspect", "-f", "{{.Config.Image}}", "sc-dev-redis-1"]);
+    let server = ["redis-server", "--save", "", "--protected-mode", "no"];
+    let run = [&["run", "-d", "--rm", "-p", "127.0.0.1::6379", image.trim()][..], &server].concat();
+    let redis = docker(&run).trim().to_owned();
+    let port = docker(&["port", &redis, "6379/tcp"]);
+    let tested = Command::new("make")
+        .args(["--no-print-directory", "app-live"])
+        .env("APP_TEST_DATABASE_URL", format!("postgres://app_live:app_live@{address}/postgres"))
+        .env("APP_TEST_REDIS_URL", format!("redis://{}/0", port.lines().next().unwrap()))
+        .current_dir(root())
+        .output()
+        .unwrap();
+    docker(&["rm", "-f", &redis]);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(tested.status.success(), "{}{}", text(&tested.stdout), text(&tested.stderr));
 }
 
 /// The packages are fetched on this machine, whose trust in the index a container does not share.
