@@ -67,6 +67,11 @@ start() {
 	exit 1
 }
 
+if [[ $(uname -m) != x86_64 ]]; then
+	say "error: this machine is $(uname -m); only x86_64 is supported so far"
+	exit 1
+fi
+
 if answers; then
 	if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && command -v docker >/dev/null && needs_mmdebstrap; then
 		ask "no image registry answers; install mmdebstrap to make the base image from Debian's packages"

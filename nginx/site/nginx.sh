@@ -11,10 +11,10 @@ generated=/var/cache/nginx
 
 # Writes the addresses; fails where a backend has none.
 look_up() {
-    servers= loaded= missing=0
+    servers='' loaded='' missing=0
     while read -r name port; do
         # An engine passes names that it does not know on to the outside, which may never answer.
-        ip=$(timeout 1 getent ahosts "$name" | { read -r ip rest && echo "$ip"; }) || ip= missing=1
+        ip=$(timeout 1 getent ahosts "$name" | { read -r ip rest && echo "$ip"; }) || ip='' missing=1
         loaded="$loaded${loaded:+,}$name=$ip"
         case $ip in
             '') continue ;;

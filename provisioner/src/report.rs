@@ -1,6 +1,8 @@
 //! What a run prints: data to stdout in the chosen format, everything else to stderr.
 
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
@@ -70,7 +72,7 @@ impl Printer {
     pub(crate) fn data(&self, value: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
         let json = || serde_json::to_string_pretty(value).map(|text| text + "\n");
         if let Some(file) = &self.json_into {
-            std::fs::write(file.as_path(), json()?).with_context(|| format!("write {}", file.display()))?;
+            write_private(file, json()?.as_bytes()).with_context(|| format!("write {}", file.display()))?;
         }
         let text = match self.format {
             Format::Human => human(),
@@ -168,4 +170,13 @@ fn reader(written: io::Result<()>) -> io::Result<Reader> {
 /// `1 step`, `2 steps`.
 pub(crate) fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// What `env` writes holds passwords, so the file is its owner's alone.
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(bytes)
 }

@@ -12,7 +12,6 @@ use crate::component::{Access, Component};
 use crate::engine::{Engine, ImageReferences, Output, Power};
 use crate::failure::Failure;
 use crate::lease::Lease;
-use crate::name::Member;
 use crate::observed::Observed;
 use crate::plan::{Action, Impact, Plan, Step, StepId};
 use crate::ready;
@@ -226,17 +225,4 @@ pub async fn observe_facts(
         async move { (component.name().to_owned(), component.observe(access).await) }
     });
     futures_util::future::join_all(asked).await.into_iter().filter(|(_, facts)| !facts.is_empty()).collect()
-}
-
-/// The members that a failed run concerned, for showing their last log lines.
-pub fn failed_members<'a>(plan: &'a Plan, outcomes: &Outcomes) -> BTreeSet<&'a Member> {
-    let failed = plan.steps.iter().filter(|step| matches!(outcomes.get(&step.id), Some(Outcome::Failed(_))));
-    let members = failed.filter_map(|step| match &step.action {
-        Action::Create { resource: Resource::Workload(workload) }
-        | Action::Change { to: Resource::Workload(workload), .. } => Some(&workload.member),
-        Action::Await { member, .. } => Some(member),
-        Action::Run { task } => task.member.as_ref(),
-        _ => None,
-    });
-    members.collect()
 }

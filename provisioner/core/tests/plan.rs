@@ -9,6 +9,7 @@ use provisioner_core::engine::Engine;
 use provisioner_core::name::Member;
 use provisioner_core::observed::{ObservedWorkload, State};
 use provisioner_core::plan::{Policy, plan};
+use provisioner_core::record::Record;
 
 #[tokio::test]
 async fn from_nothing_everything_is_made_in_order() {
@@ -82,7 +83,9 @@ async fn somebody_elses_container_under_the_stacks_prefix_is_left_alone() {
 #[tokio::test]
 async fn members_whose_records_and_secrets_were_pruned_are_left_as_they_are() {
     let plan = tampered(|observed| {
-        observed.records.0.clear();
+        observed.records.0.retain(|key, _| key == provisioner_core::lease::KEY);
+        let lock = Record { version: 1, value: serde_json::json!({}) };
+        observed.records.0.insert(provisioner_core::lease::KEY.to_owned(), lock);
         observed.secrets.clear();
     });
     assert_snapshot!(plan.await);

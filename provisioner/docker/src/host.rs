@@ -28,7 +28,7 @@ impl DockerEngine {
         let is_local = is_local(&self.docker.endpoint, &info);
         Ok(Host {
             engine: format!("{} {}", product(&version), version.version.as_deref().unwrap_or("of unknown version")),
-            is_supported: supported(&version),
+            is_supported: supported(&version).and_then(|()| reachable(&self.docker.endpoint)),
             cpus: info.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1),
             memory_bytes: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
             free_disk_bytes: if is_local { free_bytes(root).await } else { None },
@@ -64,6 +64,16 @@ fn supported(version: &SystemVersion) -> Result<(), String> {
         return Err(format!("Docker {found} speaks API {api}, expected 1.41 (Docker 20.10) or newer"));
     }
     Ok(())
+}
+
+/// Checks go to ports on the engine's own loopback, where they are nobody else's business.
+fn reachable(endpoint: &Endpoint) -> Result<(), String> {
+    match endpoint.remote_host() {
+        None => Ok(()),
+        Some(host) => {
+            Err(format!("it runs on {host}, and the ports for checks are on that machine's loopback; run there"))
+        }
+    }
 }
 
 /// A socket of this machine may lead into a virtual machine; then the engine's folder is not here.

@@ -113,9 +113,9 @@ impl DockerEngine {
                 None => Index::default(),
             };
             index.0.remove(name);
-            let written = if index.0.is_empty() {
-                self.remove_accessor().await?;
-                self.delete_volume(&self.names.secrets_volume()).await?;
+            // The record goes before the values: a record of values that are gone would be believed.
+            let is_last = index.0.is_empty();
+            let written = if is_last {
                 self.remove_if(RECORD, version).await
             } else {
                 let value =
@@ -124,6 +124,10 @@ impl DockerEngine {
             };
             match written {
                 Err(RecordError::Conflict { .. }) => {}
+                Ok(()) if is_last => {
+                    self.remove_accessor().await?;
+                    return self.delete_volume(&self.names.secrets_volume()).await;
+                }
                 other => return other.map_err(|error| failed(format!("remove secret {name}"), error)),
             }
         }

@@ -49,14 +49,24 @@ impl DockerEngine {
     }
 
     pub(crate) async fn remove_network(&self) -> Result<(), EngineError> {
-        // Whoever takes the network down uses no secrets any more.
+        // Whoever takes the network down uses no secrets any more, and a job that a killed run left would hold on to it.
         self.remove_accessor().await?;
+        self.remove_jobs().await?;
         let name = self.names.network();
         let removed = self.docker.client.remove_network(&name).await;
         match removed.map_err(self.docker.failed(format!("remove network {name}"))) {
             Err(error) if !is_missing(&error) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    async fn remove_jobs(&self) -> Result<(), EngineError> {
+        let is_job =
+            |container: &Container| self.names.own(&container.labels) && Kind::of(&container.labels) == Some(Kind::Job);
+        for job in self.containers().await?.iter().filter(|container| is_job(container)) {
+            self.remove_container(&job.id).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn ensure_volume(&self, volume: &Volume) -> Result<(), EngineError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use provisioner_core::engine::{LogOptions, collect_text};
-use provisioner_core::execute::{self, Execution, Outcome, Outcomes, execute, failed_members};
+use provisioner_core::execute::{self, Execution, Outcome, Outcomes, execute};
 use provisioner_core::lease::{Lease, LeaseError};
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::Plan;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Call;
 use super::exit::{Exit, Stop};
+use super::settings::Settings;
 use crate::context::Context;
 use crate::machine;
 use crate::progress::{HEARTBEAT, Progress};
@@ -102,7 +103,10 @@ pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observe
                     cut = Some(Cut::TimedOut);
                     cut_off = Instant::now() + GRACE;
                 }
-                () = tokio::time::sleep_until(cut_off), if cut == Some(Cut::TimedOut) => break Outcomes::new(),
+                () = tokio::time::sleep_until(cut_off), if cut == Some(Cut::TimedOut) => {
+                    // The steps are dropped where they are; what became of them the next plan shows.
+                    break Outcomes::new();
+                }
             }
         }
     };
@@ -124,7 +128,7 @@ impl Walk {
         if self.is_done() {
             return Ok(());
         }
-        for line in self.failures(context).await {
+        for line in self.failures(call.settings, context).await {
             call.printer.note(&line);
         }
         let total = self.plan.steps.len();
@@ -140,7 +144,7 @@ impl Walk {
             }
             Some(Cut::TimedOut) => {
                 let seconds = call.timeout.unwrap_or_default().as_secs();
-                let message = format!("{what}: no end within {seconds} s, {left} of {total} steps left");
+                let message = format!("{what}: no end within {seconds} s");
                 Stop::new(Exit::Timeout, message).hint(again)
             }
             None if failed == 0 => {
@@ -156,27 +160,23 @@ impl Walk {
     }
 
     /// Every failed step with its error, the program's last words and the next command.
-    async fn failures(&self, context: &Context) -> Vec<String> {
-        let members = failed_members(&self.plan, &self.outcomes);
+    async fn failures(&self, settings: &Settings, context: &Context) -> Vec<String> {
         let mut blocks = Vec::new();
         for step in &self.plan.steps {
             let Some(Outcome::Failed(failure)) = self.outcomes.get(&step.id) else { continue };
             let mut block = format!("\nstep {} failed: {}\n  {}", step.id.0, step.action, failure.chain());
             let output = match &failure.output {
                 Some(output) => Some(output.clone()),
-                None => {
-                    let concerned = members.iter().find(|member| step.action.to_string().contains(member.as_str()));
-                    match concerned {
-                        Some(member) => log_tail(context, member).await,
-                        None => None,
-                    }
-                }
+                None => match step.action.member() {
+                    Some(member) => log_tail(context, member).await,
+                    None => None,
+                },
             };
             for line in output.iter().flat_map(|output| output.lines()) {
                 let _ = write!(block, "\n  | {line}");
             }
             for hint in &failure.hints {
-                let _ = write!(block, "\n  hint: {hint}");
+                let _ = write!(block, "\n  hint: {}", settings.complete(hint));
             }
             blocks.push(block);
         }

@@ -85,6 +85,7 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
         steps.push(Step { id: step, action: Action::Remove { id }, because: because.to_owned(), after });
         step
     };
+    let is_there = observed.network || !observed.is_empty() || !observed.secrets.is_empty();
     let mut earlier: Vec<StepId> = Vec::new();
     for rank in ranks(context, observed) {
         let these: Vec<StepId> = rank
@@ -93,8 +94,9 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
             .collect();
         earlier = these;
     }
-    if observed.network {
-        add(ResourceId::Network, earlier.clone(), "the stack goes down");
+    // Jobs that a killed run left go with the network, and they may hold volumes.
+    if observed.network || (with_data && is_there) {
+        earlier = vec![add(ResourceId::Network, earlier.clone(), "the stack goes down")];
     }
     if with_data {
         for volume in &observed.volumes {

@@ -79,6 +79,10 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         let message = format!("read manifest {}: {error}", path.display());
         Stop::new(Exit::Manifest, message)
     };
+    let found = std::fs::metadata(path).map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(unreadable(std::io::Error::other("it is no regular file")).into());
+    }
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(MANIFEST_SIZE_MAX).unwrap_or(u64::MAX).saturating_add(1);
@@ -96,7 +100,12 @@ fn find_program(manifest: &mut Manifest, manifest_path: &Path, program: Program)
     if program == Program::Unneeded {
         return Ok(());
     }
-    match File::open(&*file).and_then(Fingerprint::of_reader) {
+    // A device or a pipe would be read for ever.
+    let opened = match std::fs::metadata(&*file) {
+        Ok(found) if !found.is_file() => Err(std::io::Error::other("it is no regular file")),
+        other => other.and_then(|_| File::open(&*file)),
+    };
+    match opened.and_then(Fingerprint::of_reader) {
         Ok(content) => {
             *digest = content;
             Ok(())

@@ -135,6 +135,14 @@ impl Settings {
         })
     }
 
+    /// A hint with the flags that choose this stack, where it is a command of ours.
+    pub fn complete(&self, hint: &str) -> String {
+        match hint.strip_prefix("provisioner ") {
+            Some(words) if !hint.contains("--env") && !hint.contains("--file") => self.again(words),
+            _ => hint.to_owned(),
+        }
+    }
+
     /// A command line for this very stack: `provisioner verify --env dev`.
     pub fn again(&self, words: &str) -> String {
         format!("provisioner {words}{}", self.selection)
@@ -144,7 +152,7 @@ impl Settings {
 fn selection(global: &Global) -> String {
     let mut flags = String::new();
     match (&global.file, &global.environment) {
-        (Some(file), _) => flags.push_str(&format!(" -f {}", file.display())),
+        (Some(file), _) => flags.push_str(&format!(" --file {}", file.display())),
         (None, Some(name)) => flags.push_str(&format!(" --env {name}")),
         (None, None) => {}
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Call;
 use super::apply::under_lease;
 use super::down::ranks;
-use super::exit::Exit;
+use super::exit::{Exit, Stop};
 use crate::context::Context;
 use crate::report::counted;
 
@@ -27,9 +27,12 @@ pub(super) async fn stop(call: &Call<'_>, arguments: &StopArgs) -> anyhow::Resul
     let mut stopped: Vec<Member> = Vec::new();
     if !running(&context, &observed, &wanted).is_empty() {
         call.confirm(&context, &format!("stop members of stack {}", context.name())).await?;
-        under_lease(call, &context, async |_lease| {
+        under_lease(call, &context, async |lease| {
             let observed = call.cut(context.snapshot()).await??;
             for member in running(&context, &observed, &wanted) {
+                if !lease.is_held() {
+                    return Err(Stop::new(Exit::LockHeld, "stop: the lock was lost").into());
+                }
                 call.cut(context.engine.set(&member, Power::Stopped)).await??;
                 call.printer.note(&format!("stopped {member}"));
                 stopped.push(member);

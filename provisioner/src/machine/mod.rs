@@ -48,8 +48,15 @@ fn hostname(variable: Option<&str>) -> String {
     kernel.ok().or(variable.map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
 }
 
+/// This boot and this namespace of pids: a holder in a container has the same boot and other pids. Empty where it does
+/// not show.
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let namespace = fs::read_link("/proc/self/ns/pid").ok();
+    match (boot, namespace) {
+        (Some(boot), Some(namespace)) => format!("{} {}", boot.trim(), namespace.display()),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]

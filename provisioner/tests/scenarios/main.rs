@@ -16,6 +16,7 @@ mod harness;
 mod http;
 mod killed;
 mod lock;
+mod wire;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -27,6 +28,7 @@ fn main() {
         first_hour::SCENARIOS,
         drift::SCENARIOS,
         lock::SCENARIOS,
+        wire::SCENARIOS,
         data::SCENARIOS,
         killed::SCENARIOS,
         foreign::SCENARIOS,

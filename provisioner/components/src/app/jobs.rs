@@ -32,7 +32,11 @@ struct Done {
 pub(super) fn tasks(situation: &Situation<'_>) -> Vec<Planned> {
     let Situation { stack, observed, .. } = situation;
     let Ok(contract) = Contract::read(stack) else { return Vec::new() };
-    let done = |key: &str| observed.records.read::<Done>(key).ok().flatten();
+    // A record that does not read is one of another version of this program: what it stands for was done.
+    let done = |key: &str| match observed.records.read::<Done>(key) {
+        Ok(done) => done,
+        Err(_) => Some(Done { release: "unknown".to_owned() }),
+    };
     let task = |name: &str, command: &Option<Vec<String>>| {
         let release = command.as_ref().map(|command| release(stack, command));
         (Task::new(NAME, name).with(RELEASE, release.clone().unwrap_or_default()), release)

@@ -81,7 +81,8 @@ pub struct Postgres {
 pub enum Synchronous {
     /// Nothing but the primary's own disk.
     Off,
-    /// One replica while there is one; without any, the primary goes on unprotected, which is shown.
+    /// One replica while there is one. When the last goes away, writes wait until the next `up` has seen it; from then on
+    /// the primary goes on unprotected, which is shown.
     Preferred,
     /// One replica, always: without any, writes wait.
     Required,

@@ -134,7 +134,7 @@ impl<'a> Table<'a> {
                 Value::Bool(flag) => Some(words[usize::from(!*flag)].to_owned()),
                 _ => None,
             };
-            let plain = plain.filter(|text| !text.contains(char::is_control));
+            let plain = plain.filter(|text| !text.is_empty() && !text.contains(char::is_control));
             match plain {
                 Some(text) if is_name(&name) => settings.push((name, text)),
                 Some(_) => self.problem(

@@ -146,7 +146,9 @@ fn app(mut table: Table<'_>) -> Option<App> {
 
 fn health(table: &mut Table<'_>) -> String {
     let path = table.value("health", "a path that starts with /, such as /readyz", |value| {
-        let is_path = |text: &&str| text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
+        let is_path = |text: &&str| {
+            text.starts_with('/') && text.chars().all(|c| c.is_ascii_alphanumeric() || "/_.~?=&%-".contains(c))
+        };
         value.as_str().filter(is_path).map(str::to_owned)
     });
     path.unwrap_or_else(|| "/readyz".to_owned())
@@ -175,24 +177,54 @@ fn is_variable(name: &str) -> bool {
 }
 
 /// What the provisioner decides itself, so that a line for it would have no effect.
-const POSTGRES_RESERVED: [&str; 8] = [
+const POSTGRES_RESERVED: [&str; 18] = [
     "config_file",
     "data_directory",
+    "full_page_writes",
     "hba_file",
+    "hot_standby",
+    "ident_file",
+    "include",
+    "include_dir",
+    "include_if_exists",
     "listen_addresses",
+    "max_wal_senders",
     "port",
     "primary_conninfo",
     "primary_slot_name",
     "synchronous_standby_names",
+    "unix_socket_directories",
+    "wal_level",
+    "wal_log_hints",
+];
+
+/// The same for redis.conf.
+const REDIS_RESERVED: [&str; 13] = [
+    "aclfile",
+    "appendonly",
+    "bind",
+    "daemonize",
+    "dir",
+    "include",
+    "loadmodule",
+    "logfile",
+    "port",
+    "rename-command",
+    "requirepass",
+    "unixsocket",
+    "user",
 ];
 
 /// Parameter names, custom ones with a dot included (PostgreSQL 17 docs, 19.1.2 and 19.16).
 fn is_postgres_setting(name: &str) -> bool {
     !POSTGRES_RESERVED.contains(&name)
+        && !name.starts_with("provisioner.")
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.')
 }
 
 fn is_redis_setting(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    !REDIS_RESERVED.contains(&name)
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }

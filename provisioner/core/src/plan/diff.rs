@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Impact, Withheld};
+use crate::lease;
 use crate::name::Member;
 use crate::observed::{Observed, ObservedWorkload, State};
 use crate::stack::{Image, ImageId, OnChange, Resource, ResourceId, Stack, Workload};
@@ -56,7 +57,9 @@ pub(super) fn differences(stack: &Stack, observed: &Observed) -> Differences {
 pub(super) fn lost_records(stack: &Stack, observed: &Observed) -> Option<Withheld> {
     let keeps_secrets = stack.resources().any(|resource| matches!(resource, Resource::Secret(_)));
     let stands = observed.workloads.values().any(|workload| workload.spec.is_some());
-    let is_lost = keeps_secrets && stands && observed.secrets.is_empty() && observed.records.0.is_empty();
+    // The lock is taken before the plan that counts is made.
+    let no_records = observed.records.0.keys().all(|key| key == lease::KEY);
+    let is_lost = keeps_secrets && stands && observed.secrets.is_empty() && no_records;
     is_lost.then(|| Withheld {
         what: "everything".to_owned(),
         reason: "members stand whose records and secrets are gone from the engine (were its volumes pruned?)"

@@ -112,6 +112,19 @@ pub fn plan(
     graph::arrange(stack, differences, wanted, policy)
 }
 
+impl Action {
+    /// The member it is about.
+    pub fn member(&self) -> Option<&Member> {
+        match self {
+            Self::Create { resource: Resource::Workload(workload) }
+            | Self::Change { to: Resource::Workload(workload), .. } => Some(&workload.member),
+            Self::Remove { id: ResourceId::Workload(member) } | Self::Await { member, .. } => Some(member),
+            Self::Run { task } => task.member.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
