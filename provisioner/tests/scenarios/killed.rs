@@ -1,11 +1,16 @@
 //! `kill -9` at any moment of `up`: the next one converges, nothing is orphaned, no data is lost.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::harness::{Scenario, Stack, eventually};
 use crate::http;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[("killed_at_any_moment_the_next_up_converges", killed_at_any_moment)];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("killed_at_any_moment_the_next_up_converges", killed_at_any_moment),
+    ("killed_during_a_job_down_leaves_nothing", killed_during_a_job),
+];
 
 /// Lines of progress after which the run is killed, spread over a whole `up` from nothing.
 const KILLED_AFTER: [usize; 5] = [3, 9, 16, 24, 33];
@@ -33,13 +38,32 @@ fn killed_at_any_moment() {
     assert_eq!(stack.traces(), Vec::<String>::new());
 }
 
+fn killed_during_a_job() {
+    let stack = Stack::of("sc-job", |text| text);
+    let mut left = Some(());
+    kill_once(&stack, |line| {
+        left = left.filter(|()| !(line.contains("step_started") && line.contains("postgres.bootstrap")));
+        left.is_none()
+    });
+    assert!(left.is_none(), "the run ended before it came to the job");
+    stack.ok(&["down", "--volumes", "--yes"]);
+    assert_eq!(stack.traces(), Vec::<String>::new());
+}
+
 /// Kills the run once it has printed so many lines of progress; one that ends before has less to do than that.
 fn kill_after(stack: &Stack, lines: usize) {
-    use std::io::{BufRead, BufReader};
+    let mut seen = 0;
+    kill_once(stack, |_| {
+        seen += 1;
+        seen >= lines
+    });
+}
+
+fn kill_once(stack: &Stack, mut is_time: impl FnMut(&str) -> bool) {
     let mut command = stack.command(&["up", "--no-verify", "--progress", "json"]);
-    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let progress = BufReader::new(child.stderr.take().unwrap());
-    progress.lines().take(lines).for_each(drop);
+    let _ = progress.lines().map_while(Result::ok).any(|line| is_time(&line));
     child.kill().unwrap();
     eventually("the killed run is gone", Duration::from_secs(5), || child.try_wait().unwrap());
 }

@@ -1,7 +1,7 @@
 //! Puts the needed actions in order. Every resource, readiness and task of the stack is a node, needed or not, so that
 //! an order that runs through something already satisfied is kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::diff::{Differences, Needed};
 use super::{Action, Impact, Plan, Policy, Step, StepId};
@@ -177,56 +177,40 @@ impl Indexed {
 
     /// Numbers the needed nodes and lets each name the nearest needed ones before it.
     fn number(mut self, order: &[usize]) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let mut nearest: Vec<BTreeSet<StepId>> = vec![BTreeSet::new(); self.ids.len()];
-        // All steps that come before a step, for leaving out those that another one already implies.
-        let mut implied: Vec<Bits> = Vec::new();
+        let mut steps: Vec<Step> = Vec::new();
+        let mut nearest: Vec<Vec<StepId>> = vec![Vec::new(); self.ids.len()];
         for nth in order {
-            let before: BTreeSet<StepId> = self.after[*nth].iter().flat_map(|dep| &nearest[*dep]).copied().collect();
+            let mut before: Vec<StepId> = self.after[*nth].iter().flat_map(|dep| &nearest[*dep]).copied().collect();
+            before.sort_unstable();
+            before.dedup();
             let Some(Needed { action, because }) = self.needed[*nth].take() else {
                 nearest[*nth] = before;
                 continue;
             };
-            let mut far = Bits::default();
-            for StepId(number) in &before {
-                far.add_all(&implied[number - 1]);
-            }
             let id = StepId(steps.len() + 1);
-            let after: Vec<StepId> = before.iter().filter(|StepId(number)| !far.has(*number)).copied().collect();
-            for StepId(number) in &before {
-                far.add(*number);
-            }
-            implied.push(far);
-            nearest[*nth] = BTreeSet::from([id]);
-            steps.push(Step { id, action, because, after });
+            drop_implied(&mut before, &steps);
+            nearest[*nth] = vec![id];
+            steps.push(Step { id, action, because, after: before });
         }
         steps
     }
 }
 
-/// A set of small numbers. Ordered sets of all ancestors would be quadratic in a long chain with a large factor.
-#[derive(Clone, Default)]
-struct Bits(Vec<u64>);
+/// So many steps are looked at for one step's shortest list; a step too many in it is only a longer line.
+const LOOKS_PER_STEP: usize = 256;
 
-impl Bits {
-    fn add(&mut self, number: usize) {
-        let word = number / 64;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        self.0[word] |= 1 << (number % 64);
-    }
-
-    fn add_all(&mut self, other: &Self) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), 0);
-        }
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
-            *mine |= theirs;
+/// Leaves out of `before` the steps that another one of them waits for anyway.
+fn drop_implied(before: &mut Vec<StepId>, steps: &[Step]) {
+    let Some(&first) = before.first().filter(|_| before.len() > 1) else { return };
+    let mut implied: HashSet<StepId> = HashSet::new();
+    let mut open: Vec<StepId> = before.clone();
+    // Numbers grow along the edges, so nothing before the first one can lead to any of them.
+    while let Some(StepId(number)) = open.pop() {
+        for earlier in steps[number - 1].after.iter().filter(|earlier| **earlier >= first) {
+            if implied.len() < LOOKS_PER_STEP && implied.insert(*earlier) {
+                open.push(*earlier);
+            }
         }
     }
-
-    fn has(&self, number: usize) -> bool {
-        self.0.get(number / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
-    }
+    before.retain(|id| !implied.contains(id));
 }
