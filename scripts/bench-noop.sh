@@ -39,10 +39,10 @@ describe() {
 }
 
 up_provisioner() { "$provisioner" up --env dev --name "$stack" --no-verify --progress quiet >/dev/null; }
-up_compose() { "$compose" compose -f "$work/compose.yaml" up -d --wait >/dev/null 2>&1; }
+up_compose() { "$compose" -f "$work/compose.yaml" up -d --wait >/dev/null 2>&1; }
 
 clean() {
-	"$compose" compose -f "$work/compose.yaml" down -v -t 0 >/dev/null 2>&1 || true
+	"$compose" -f "$work/compose.yaml" down -v -t 0 >/dev/null 2>&1 || true
 	"$provisioner" down --env dev --name "$stack" --volumes --yes --progress quiet >/dev/null || true
 }
 

@@ -8,6 +8,10 @@ use provisioner::engines::RealEngines;
 use provisioner::interrupt::Interrupt;
 use provisioner::streams::Streams;
 
+/// Planning is many small strings; with the system's allocator it takes half as long again (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -14,6 +14,10 @@ use provisioner_core::stack::{
     Expose, File, Image, ImageId, Limits, Mount, OnChange, Port, Resource, Restart, Stack, Stop, Text, Volume, Workload,
 };
 
+/// The allocator of the program itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RUNS: usize = 11;
 const REFERENCE: &str = "registry.example/tool:1";
 

@@ -1,7 +1,7 @@
 //! Puts the needed actions in order. Every resource, readiness and task of the stack is a node, needed or not, so that
 //! an order that runs through something already satisfied is kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::diff::{Differences, Needed};
 use super::{Action, Impact, Plan, Policy, Step, StepId};
@@ -16,7 +16,7 @@ pub struct Cycle(pub Vec<String>);
 
 #[derive(Default)]
 struct Node {
-    after: BTreeSet<Dependency>,
+    after: Vec<Dependency>,
     needed: Option<Needed>,
     component: Option<String>,
 }
@@ -47,7 +47,7 @@ fn add_resources(stack: &Stack, mut actions: BTreeMap<ResourceId, Needed>, nodes
                 action: Action::Await { component: workload.component.clone(), member: workload.member.clone() },
                 because: "what depends on it needs an answer".to_owned(),
             });
-            let after = BTreeSet::from([Dependency::Resource(id.clone())]);
+            let after = vec![Dependency::Resource(id.clone())];
             nodes.insert(ready, Node { after, needed: awaited, component: Some(workload.component.clone()) });
         }
         let component = match resource {
@@ -55,7 +55,7 @@ fn add_resources(stack: &Stack, mut actions: BTreeMap<ResourceId, Needed>, nodes
             Resource::Volume(volume) => Some(volume.component.clone()),
             _ => None,
         };
-        let after = Stack::needs(resource).into_iter().collect();
+        let after = Stack::needs(resource);
         nodes.insert(Dependency::Resource(id), Node { after, needed, component });
     }
     for (id, needed) in actions {
@@ -74,12 +74,12 @@ fn add_tasks(tasks: Vec<Planned>, nodes: &mut Nodes) {
         let shared = task.dependency();
         let own = Dependency::Task { component: task.component.clone(), name: format!("{}#{nth}", task.name) };
         for later in before {
-            nodes.entry(later).or_default().after.insert(own.clone());
+            nodes.entry(later).or_default().after.push(own.clone());
         }
         let component = Some(task.component.clone());
         let needed = because.map(|because| Needed { action: Action::Run { task }, because });
-        nodes.insert(own.clone(), Node { after: after.into_iter().collect(), needed, component });
-        nodes.entry(shared).or_default().after.insert(own);
+        nodes.insert(own.clone(), Node { after, needed, component });
+        nodes.entry(shared).or_default().after.push(own);
     }
 }
 
@@ -97,7 +97,7 @@ fn roll_one_by_one(stack: &Stack, nodes: &mut Nodes) {
         if let Some(earlier) = previous.insert(&workload.component, &workload.member)
             && let Some(node) = nodes.get_mut(&id)
         {
-            node.after.insert(Dependency::Ready(earlier.clone()));
+            node.after.push(Dependency::Ready(earlier.clone()));
         }
     }
 }
@@ -122,8 +122,7 @@ impl Indexed {
         }
         let positions: HashMap<&Dependency, usize> = ids.iter().enumerate().map(|(nth, id)| (id, nth)).collect();
         // What the stack does not know needs no waiting for.
-        let positioned =
-            |after: &BTreeSet<Dependency>| after.iter().filter_map(|id| positions.get(id).copied()).collect();
+        let positioned = |after: &Vec<Dependency>| after.iter().filter_map(|id| positions.get(id).copied()).collect();
         let after = named.iter().map(positioned).collect();
         Self { ids, after, needed, components }
     }
@@ -179,6 +178,7 @@ impl Indexed {
     fn number(mut self, order: &[usize]) -> Vec<Step> {
         let mut steps: Vec<Step> = Vec::new();
         let mut nearest: Vec<Vec<StepId>> = vec![Vec::new(); self.ids.len()];
+        let mut seen = Vec::new();
         for nth in order {
             let mut before: Vec<StepId> = self.after[*nth].iter().flat_map(|dep| &nearest[*dep]).copied().collect();
             before.sort_unstable();
@@ -188,7 +188,7 @@ impl Indexed {
                 continue;
             };
             let id = StepId(steps.len() + 1);
-            drop_implied(&mut before, &steps);
+            drop_implied(id, &mut before, &steps, &mut seen);
             nearest[*nth] = vec![id];
             steps.push(Step { id, action, because, after: before });
         }
@@ -199,18 +199,22 @@ impl Indexed {
 /// So many steps are looked at for one step's shortest list; a step too many in it is only a longer line.
 const LOOKS_PER_STEP: usize = 256;
 
-/// Leaves out of `before` the steps that another one of them waits for anyway.
-fn drop_implied(before: &mut Vec<StepId>, steps: &[Step]) {
+/// Leaves out of `before` the steps that another one of them waits for anyway. `seen` holds, for every step, the last
+/// one on whose behalf it was looked at.
+fn drop_implied(id: StepId, before: &mut Vec<StepId>, steps: &[Step], seen: &mut Vec<usize>) {
+    seen.resize(steps.len() + 1, 0);
     let Some(&first) = before.first().filter(|_| before.len() > 1) else { return };
-    let mut implied: HashSet<StepId> = HashSet::new();
+    let mut looks = 0;
     let mut open: Vec<StepId> = before.clone();
     // Numbers grow along the edges, so nothing before the first one can lead to any of them.
     while let Some(StepId(number)) = open.pop() {
         for earlier in steps[number - 1].after.iter().filter(|earlier| **earlier >= first) {
-            if implied.len() < LOOKS_PER_STEP && implied.insert(*earlier) {
+            if looks < LOOKS_PER_STEP && seen[earlier.0] != id.0 {
+                seen[earlier.0] = id.0;
+                looks += 1;
                 open.push(*earlier);
             }
         }
     }
-    before.retain(|id| !implied.contains(id));
+    before.retain(|earlier| seen[earlier.0] != id.0);
 }

@@ -1,6 +1,6 @@
 //! Short content hashes by which what exists is compared with what should exist.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -40,7 +40,12 @@ impl Fingerprint {
     }
 
     fn from_digest(digest: &[u8]) -> Self {
-        Self(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+        let mut text = String::with_capacity(16);
+        for byte in digest.iter().take(8) {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text)
     }
 }
 
