@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, NetworkCreateRequest, VolumeCreateRequest};
@@ -27,7 +28,7 @@ fn name(ground: &OnDocker, member: &str) -> String {
 }
 
 async fn ensure(ground: &OnDocker, described: &Workload, images: &ImageReferences) -> Result<(), String> {
-    let resource = Resource::Workload(Box::new(described.clone()));
+    let resource = Resource::Workload(Arc::new(described.clone()));
     ground.engine.ensure(&resource, images, &Quiet).await.map_err(|error| error.to_string())
 }
 

@@ -17,14 +17,14 @@ use support::proxy::Proxy;
 use support::{OnDocker, base, on_docker};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn observing_only_reads_and_costs_the_same_for_two_members_as_for_thirty() {
+async fn observing_only_reads_and_costs_the_same_for_twenty_members_as_for_two_hundred() {
     let ground = on_docker("requests").await;
     let folder = tempfile::tempdir().unwrap();
     let (proxy, docker) = Proxy::start(folder.path()).await;
     let engine = docker.stack(ground.engine.stack());
     let mut counts = Vec::new();
     let mut made = 0;
-    for members in [2, 30] {
+    for members in [20, 200] {
         while made < members {
             made += 1;
             make_member(&ground, made).await;
@@ -133,7 +133,7 @@ async fn a_run_that_is_cut_off_after_any_request_converges_when_it_is_run_again(
     described.secret_env.insert("PASSWORD".to_owned(), Text::new(Text::secret("probe")));
     described.stop.grace_secs = 1;
     let all = |described: &Workload| {
-        let workload = Resource::Workload(Box::new(described.clone()));
+        let workload = Resource::Workload(Arc::new(described.clone()));
         [Resource::Network, secret("probe"), volume("data"), workload]
     };
     let mut cuts = 0;

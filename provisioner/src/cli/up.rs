@@ -79,10 +79,12 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         Ok(())
     } else {
         preflight(call, &context, &observed).await?;
-        if let Some(what) = interruption(&context, &first) {
-            call.confirm(&context, &what).await?;
+        let confirmed = interruption(&context, &first);
+        if let Some(what) = &confirmed {
+            call.confirm(&context, what).await?;
         }
-        let walk = under_lease(call, &context, async |lease| stand_up(call, &context, &policy, lease).await).await?;
+        let work = async |lease: &Lease| stand_up(call, &context, &policy, confirmed.as_ref(), lease).await;
+        let walk = under_lease(call, &context, work).await?;
         report.steps = steps(&walk);
         report.withheld.clone_from(&walk.plan.withheld);
         walk.conclude(call, &context, "up").await
@@ -121,10 +123,20 @@ async fn preflight(call: &Call<'_>, context: &Context, observed: &Observed) -> a
 }
 
 /// Looks and plans again now that nobody else can change anything, and carries that plan out.
-async fn stand_up(call: &Call<'_>, context: &Context, policy: &Policy, lease: &Lease) -> anyhow::Result<Walk> {
+async fn stand_up(
+    call: &Call<'_>,
+    context: &Context,
+    policy: &Policy,
+    confirmed: Option<&String>,
+    lease: &Lease,
+) -> anyhow::Result<Walk> {
     let observed = call.cut(context.observe()).await??;
     context.keep_port(&observed).await.context("note the port of the entrance")?;
     let plan = context.plan(&observed, policy)?;
+    // Somebody else's run may have come in between, and with it another interruption than the one agreed to.
+    if let Some(what) = interruption(context, &plan).filter(|what| Some(what) != confirmed) {
+        call.confirm(context, &what).await?;
+    }
     announce(call, context, &plan);
     Ok(walk(call, context, plan, &observed, lease).await)
 }

@@ -7,6 +7,7 @@ use crate::http;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_foreign_django_is_deployed_migrated_and_reached_through_nginx", foreign_django),
+    ("every_service_takes_an_image_of_ones_own", images_of_ones_own),
     ("the_apps_own_tests_pass_against_the_real_servers", the_apps_own_tests),
 ];
 
@@ -27,6 +28,27 @@ fn foreign_django() {
     assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0);
     stack.ok(&["down", "--volumes", "--yes"]);
 }
+
+/// The recipes' images under other names, as somebody's own would be named.
+fn images_of_ones_own() {
+    Stack::dev();
+    let mut sections = String::new();
+    for (section, member) in
+        [("nginx", "nginx-1"), ("route", "route-1"), ("postgres", "postgres-1"), ("redis", "redis-1")]
+    {
+        let image = docker(&["inspect", "-f", "{{.Config.Image}}", &format!("sc-dev-{member}")]);
+        docker(&["tag", image.trim(), &format!("sc-own/{section}:1")]);
+        sections.push_str(&format!("{section}: {{image: 'sc-own/{section}:1'}}\n"));
+    }
+    let stack = Stack::of("sc-own", |_| format!("name: sc-own\n{sections}app: {{binary: ../{APP}}}\n"));
+    stack.ok(&["up"]);
+    let images = docker(&["ps", "--filter", "label=provisioner.stack=sc-own", "--format", "{{.Image}}"]);
+    assert_eq!(images.lines().filter(|image| image.starts_with("sc-own/")).count(), 5, "{images}");
+    assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0);
+    stack.ok(&["down", "--volumes", "--yes"]);
+}
+
+const APP: &str = "target/x86_64-unknown-linux-musl/debug/app";
 
 /// On the stack's PostgreSQL with a role of their own, and on a Redis of their own, which they empty.
 fn the_apps_own_tests() {

@@ -5,6 +5,7 @@ mod jobs;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,7 +62,7 @@ impl Component for App {
         resources.extend(members(manifest).into_iter().map(|member| {
             let mut workload = workload(manifest, member, variables.clone());
             workload.files.push(contract.clone());
-            Resource::Workload(Box::new(workload))
+            Resource::Workload(Arc::new(workload))
         }));
         resources
     }

@@ -8,6 +8,7 @@ mod reload;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,7 +57,7 @@ impl Component for Nginx {
         };
         let mut resources = recipe(NAME, service.image.as_deref(), own);
         resources.push(Resource::Volume(Volume { name: MEDIA.to_owned(), component: NAME.to_owned() }));
-        resources.push(Resource::Workload(Box::new(workload(manifest))));
+        resources.push(Resource::Workload(Arc::new(workload(manifest))));
         resources
     }
 

@@ -1,6 +1,7 @@
 //! What should exist: one workload and one volume a member, all alike.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use minijinja::{Value, context};
 use provisioner_core::manifest::{Manifest, Synchronous};
@@ -33,7 +34,7 @@ pub(super) fn declare(manifest: &Manifest) -> Vec<Resource> {
     resources.extend(login::secrets());
     for member in members(manifest) {
         resources.push(Resource::Volume(Volume { name: volume(&member), component: NAME.to_owned() }));
-        resources.push(Resource::Workload(Box::new(workload(manifest, &member))));
+        resources.push(Resource::Workload(Arc::new(workload(manifest, &member))));
     }
     resources
 }

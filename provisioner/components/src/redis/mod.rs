@@ -4,6 +4,7 @@ mod client;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use minijinja::context;
@@ -76,7 +77,7 @@ impl Component for Redis {
             User::ALL.map(|user| Resource::Secret(Secret { name: user.secret().to_owned(), length: PASSWORD_LENGTH })),
         );
         resources.push(Resource::Volume(Volume { name: DATA.to_owned(), component: NAME.to_owned() }));
-        resources.push(Resource::Workload(Box::new(workload(manifest))));
+        resources.push(Resource::Workload(Arc::new(workload(manifest))));
         resources
     }
 

@@ -12,6 +12,7 @@ mod tasks;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -59,7 +60,7 @@ impl Component for Route {
         };
         let mut resources = crate::recipe(NAME, route.service.image.as_deref(), own);
         let members = (1..=route.replicas).map(|ordinal| Member::nth(NAME, ordinal));
-        resources.extend(members.map(|member| Resource::Workload(Box::new(workload(manifest, member)))));
+        resources.extend(members.map(|member| Resource::Workload(Arc::new(workload(manifest, member)))));
         resources
     }
 

@@ -1,6 +1,7 @@
 //! Resource by resource: what is missing, what differs, what should not be there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Action, Impact, Withheld};
 use crate::lease;
@@ -100,11 +101,11 @@ fn difference(
 }
 
 fn workload_difference(
-    workload: &Workload,
+    workload: &Arc<Workload>,
     observed: &Observed,
     references: &BTreeMap<&ImageId, String>,
 ) -> Option<(Action, String)> {
-    let resource = || Resource::Workload(Box::new(workload.clone()));
+    let resource = || Resource::Workload(Arc::clone(workload));
     let Some(found) = observed.workload(&workload.member) else {
         return Some((Action::Create { resource: resource() }, "no such member is there".to_owned()));
     };

@@ -27,6 +27,10 @@ pub(super) fn arrange(stack: &Stack, differences: Differences, wanted: Tasks, po
     let Differences { mut actions, mut withheld } = differences;
     withheld.extend(wanted.withheld);
     actions.retain(|id, _| !wanted.held.contains(id));
+    let is_wanted = wanted.tasks.iter().any(|planned| planned.because.is_some());
+    if actions.is_empty() && !is_wanted {
+        return Ok(Plan { steps: Vec::new(), withheld });
+    }
     let mut nodes = Nodes::new();
     add_resources(stack, actions, &mut nodes);
     add_tasks(wanted.tasks, &mut nodes);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,8 @@ pub enum Resource {
     Network,
     Secret(Secret),
     Volume(Volume),
-    Workload(Box<Workload>),
+    /// Shared with the steps of a plan, which name many of them.
+    Workload(Arc<Workload>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

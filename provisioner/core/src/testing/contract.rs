@@ -104,7 +104,7 @@ pub async fn ensured(
 ) -> Result<ObservedWorkload, Box<dyn std::error::Error + Send + Sync>> {
     let (engine, images) = (ground.engine(), images(ground).await?);
     engine.ensure(&Resource::Network, &images, &Quiet).await?;
-    engine.ensure(&Resource::Workload(Box::new(workload.clone())), &images, &Quiet).await?;
+    engine.ensure(&Resource::Workload(Arc::new(workload.clone())), &images, &Quiet).await?;
     observed(&*engine, &workload.member).await
 }
 

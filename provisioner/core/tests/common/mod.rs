@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Dependency, NotReady, Planned, Situation, Task, Tasks};
@@ -70,7 +71,7 @@ pub(crate) fn stack(wishes: &Wishes) -> Stack {
         recipe("store", "store"),
         recipe("web", wishes.web_release),
         recipe("front", "front"),
-        Resource::Workload(Box::new(store)),
+        Resource::Workload(Arc::new(store)),
     ];
     for nth in 1..=wishes.webs {
         let secret_env = BTreeMap::from([(
@@ -78,12 +79,12 @@ pub(crate) fn stack(wishes: &Wishes) -> Stack {
             Text::new(format!("store://{}@store-1", Text::secret("store-password"))),
         )]);
         let after = vec![Dependency::Ready(Member::nth("store", 1)), Dependency::task("store", "users")];
-        declared.push(Resource::Workload(Box::new(Workload { secret_env, after, ..workload("web", "web", nth) })));
+        declared.push(Resource::Workload(Arc::new(Workload { secret_env, after, ..workload("web", "web", nth) })));
     }
     let reload = OnChange::Reload { check: vec!["front".into(), "-t".into()], signal: "SIGHUP".into() };
     let after = (1..=wishes.webs).map(|nth| Dependency::Ready(Member::nth("web", nth))).collect();
     let files = vec![file("/etc/front.conf", wishes.front_conf, reload)];
-    declared.push(Resource::Workload(Box::new(Workload { files, after, ..workload("front", "front", 1) })));
+    declared.push(Resource::Workload(Arc::new(Workload { files, after, ..workload("front", "front", 1) })));
     Stack::new(StackName::new("small").unwrap(), declared)
 }
 

@@ -1,6 +1,7 @@
 //! What exists and what is observed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 
@@ -202,7 +203,7 @@ pub async fn a_missing_secret_is_named_and_leaves_the_member_alone(ground: &dyn 
     let first = ensured(ground, &described).await?;
     let images = images(ground).await?;
     described.secret_env = BTreeMap::from([("PASSWORD".to_owned(), Text::new(Text::secret("nobody")))]);
-    let refused = engine.ensure(&Resource::Workload(Box::new(described.clone())), &images, &Quiet).await;
+    let refused = engine.ensure(&Resource::Workload(Arc::new(described.clone())), &images, &Quiet).await;
     assert!(matches!(&refused, Err(EngineError::Secret(missing)) if missing.name == "nobody"), "{refused:?}");
     assert_eq!(observed(&*engine, &described.member).await?, first);
     Ok(())
