@@ -7,6 +7,7 @@ use crate::http;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_foreign_django_is_deployed_migrated_and_reached_through_nginx", foreign_django),
+    ("a_solo_stack_without_a_replica_is_verified", solo),
     ("every_service_takes_an_image_of_ones_own", images_of_ones_own),
     ("the_apps_own_tests_pass_against_the_real_servers", the_apps_own_tests),
 ];
@@ -45,6 +46,14 @@ fn images_of_ones_own() {
     let images = docker(&["ps", "--filter", "label=provisioner.stack=sc-own", "--format", "{{.Image}}"]);
     assert_eq!(images.lines().filter(|image| image.starts_with("sc-own/")).count(), 5, "{images}");
     assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0);
+    stack.ok(&["down", "--volumes", "--yes"]);
+}
+
+/// What the preflight proposes where memory is short.
+fn solo() {
+    let manifest = "name: sc-solo\npostgres: {replicas: 0, synchronous: off}\napp: {replicas: 1, binary: ../";
+    let stack = Stack::of("sc-solo", |_| format!("{manifest}{APP}}}\n"));
+    stack.ok(&["up"]);
     stack.ok(&["down", "--volumes", "--yes"]);
 }
 
