@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use provisioner_core::component::{Access, Component};
 use provisioner_core::engine::{Engine, ImageReferences, Output};
-use provisioner_core::execute::{image_references, observe_facts};
+use provisioner_core::execute::observe_facts;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
@@ -106,7 +106,7 @@ impl Context {
         }
         let is_port_chosen = manifest.nginx.http_port != written;
         let stack = stack_of(&manifest, &components);
-        let images = image_references(&stack);
+        let images = stack.image_references();
         Ok(Self { manifest, stack, engine, components, images, seen: Mutex::new(seen), adapted, is_port_chosen })
     }
 

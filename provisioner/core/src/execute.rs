@@ -76,7 +76,7 @@ pub type Outcomes = BTreeMap<StepId, Outcome>;
 
 /// Runs the steps in parallel along the plan's edges. Independent steps go on when one fails.
 pub async fn execute(plan: &Plan, execution: &Execution<'_>) -> Outcomes {
-    let images = image_references(execution.stack);
+    let images = execution.stack.image_references();
     let mut outcomes = Outcomes::new();
     let mut waiting: BTreeSet<StepId> = plan.steps.iter().map(|step| step.id).collect();
     let steps: BTreeMap<StepId, &Step> = plan.steps.iter().map(|step| (step.id, step)).collect();
@@ -202,15 +202,6 @@ fn find<'a>(components: &'a [Box<dyn Component>], name: &str) -> Result<&'a dyn 
     found.map(AsRef::as_ref).ok_or_else(|| Failure::new(format!("find component {name}: there is none of that name")))
 }
 
-/// Image id to reference, for all images of a stack.
-pub fn image_references(stack: &Stack) -> ImageReferences {
-    let images = stack.resources().filter_map(|resource| match resource {
-        Resource::Image(image) => Some((image.id().clone(), image.reference())),
-        _ => None,
-    });
-    images.collect()
-}
-
 /// Asks every component for what it can read from its running members, all at once.
 pub async fn observe_facts(
     engine: &dyn Engine,
@@ -218,7 +209,7 @@ pub async fn observe_facts(
     stack: &Stack,
     observed: &Observed,
 ) -> BTreeMap<String, BTreeMap<String, String>> {
-    let images = image_references(stack);
+    let images = stack.image_references();
     let access = Access { engine, stack, observed, images: &images, output: &crate::engine::Quiet };
     let asked = components.iter().map(|component| {
         let access = &access;

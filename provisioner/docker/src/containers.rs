@@ -129,7 +129,8 @@ fn state(listed: Option<Listed>) -> State {
     }
 }
 
-fn reachable(ip: IpAddr, remote: Option<IpAddr>) -> IpAddr {
+/// Where a port that is published on `ip` is reached from the operator's side.
+pub(crate) fn reachable(ip: IpAddr, remote: Option<IpAddr>) -> IpAddr {
     if ip.is_unspecified() { remote.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { ip }
 }
 

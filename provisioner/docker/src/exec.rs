@@ -1,6 +1,6 @@
 //! Commands inside members, and what members print.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -13,6 +13,7 @@ use provisioner_core::wait::{self, Look};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::connect::{Docker, DockerEngine};
+use crate::containers::reachable;
 
 /// The engine notes the exit code a moment after the output's end.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
@@ -77,8 +78,7 @@ impl DockerEngine {
         let remote = self.docker.endpoint.remote_host().and_then(|host| host.parse().ok());
         let addresses = bindings.into_iter().filter_map(|binding| {
             let ip: IpAddr = binding.host_ip?.parse().ok()?;
-            let ip = if ip.is_unspecified() { remote.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { ip };
-            Some(SocketAddr::new(ip, binding.host_port?.parse().ok()?))
+            Some(SocketAddr::new(reachable(ip, remote), binding.host_port?.parse().ok()?))
         });
         addresses.min().ok_or_else(missing)
     }

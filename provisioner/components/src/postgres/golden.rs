@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use insta::assert_snapshot;
 use provisioner_core::component::Component;
-use provisioner_core::execute::image_references;
 use provisioner_core::manifest::{Manifest, Synchronous};
 use provisioner_core::name::Member;
 use provisioner_core::observed::{Observed, ObservedWorkload, State};
@@ -53,7 +52,7 @@ fn facts(observed: &mut Observed, component: &str, facts: &[(&str, &str)]) {
 /// Everything is as it should be, with this primary and these replicas.
 fn settled(manifest: &Manifest, primary: &str, replicas: &[&str]) -> Observed {
     let stack = stack(manifest);
-    let references = image_references(&stack);
+    let references = stack.image_references();
     let mut observed = Observed { network: true, ..Observed::default() };
     observed.images = references.values().cloned().collect();
     for resource in stack.resources() {

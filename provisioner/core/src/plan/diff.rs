@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Action, Impact, Withheld};
+use crate::engine::ImageReferences;
 use crate::lease;
 use crate::name::Member;
 use crate::observed::{Observed, ObservedWorkload, State};
@@ -42,7 +43,7 @@ impl Differences {
 
 pub(super) fn differences(stack: &Stack, observed: &Observed) -> Differences {
     let mut differences = Differences::default();
-    let references = image_references(stack);
+    let references = stack.image_references();
     for resource in stack.resources() {
         if let Some((action, because)) = difference(resource, observed, &references) {
             differences.add(resource.id(), action, because);
@@ -70,19 +71,7 @@ pub(super) fn lost_records(stack: &Stack, observed: &Observed) -> Option<Withhel
     })
 }
 
-fn image_references(stack: &Stack) -> BTreeMap<&ImageId, String> {
-    let images = stack.resources().filter_map(|resource| match resource {
-        Resource::Image(image) => Some((image.id(), image.reference())),
-        _ => None,
-    });
-    images.collect()
-}
-
-fn difference(
-    resource: &Resource,
-    observed: &Observed,
-    references: &BTreeMap<&ImageId, String>,
-) -> Option<(Action, String)> {
+fn difference(resource: &Resource, observed: &Observed, references: &ImageReferences) -> Option<(Action, String)> {
     let missing = match resource {
         Resource::Image(image) => {
             let reference = image.reference();
@@ -103,7 +92,7 @@ fn difference(
 fn workload_difference(
     workload: &Arc<Workload>,
     observed: &Observed,
-    references: &BTreeMap<&ImageId, String>,
+    references: &ImageReferences,
 ) -> Option<(Action, String)> {
     let resource = || Resource::Workload(Arc::clone(workload));
     let Some(found) = observed.workload(&workload.member) else {

@@ -17,6 +17,7 @@ pub use resource::{
 pub use text::{MissingSecret, Text};
 
 use crate::component::Dependency;
+use crate::engine::ImageReferences;
 use crate::name::{Member, StackName};
 
 /// Everything that should exist under one name, in the order in which it was declared.
@@ -69,6 +70,15 @@ impl Stack {
             Some(Resource::Image(image)) => Some(image),
             _ => None,
         }
+    }
+
+    /// The reference that the engine knows each image by.
+    pub fn image_references(&self) -> ImageReferences {
+        let images = self.resources.values().filter_map(|resource| match resource {
+            Resource::Image(image) => Some((image.id().clone(), image.reference())),
+            _ => None,
+        });
+        images.collect()
     }
 
     /// What must be done before `resource` may be touched, as far as its own shape tells; a workload adds its `after`.
