@@ -1,10 +1,22 @@
 //! The only place that reads the environment: every setting is a flag with a variable of its own.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use lapin::uri::AMQPUri;
+use lettre::{
+    AsyncSmtpTransport, Tokio1Executor,
+    transport::smtp::{
+        AsyncSmtpTransportBuilder,
+        client::{Certificate, Tls, TlsParameters},
+    },
+};
+use redis::TlsCertificates;
 use sqlx::postgres::PgConnectOptions;
+use url::Url;
+
+use crate::trust::Trust;
 
 #[derive(Debug, Parser)]
 #[command(name = "app", version, about = "A thin e-commerce service")]
@@ -24,6 +36,12 @@ pub(crate) enum Command {
     Migrate(Owner),
     /// Fill an empty catalogue with demo products
     Seed(Owner),
+    /// Publish the events of the outbox until SIGTERM
+    Relay(Relay),
+    /// Do what the messages of one queue say until SIGTERM
+    Worker(Worker),
+    /// Fill a new search index and put it in the place of the old one
+    Reindex(Reindex),
 }
 
 #[derive(Debug, Args)]
@@ -37,6 +55,12 @@ pub(crate) struct Serve {
     /// The cache; without it every read goes to a database
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub(crate) redis_url: Option<SecretUrl>,
+    /// The search engine: `https://user:password@host:9200`; without it a database answers searches
+    #[arg(long, env = "ELASTICSEARCH_URL", hide_env_values = true)]
+    pub(crate) elasticsearch_url: Option<SecretUrl>,
+    /// PEM file with the CA of the search engine, besides the system's roots
+    #[arg(long, env = "STACK_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     #[arg(long, env = "APP_LISTEN", default_value = "0.0.0.0:8000")]
     pub(crate) listen: SocketAddr,
     /// Listener for /metrics; keep it private
@@ -60,6 +84,82 @@ pub(crate) struct Owner {
     pub(crate) database_url: SecretUrl,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Reindex {
+    /// The primary
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: SecretUrl,
+    /// Elasticsearch: `https://user:password@host:9200`
+    #[arg(long, env = "ELASTICSEARCH_URL", hide_env_values = true)]
+    pub(crate) elasticsearch_url: SecretUrl,
+    /// PEM file with the CA of the search engine, besides the system's roots
+    #[arg(long, env = "STACK_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Relay {
+    #[command(flatten)]
+    pub(crate) background: Background,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Send order confirmations
+    Email(EmailWorker),
+    /// Bring products in the search index up to date
+    Search(SearchWorker),
+    /// Take the shop's own tasks
+    Custom(Background),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EmailWorker {
+    #[command(flatten)]
+    pub(crate) background: Background,
+    /// `smtp://host:25`, `smtp://user:password@host:587?tls=required` or `smtps://user:password@host`
+    #[arg(long, env = "SMTP_URL", hide_env_values = true)]
+    pub(crate) smtp_url: SecretUrl,
+    /// Sender of every mail
+    #[arg(long, env = "MAIL_FROM")]
+    pub(crate) mail_from: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchWorker {
+    #[command(flatten)]
+    pub(crate) background: Background,
+    /// Elasticsearch: `https://user:password@host:9200`
+    #[arg(long, env = "ELASTICSEARCH_URL", hide_env_values = true)]
+    pub(crate) elasticsearch_url: SecretUrl,
+}
+
+/// What the relay and all workers need.
+#[derive(Debug, Args)]
+pub(crate) struct Background {
+    /// The primary
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: SecretUrl,
+    /// The broker: `amqp://user:password@host:5672/vhost`, or amqps with TLS
+    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
+    pub(crate) amqp_url: SecretUrl,
+    /// PEM file with the CA of the broker, the mail server and the search engine, besides the system's roots
+    #[arg(long, env = "STACK_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Listener for /metrics, /livez and /readyz; keep it private
+    #[arg(long, env = "APP_METRICS_LISTEN", default_value = "0.0.0.0:9000")]
+    pub(crate) metrics_listen: SocketAddr,
+    /// Seconds that messages under way may take after SIGTERM
+    #[arg(long, env = "APP_SHUTDOWN_SECONDS", default_value = "20", value_parser = seconds)]
+    pub(crate) shutdown: Duration,
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds @ 0..=3600) => Ok(Duration::from_secs(seconds)),
@@ -77,8 +177,53 @@ impl SecretUrl {
             .context("parse the database URL: expected postgres://user:password@host:port/name")
     }
 
-    pub(crate) fn redis(&self) -> anyhow::Result<redis::Client> {
-        redis::Client::open(self.0.as_str()).context("parse REDIS_URL: expected redis://user:password@host:port/db")
+    pub(crate) fn redis(&self, trust: &Trust) -> anyhow::Result<redis::Client> {
+        const EXPECTED: &str = "parse REDIS_URL: expected redis://user:password@host:port/db or rediss://…";
+        if !self.0.starts_with("rediss:") {
+            return redis::Client::open(self.0.as_str()).context(EXPECTED);
+        }
+        let certificates = TlsCertificates { client_tls: None, root_cert: Some(trust.bundle()?) };
+        redis::Client::build_with_tls(self.0.as_str(), certificates).context(EXPECTED)
+    }
+}
+
+impl SecretUrl {
+    pub(crate) fn elasticsearch(&self) -> anyhow::Result<Url> {
+        // The parser's own message may repeat parts of the URL.
+        let url = Url::parse(&self.0).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        url.context("parse ELASTICSEARCH_URL: expected https://user:password@host:9200 or http://…")
+    }
+
+    pub(crate) fn amqp(&self) -> anyhow::Result<AMQPUri> {
+        // The parser's own message repeats the URL, password and all.
+        self.0
+            .parse()
+            .map_err(|_| anyhow::anyhow!("parse AMQP_URL: expected amqp://user:password@host:5672/vhost or amqps://…"))
+    }
+
+    /// Follows lettre's own form of URLs, and trusts the stack's CA besides.
+    pub(crate) fn smtp(&self, trust: &Trust) -> anyhow::Result<AsyncSmtpTransportBuilder> {
+        const EXPECTED: &str =
+            "parse SMTP_URL: expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…";
+        // The parsers' own messages may repeat parts of the URL.
+        let expected = || anyhow::anyhow!(EXPECTED);
+        let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(&self.0).map_err(|_| expected())?;
+        let url = Url::parse(&self.0).map_err(|_| expected())?;
+        let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
+        if url.scheme() == "smtp" && tls.is_none() {
+            return Ok(builder);
+        }
+        let mut parameters = TlsParameters::builder(url.host_str().ok_or_else(expected)?.to_owned());
+        if let Some(pem) = trust.pem() {
+            let ca = Certificate::from_pem(pem).context("read the CA for the mail server")?;
+            parameters = parameters.add_root_certificate(ca);
+        }
+        let parameters = parameters.build().context("prepare TLS for the mail server")?;
+        Ok(builder.tls(match (url.scheme(), tls.as_deref()) {
+            ("smtps", _) => Tls::Wrapper(parameters),
+            (_, Some("opportunistic")) => Tls::Opportunistic(parameters),
+            _ => Tls::Required(parameters),
+        }))
     }
 }
 
@@ -109,7 +254,10 @@ mod tests {
             assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
         }
         let url: SecretUrl = "http://shop:hunter2@cache".parse().unwrap();
-        let error = url.redis().unwrap_err();
+        let error = url.redis(&Trust::default()).unwrap_err();
+        assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
+        let url: SecretUrl = "rediss://shop:hunter2@cache:port/0".parse().unwrap();
+        let error = url.redis(&Trust::default()).unwrap_err();
         assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
     }
 
@@ -120,5 +268,31 @@ mod tests {
         assert_eq!(serve.listen.port(), 8000);
         assert_eq!(serve.metrics_listen.port(), 9000);
         assert_eq!(serve.pool_size, 10);
+    }
+
+    #[test]
+    fn smtp_and_amqp_urls_are_checked_without_being_repeated() {
+        let trust = Trust::default();
+        let url = |text: &str| -> SecretUrl { text.parse().unwrap() };
+        for good in ["smtp://mail-1:1025", "smtp://shop:hunter2@mail:587?tls=required", "smtps://shop:hunter2@mail"] {
+            url(good).smtp(&trust).unwrap();
+        }
+        url("amqps://app:hunter2@rabbitmq-1/app").amqp().unwrap();
+        for bad in ["http://shop:hunter2@mail", "smtp://shop:hunter2@mail?tls=maybe", "hunter2"] {
+            let (smtp, amqp) = (url(bad).smtp(&trust).err().unwrap(), url(bad).amqp().unwrap_err());
+            assert!(format!("{smtp:#}").starts_with("parse SMTP_URL: expected "), "{smtp:#}");
+            assert!(!format!("{smtp:#}{amqp:#}").contains("hunter2"), "{smtp:#} {amqp:#}");
+        }
+    }
+
+    #[test]
+    fn every_worker_has_a_queue_of_its_own() {
+        let common = ["--database-url", "postgres://db/shop", "--amqp-url", "amqp://mq/app"];
+        let parse = |words: &[&str]| Cli::try_parse_from([&["app"], words, &common].concat());
+        assert!(matches!(parse(&["relay"]).unwrap().command, Command::Relay(_)));
+        let Command::Worker(worker) = parse(&["worker", "custom"]).unwrap().command else { panic!("expected worker") };
+        assert!(matches!(worker.task, Task::Custom(_)));
+        assert!(parse(&["worker", "sms"]).is_err() && parse(&["worker"]).is_err());
+        assert!(parse(&["worker", "email"]).unwrap_err().to_string().contains("--smtp-url"));
     }
 }

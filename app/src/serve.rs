@@ -5,19 +5,16 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{interval, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use crate::{
-    config, http,
+    config, http, process,
     state::{AppState, Shared},
     store::schema::{self, SchemaError},
     telemetry,
 };
-
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(config: config::Serve) -> anyhow::Result<()> {
     let metrics = telemetry::metrics()?;
@@ -31,22 +28,9 @@ pub(crate) async fn run(config: config::Serve) -> anyhow::Result<()> {
     }
 
     let public = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
-    let private = TcpListener::bind(config.metrics_listen)
-        .await
-        .with_context(|| format!("listen on {} for metrics", config.metrics_listen))?;
-    tracing::info!(address = %public.local_addr()?, metrics_address = %private.local_addr()?, "listening");
-
-    let upkeep = metrics.clone();
-    tokio::spawn(async move {
-        let mut ticks = interval(METRICS_UPKEEP);
-        loop {
-            ticks.tick().await;
-            upkeep.run_upkeep();
-        }
-    });
-    // Metrics are served to the very end: the last scrape should see the drain.
-    let scraped = http::private(Arc::clone(&state), metrics);
-    tokio::spawn(async move { axum::serve(private, scraped).await });
+    let scraped = http::private(Arc::clone(&state), metrics.clone());
+    let private = process::listen_privately(config.metrics_listen, scraped, metrics).await?;
+    tracing::info!(address = %public.local_addr()?, metrics_address = %private, "listening");
 
     let (closing, mut closed) = watch::channel(false);
     let server = axum::serve(public, http::public(Arc::clone(&state))).with_graceful_shutdown(async move {
@@ -56,7 +40,7 @@ pub(crate) async fn run(config: config::Serve) -> anyhow::Result<()> {
     let mut server = tokio::spawn(async move { server.await });
     tokio::select! {
         ended = &mut server => return ended.context("run the server")?.context("serve HTTP"),
-        stopped = stop_signal() => tracing::info!(signal = stopped?, "draining"),
+        stopped = process::stop_signal() => tracing::info!(signal = stopped?, "draining"),
     }
     drain(&state, config.drain).await;
     closing.send_replace(true);
@@ -76,13 +60,4 @@ pub(crate) async fn run(config: config::Serve) -> anyhow::Result<()> {
 async fn drain(state: &Shared, pause: Duration) {
     state.drain();
     sleep(pause).await;
-}
-
-async fn stop_signal() -> anyhow::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
 }

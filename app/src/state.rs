@@ -10,7 +10,9 @@ use sqlx::PgPool;
 use crate::{
     cache::Cache,
     config,
+    search::{Search, client::Client},
     store::pools::{self, Databases},
+    trust::Trust,
 };
 
 pub(crate) type Shared = Arc<AppState>;
@@ -18,6 +20,7 @@ pub(crate) type Shared = Arc<AppState>;
 pub(crate) struct AppState {
     pub(crate) databases: Databases,
     pub(crate) cache: Cache,
+    pub(crate) search: Search,
     /// One connection for readiness, so that a busy pool does not look like a lost primary.
     pub(crate) probe: PgPool,
     draining: AtomicBool,
@@ -29,7 +32,10 @@ impl AppState {
     pub(crate) fn new(config: &config::Serve) -> anyhow::Result<Self> {
         let primary = named(config.database_url.postgres()?);
         let replica = config.database_replica_url.as_ref().map(config::SecretUrl::postgres).transpose()?.map(named);
-        let redis = config.redis_url.as_ref().map(config::SecretUrl::redis).transpose()?;
+        let ca = config.ca_file.as_deref();
+        let trust = Trust::read(ca)?;
+        let redis = config.redis_url.as_ref().map(|url| url.redis(&trust)).transpose()?;
+        let search = config.elasticsearch_url.as_ref().map(|url| Client::new(url, ca)).transpose()?;
         Ok(Self {
             probe: pools::write_pool(primary.clone(), 1),
             databases: Databases::new(
@@ -37,6 +43,7 @@ impl AppState {
                 replica.map(|options| pools::read_pool(options, config.pool_size)),
             ),
             cache: Cache::new(redis)?,
+            search: Search::new(search),
             draining: AtomicBool::new(false),
             schema_checked: AtomicBool::new(false),
         })

@@ -10,10 +10,19 @@ pub(crate) const CACHE_REQUESTS: &str = "cache_requests_total";
 pub(crate) const ORDERS: &str = "orders_total";
 pub(crate) const POOL_CONNECTIONS: &str = "db_pool_connections";
 pub(crate) const REPLICA_FALLBACKS: &str = "db_replica_fallbacks_total";
+pub(crate) const SEARCHES: &str = "searches_total";
+pub(crate) const OUTBOX_MESSAGES: &str = "outbox_messages_total";
+pub(crate) const OUTBOX_OLDEST: &str = "outbox_oldest_unpublished_seconds";
+pub(crate) const WORKER_MESSAGES: &str = "worker_messages_total";
+pub(crate) const JOB_SECONDS: &str = "worker_job_duration_seconds";
+
+/// lapin logs a returned message in full, and messages hold what belongs to customers.
+const NOT_LOGGED: &str = "lapin::returned_messages=off";
 
 pub(crate) fn logs(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)
-        .with_context(|| format!("parse the log filter {filter:?}: expected such as info or app=debug,warn"))?;
+        .with_context(|| format!("parse the log filter {filter:?}: expected such as info or app=debug,warn"))?
+        .add_directive(NOT_LOGGED.parse().context("parse the built-in log filter")?);
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -28,6 +37,7 @@ pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
     let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(REQUEST_SECONDS.to_owned()), &seconds)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(JOB_SECONDS.to_owned()), &seconds))
         .and_then(PrometheusBuilder::install_recorder)
         .context("install the metrics recorder")?;
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time to answer a request, by method, route and status");
@@ -35,5 +45,10 @@ pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(ORDERS, "Order requests, by outcome");
     describe_gauge!(POOL_CONNECTIONS, "Connections of a database pool, by state");
     describe_counter!(REPLICA_FALLBACKS, "Reads that the primary answered because the replica could not");
+    describe_counter!(OUTBOX_MESSAGES, "Events sent to the broker, by result: published, returned or nacked");
+    describe_gauge!(OUTBOX_OLDEST, Unit::Seconds, "Age of the oldest event that is not published");
+    describe_counter!(WORKER_MESSAGES, "Messages taken from a queue, by what became of them");
+    describe_histogram!(JOB_SECONDS, Unit::Seconds, "Time to deal with one batch of messages, waiting included");
+    describe_counter!(SEARCHES, "Searches, by the system that answered");
     Ok(handle)
 }

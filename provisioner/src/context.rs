@@ -29,7 +29,7 @@ pub(crate) struct Context {
     seen: Mutex<Option<Observed>>,
     /// What was chosen instead of what the manifest says.
     pub(crate) adapted: Vec<String>,
-    /// The entrance's port is not the manifest's.
+    /// The entrance's ports are not the manifest's.
     is_port_chosen: bool,
 }
 
@@ -39,12 +39,45 @@ pub(crate) struct Offline {
     pub(crate) stack: Stack,
 }
 
-/// Record of the port on which people reach the stack, where that is not the manifest's.
+/// Record of the ports on which people reach the stack, where these are not the manifest's.
 const ENTRANCE: &str = "entrance";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entrance {
     http_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    https_port: Option<u16>,
+}
+
+impl Entrance {
+    fn of(manifest: &Manifest) -> Self {
+        let https_port = manifest.nginx.tls.as_ref().map(|tls| tls.https_port);
+        Self { http_port: manifest.nginx.http_port, https_port }
+    }
+
+    fn put_into(&self, manifest: &mut Manifest) {
+        manifest.nginx.http_port = self.http_port;
+        if let (Some(tls), Some(port)) = (&mut manifest.nginx.tls, self.https_port) {
+            tls.https_port = port;
+        }
+    }
+
+    /// Ports that nobody holds, as many as the manifest has.
+    fn free(manifest: &Manifest) -> anyhow::Result<Self> {
+        // Both are held until both are known, so that they differ.
+        let (http, https) = (free_port(manifest.expose)?, free_port(manifest.expose)?);
+        let port =
+            |listener: &TcpListener| Ok::<_, anyhow::Error>(listener.local_addr().context("pick a free port")?.port());
+        let https_port = manifest.nginx.tls.as_ref().map(|_| port(&https)).transpose()?;
+        Ok(Self { http_port: port(&http)?, https_port })
+    }
+
+    fn told(&self, is_http_picked: bool) -> Vec<String> {
+        let http = format!("nginx.http_port: {} is free and was picked", self.http_port);
+        let mut told: Vec<String> = is_http_picked.then_some(http).into_iter().collect();
+        told.extend(self.https_port.map(|port| format!("nginx.tls.port: {port} is free and was picked")));
+        told
+    }
 }
 
 /// How a verb treats the port of the HTTP entrance when no flag says.
@@ -88,23 +121,29 @@ impl Context {
         let components = call.engines.components();
         let mut adapted = Vec::new();
         let mut seen = None;
-        let written = manifest.nginx.http_port;
+        let written = Entrance::of(&manifest);
         let is_second = call.settings.name.is_some();
-        match call.settings.http_port {
-            Some(HttpPort::Fixed(fixed)) => manifest.nginx.http_port = fixed,
-            None if !is_second && port == Port::Wanted => {}
-            flag => {
-                let observed = engine.observe().await?;
-                if let Some(known) = port_in_use(&manifest, &components, &observed)? {
-                    manifest.nginx.http_port = known;
-                } else if port == Port::Wanted || flag.is_some() {
-                    manifest.nginx.http_port = free_port(manifest.expose)?;
-                    adapted.push(format!("nginx.http_port: {} is free and was picked", manifest.nginx.http_port));
-                }
-                seen = Some(observed);
+        let fixed = match call.settings.http_port {
+            Some(HttpPort::Fixed(fixed)) => Some(fixed),
+            Some(HttpPort::Auto) | None => None,
+        };
+        let is_auto = matches!(call.settings.http_port, Some(HttpPort::Auto));
+        // A second stack may not have the first one's ports, and a verb that looks needs those that are in use.
+        if is_second || is_auto || (fixed.is_none() && port == Port::InUse) {
+            let observed = engine.observe().await?;
+            if let Some(known) = ports_in_use(&manifest, &components, &observed)? {
+                known.put_into(&mut manifest);
+            } else if port == Port::Wanted || is_auto {
+                let free = Entrance::free(&manifest)?;
+                free.put_into(&mut manifest);
+                adapted.extend(free.told(fixed.is_none()));
             }
+            seen = Some(observed);
         }
-        let is_port_chosen = manifest.nginx.http_port != written;
+        if let Some(fixed) = fixed {
+            manifest.nginx.http_port = fixed;
+        }
+        let is_port_chosen = Entrance::of(&manifest) != written;
         let stack = stack_of(&manifest, &components);
         let images = stack.image_references();
         Ok(Self { manifest, stack, engine, components, images, seen: Mutex::new(seen), adapted, is_port_chosen })
@@ -132,7 +171,7 @@ impl Context {
 
     /// Notes a port that the manifest does not name, so that the next run finds it even while the entrance is down.
     pub(crate) async fn keep_port(&self, observed: &Observed) -> anyhow::Result<()> {
-        let chosen = Entrance { http_port: self.manifest.nginx.http_port };
+        let chosen = Entrance::of(&self.manifest);
         let noted: Option<Entrance> = observed.records.read(ENTRANCE)?;
         if !self.is_port_chosen || noted.as_ref() == Some(&chosen) {
             return Ok(());
@@ -181,7 +220,7 @@ impl Context {
         Ok(members)
     }
 
-    /// The components that the words name, directly or by one of their members.
+    /// The components that the words name, directly or by one of their members, with those that run their image.
     pub(crate) fn targets(&self, words: &[String]) -> Result<Policy, Stop> {
         let mut policy = Policy::default();
         for word in words {
@@ -192,9 +231,16 @@ impl Context {
                 let stop = Stop::new(Exit::Usage, format!("stack {} has no component {word}", self.name()));
                 return Err(stop.hint(format!("components: {}", names.join(", "))));
             };
+            policy.targets.extend(self.runners(&target).map(str::to_owned));
             policy.targets.insert(target);
         }
         Ok(policy)
+    }
+
+    /// The components that run the image of this one: workers are made anew together with the app whose binary they
+    /// run.
+    fn runners<'a>(&'a self, component: &'a str) -> impl Iterator<Item = &'a str> {
+        self.stack.workloads().filter(move |found| found.image.0 == component).map(|found| found.component.as_str())
     }
 }
 
@@ -209,24 +255,37 @@ fn stack_of(manifest: &Manifest, components: &[Box<dyn Component>]) -> Stack {
     Stack::new(manifest.name.clone(), declared.chain([Resource::Network]))
 }
 
-/// The port that the entrance is published on, else the one that was noted for it.
-fn port_in_use(
+/// The ports that the entrance is published on, else those that were noted for it.
+fn ports_in_use(
     manifest: &Manifest,
     components: &[Box<dyn Component>],
     observed: &Observed,
-) -> anyhow::Result<Option<u16>> {
-    let wanted = manifest.nginx.http_port;
-    let is_entrance = |expose: &Expose| matches!(expose, Expose::Address { port, .. } if *port == wanted);
-    let published = stack_of(manifest, components).workloads().find_map(|workload| {
-        let inside = workload.ports.iter().find(|port| is_entrance(&port.expose))?.port;
-        observed.workload(&workload.member)?.published.get(&inside).map(SocketAddr::port)
-    });
+) -> anyhow::Result<Option<Entrance>> {
+    let stack = stack_of(manifest, components);
+    let published = |wanted: u16| {
+        let is_entrance = |expose: &Expose| matches!(expose, Expose::Address { port, .. } if *port == wanted);
+        stack.workloads().find_map(|workload| {
+            let inside = workload.ports.iter().find(|port| is_entrance(&port.expose))?.port;
+            observed.workload(&workload.member)?.published.get(&inside).map(SocketAddr::port)
+        })
+    };
+    let wanted = Entrance::of(manifest);
     let noted: Option<Entrance> = observed.records.read(ENTRANCE)?;
-    Ok(published.or(noted.map(|entrance| entrance.http_port)))
+    let Some(http_port) = published(wanted.http_port).or(noted.as_ref().map(|noted| noted.http_port)) else {
+        return Ok(None);
+    };
+    let https_port = match wanted.https_port {
+        Some(port) => match published(port).or(noted.and_then(|noted| noted.https_port)) {
+            Some(known) => Some(known),
+            // It was switched on since: the manifest's own may belong to another stack.
+            None => Some(free_port(manifest.expose)?.local_addr().context("pick a free port")?.port()),
+        },
+        None => None,
+    };
+    Ok(Some(Entrance { http_port, https_port }))
 }
 
 /// The kernel's choice; somebody else may take it before the engine does, which then says so.
-fn free_port(ip: IpAddr) -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((ip, 0)).with_context(|| format!("pick a free port on {ip}"))?;
-    Ok(listener.local_addr().context("pick a free port")?.port())
+fn free_port(ip: IpAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((ip, 0)).with_context(|| format!("pick a free port on {ip}"))
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use provisioner_core::component::Component;
 use provisioner_core::engine::Engine;
 use provisioner_core::name::StackName;
-use provisioner_docker::{Docker, Endpoint, EndpointInputs};
+use provisioner_docker::{Docker, Downloads, Endpoint, EndpointInputs};
 
 use crate::cli::settings::Environment;
 
@@ -26,13 +26,21 @@ pub struct RealEngines;
 impl Engines for RealEngines {
     async fn open(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
         let endpoint = Endpoint::resolve(&endpoint_inputs(environment))?;
-        let docker = Docker::connect(&endpoint).await?;
+        let docker = Docker::connect(&endpoint).await?.keeping(downloads(environment));
         Ok(Arc::new(docker.stack(stack)))
     }
 
     fn components(&self) -> Vec<Box<dyn Component>> {
         provisioner_components::all()
     }
+}
+
+/// In the user's own cache folder, as the XDG base directory specification says.
+fn downloads(environment: &Environment) -> Downloads {
+    let cache = environment.get("XDG_CACHE_HOME").filter(|path| path.starts_with('/')).map(PathBuf::from);
+    let home = || environment.get("HOME").map(|home| Path::new(home).join(".cache"));
+    let cache = cache.or_else(home).unwrap_or_else(|| PathBuf::from("/var/tmp"));
+    Downloads { directory: cache.join("provisioner").join("downloads") }
 }
 
 /// What Docker's own command line looks at.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use provisioner_components::elasticsearch;
 use provisioner_core::engine::{EngineError, Host};
 use provisioner_core::manifest::Manifest;
 use provisioner_core::observed::Observed;
 use provisioner_core::stack::{Expose, Image, Resource, Stack};
 use serde::Serialize;
 
-use crate::machine::{Listeners, open_files_limit};
+use crate::machine::{Listeners, memory_maps_limit, open_files_limit};
 use crate::table::{Table, Tone};
 
 const MIB: u64 = 1 << 20;
@@ -47,6 +48,8 @@ pub(crate) struct Facts {
     /// Ports of this machine that the stack wants and somebody holds.
     pub(crate) holders: BTreeMap<u16, String>,
     pub(crate) open_files: Option<u64>,
+    /// How many parts of files one process may map into its memory.
+    pub(crate) memory_maps: Option<u64>,
 }
 
 impl Facts {
@@ -62,7 +65,8 @@ impl Facts {
             }
         }
         let open_files = host.is_local.then(open_files_limit).flatten();
-        Self { host, holders, open_files }
+        let memory_maps = host.is_local.then(memory_maps_limit).flatten();
+        Self { host, holders, open_files, memory_maps }
     }
 }
 
@@ -80,7 +84,7 @@ pub(crate) fn judge_host(facts: &Facts) -> Vec<Line> {
     let mut lines = vec![engine(&facts.host), cores(&facts.host, None)];
     lines.push(ok("memory", human_bytes(facts.host.memory_bytes)));
     lines.extend(disk(&facts.host, DISK_FOR_IMAGES + DISK_FOR_DATA));
-    lines.extend(open_files(facts));
+    lines.extend(open_files(facts, None));
     lines
 }
 
@@ -91,7 +95,8 @@ pub(crate) fn judge(facts: &Facts, manifest: &Manifest, stack: &Stack, observed:
     lines.push(cores(&facts.host, Some(stack)));
     lines.extend(disk(&facts.host, disk_needed(stack, observed)));
     lines.extend(ports(facts, stack, observed));
-    lines.extend(open_files(facts));
+    lines.extend(open_files(facts, Some(manifest)));
+    lines.extend(memory_maps(facts, manifest));
     lines
 }
 
@@ -130,11 +135,13 @@ fn shrink(manifest: &Manifest, stack: &Stack, excess: u64) -> String {
     let Manifest { postgres, app, .. } = manifest;
     let replicas = u64::from(postgres.replicas) * postgres.service.memory_bytes;
     let backends = u64::from(app.replicas.saturating_sub(1)) * app.memory_bytes;
-    let solo = "run it `solo`, one member of each: app.replicas: 1, postgres.replicas: 0, postgres.synchronous: off";
+    let search = manifest.elasticsearch.as_ref();
+    let nodes = search.map_or(0, |search| u64::from(search.nodes.saturating_sub(1)) * search.service.memory_bytes);
+    let solo = "run `solo` in its place, one of everything (manifests/solo.yaml): provisioner up --env solo";
     if excess <= backends {
         return "set app.replicas: 1".to_owned();
     }
-    if excess <= backends + replicas {
+    if excess <= backends + replicas + nodes {
         return solo.to_owned();
     }
     match stack.workloads().max_by_key(|workload| workload.limits.memory_bytes) {
@@ -206,15 +213,44 @@ fn ports(facts: &Facts, stack: &Stack, observed: &Observed) -> Vec<Line> {
     lines
 }
 
-fn open_files(facts: &Facts) -> Option<Line> {
+fn open_files(facts: &Facts, manifest: Option<&Manifest>) -> Option<Line> {
     let limit = facts.open_files?;
-    Some(if limit >= OPEN_FILES_MIN {
-        ok("open files", format!("{limit} a process"))
+    if limit < OPEN_FILES_MIN {
+        let text = format!("{limit} a process, expected at least {OPEN_FILES_MIN}; raise it with ulimit -Hn");
+        return Some(refused("open files", text));
+    }
+    let wanted = elasticsearch::OPEN_FILES_MIN;
+    let Some((manifest, search)) = manifest.and_then(|manifest| Some((manifest, manifest.elasticsearch.as_ref()?)))
+    else {
+        return Some(ok("open files", format!("{limit} a process")));
+    };
+    if limit >= wanted {
+        return Some(ok("open files", format!("{limit} a process")));
+    }
+    let is_own = search.service.image.is_some();
+    if elasticsearch::adapts(manifest.environment) && !is_own {
+        let word = manifest.environment.word();
+        let text = format!("{limit} a process; Elasticsearch wants {wanted} and is told so, as this is {word}");
+        return Some(Line { subject: "open files", verdict: Verdict::Adapted, text });
+    }
+    let raise = "raise the hard limit of the engine's service (LimitNOFILE of docker.service) and of this login";
+    Some(refused("open files", format!("{limit} a process, Elasticsearch expects at least {wanted}; {raise}")))
+}
+
+/// Only looked at where nodes map their files: a host's own setting is never changed from here.
+fn memory_maps(facts: &Facts, manifest: &Manifest) -> Option<Line> {
+    let (found, wanted) = (facts.memory_maps?, elasticsearch::MAPS_MIN);
+    if !elasticsearch::maps_files(manifest) {
+        return None;
+    }
+    Some(if found >= wanted {
+        ok("memory maps", format!("vm.max_map_count is {found}"))
     } else {
-        refused(
-            "open files",
-            format!("{limit} a process, expected at least {OPEN_FILES_MIN}; raise it with ulimit -Hn"),
-        )
+        let unlock = format!(
+            "sudo sysctl -w vm.max_map_count={wanted} (and a line in /etc/sysctl.d), \
+             or elasticsearch.settings: {{node.store.allow_mmap: false}}"
+        );
+        refused("memory maps", format!("vm.max_map_count is {found}, expected at least {wanted}; {unlock}"))
     })
 }
 
@@ -246,7 +282,11 @@ pub(crate) fn render(lines: &[Line], color: bool) -> String {
 pub(crate) fn human_bytes(bytes: u64) -> String {
     // Tenths are enough for people, and integers do not round up what is not there.
     let tenths = |unit: u64| (bytes / (unit / 10).max(1)) as f64 / 10.0;
-    if bytes >= GIB { format!("{:.1} GiB", tenths(GIB)) } else { format!("{} MiB", bytes / MIB) }
+    match bytes {
+        GIB.. => format!("{:.1} GiB", tenths(GIB)),
+        MIB.. => format!("{} MiB", bytes / MIB),
+        _ => format!("{} KiB", bytes.div_ceil(1 << 10)),
+    }
 }
 
 impl fmt::Display for Verdict {

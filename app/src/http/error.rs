@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cursor::CursorError,
+    search::FindError,
     store::{StoreError, orders::PlaceError},
 };
 
@@ -123,6 +124,15 @@ impl From<PlaceError> for Problem {
             PlaceError::KeyRunning => Self::new(StatusCode::CONFLICT, "idempotency_key_running", detail).retry_after(1),
             PlaceError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail),
             PlaceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<FindError> for Problem {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::CursorOfAbsent => Self::bad_request("invalid_cursor", error.to_string()),
+            FindError::Store(error) => error.into(),
         }
     }
 }

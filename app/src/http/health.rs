@@ -30,7 +30,8 @@ pub(crate) async fn livez() -> Response {
 }
 
 pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
-    let (primary, replica, redis) = join!(primary_trouble(&state), replica_is_away(&state), state.cache.health());
+    let (primary, replica, redis, elasticsearch) =
+        join!(primary_trouble(&state), replica_is_away(&state), state.cache.health(), elasticsearch_is_away(&state));
     let mut reasons = Vec::new();
     if state.is_draining() {
         reasons.push("draining".to_owned());
@@ -42,6 +43,9 @@ pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
     }
     if redis == Health::Down {
         degraded.push("redis");
+    }
+    if elasticsearch {
+        degraded.push("elasticsearch");
     }
     let (status, word) =
         if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "unready") };
@@ -69,6 +73,10 @@ async fn primary_trouble(state: &AppState) -> Option<String> {
 async fn replica_is_away(state: &AppState) -> bool {
     let Some(replica) = &state.databases.replica else { return false };
     !matches!(timeout(CHECK_WITHIN, replica.pool.acquire()).await, Ok(Ok(_)))
+}
+
+async fn elasticsearch_is_away(state: &AppState) -> bool {
+    timeout(CHECK_WITHIN, state.search.is_away()).await.unwrap_or(true)
 }
 
 pub(crate) async fn version() -> Response {

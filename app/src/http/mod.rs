@@ -6,6 +6,7 @@ mod health;
 mod observe;
 mod orders;
 mod products;
+mod search;
 
 use axum::{
     Router,
@@ -27,6 +28,7 @@ pub(crate) fn public(state: Shared) -> Router {
         .route("/api/v1/products/{sku}", get(products::by_sku))
         .route("/api/v1/categories", get(catalogue::categories))
         .route("/api/v1/brands", get(catalogue::brands))
+        .route("/api/v1/search", get(search::search))
         .route("/api/v1/orders", post(orders::place))
         .route("/api/v1/orders/{id}", get(orders::by_id))
         .route("/livez", get(health::livez))

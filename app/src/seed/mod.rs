@@ -10,7 +10,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::store::schema;
+use crate::store::{outbox, schema};
 use words::{BRANDS, CATEGORIES, COLOURS, Category};
 
 const BATCH: usize = 500;
@@ -41,8 +41,11 @@ pub(crate) async fn run(options: &PgConnectOptions) -> anyhow::Result<()> {
     insert_categories(&mut tx).await.context("insert the categories")?;
     let mut inserted = 0;
     for batch in catalogue().chunks(BATCH) {
-        inserted += insert_products(&mut tx, batch).await.context("insert products")?;
+        let new = insert_products(&mut tx, batch).await.context("insert products")?;
         insert_stock(&mut tx, batch).await.context("insert stock")?;
+        let skus: Vec<&str> = new.iter().map(String::as_str).collect();
+        outbox::append_index_products(&mut tx, &skus).await.context("announce the products")?;
+        inserted += new.len();
     }
     tx.commit().await.context("commit the seed")?;
     tracing::info!(
@@ -63,16 +66,16 @@ async fn insert_categories(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
     insert.bind(slugs).bind(names).execute(tx).await.map(drop)
 }
 
-async fn insert_products(tx: &mut PgConnection, batch: &[Product]) -> Result<u64, sqlx::Error> {
+async fn insert_products(tx: &mut PgConnection, batch: &[Product]) -> Result<Vec<String>, sqlx::Error> {
     let text = |of: fn(&Product) -> &str| batch.iter().map(of).collect::<Vec<&str>>();
-    let insert = sqlx::query(
+    let insert = sqlx::query_scalar(
         "INSERT INTO products (sku, name, description, brand, category_id, price_cents, currency, hidden) \
          SELECT p.sku, p.name, p.description, p.brand, c.id, p.price_cents, $8, p.hidden \
          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bool[]) WITH ORDINALITY \
            AS p (sku, name, description, brand, category, price_cents, hidden, position) \
-         JOIN categories c ON c.slug = p.category ORDER BY p.position ON CONFLICT DO NOTHING",
+         JOIN categories c ON c.slug = p.category ORDER BY p.position ON CONFLICT DO NOTHING RETURNING sku",
     );
-    let done = insert
+    insert
         .bind(text(|product| &product.sku))
         .bind(text(|product| &product.name))
         .bind(text(|product| &product.description))
@@ -80,8 +83,9 @@ async fn insert_products(tx: &mut PgConnection, batch: &[Product]) -> Result<u64
         .bind(text(|product| product.category))
         .bind(batch.iter().map(|product| product.price_cents).collect::<Vec<_>>())
         .bind(batch.iter().map(|product| product.hidden).collect::<Vec<_>>())
-        .bind(CURRENCY);
-    Ok(done.execute(tx).await?.rows_affected())
+        .bind(CURRENCY)
+        .fetch_all(tx)
+        .await
 }
 
 async fn insert_stock(tx: &mut PgConnection, batch: &[Product]) -> Result<(), sqlx::Error> {

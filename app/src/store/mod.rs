@@ -1,6 +1,7 @@
 //! PostgreSQL: what is read, what is written, and what a failure means.
 
 pub(crate) mod idempotency;
+pub(crate) mod inbox;
 pub(crate) mod orders;
 pub(crate) mod outbox;
 pub(crate) mod pools;

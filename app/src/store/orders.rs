@@ -82,7 +82,6 @@ struct Priced {
     sku: String,
     price_cents: i64,
     currency: String,
-    version: i64,
 }
 
 #[derive(Debug)]
@@ -124,20 +123,19 @@ async fn transact(connection: &mut PgConnection, purchase: &Purchase<'_>) -> Res
     }
     let lines = price(&mut tx, &purchase.basket.lines).await?;
     let order = insert(&mut tx, &purchase.basket.email, &lines).await?;
-    outbox::append(&mut tx, &events(&order, &purchase.basket.email, &lines), purchase.request_id).await?;
+    outbox::append(&mut tx, &[confirmation(&order, &purchase.basket.email)], purchase.request_id).await?;
     let body =
         serde_json::to_string(&order).map_err(|error| StoreError::Statement(sqlx::Error::Encode(error.into())))?;
     idempotency::complete(&mut tx, purchase.key, CREATED, &body).await?;
     // Last, because buyers of one product queue on its row from here to COMMIT.
-    let sold_out = take_stock(&mut tx, &lines).await?;
+    let sold_out = take_stock(&mut tx, &lines, purchase.request_id).await?;
     tx.commit().await.map_err(StoreError::of_commit)?;
     Ok(Outcome::Placed { body, sold_out })
 }
 
 async fn price(tx: &mut PgConnection, wanted: &BTreeMap<String, i32>) -> Result<Vec<Line>, PlaceError> {
     let skus: Vec<&str> = wanted.keys().map(String::as_str).collect();
-    let found =
-        sqlx::query_as("SELECT id, sku, price_cents, currency, version FROM products WHERE sku = ANY($1) ORDER BY id");
+    let found = sqlx::query_as("SELECT id, sku, price_cents, currency FROM products WHERE sku = ANY($1) ORDER BY id");
     let found: Vec<Priced> = found.bind(skus).fetch_all(tx).await?;
     if found.len() < wanted.len() {
         let known: HashSet<&str> = found.iter().map(|product| product.sku.as_str()).collect();
@@ -180,36 +178,41 @@ async fn insert(tx: &mut PgConnection, email: &str, lines: &[Line]) -> Result<Or
     Ok(Order { id, number, status, total_cents, currency, items: lines.iter().map(item).collect(), created_at })
 }
 
-fn events(order: &Order, email: &str, lines: &[Line]) -> Vec<Event> {
-    let confirmation = Event {
+fn confirmation(order: &Order, email: &str) -> Event {
+    Event {
         topic: outbox::ORDER_CONFIRMATION,
         aggregate_id: order.id.to_string(),
         aggregate_version: 1,
         payload: json!({ "order_id": order.id, "number": order.number, "email": email }),
-    };
-    let index = lines.iter().map(|Line { product, .. }| Event {
-        topic: outbox::INDEX_PRODUCT,
-        aggregate_id: product.id.to_string(),
-        aggregate_version: product.version,
-        payload: json!({ "product_id": product.id, "sku": product.sku }),
-    });
-    std::iter::once(confirmation).chain(index).collect()
+    }
 }
 
 /// Locks in ascending id, whatever join the planner picks: two orders with the same products never deadlock. A row
-/// with too little stock is left out of the answer, and then the whole order is off.
-async fn take_stock(tx: &mut PgConnection, lines: &[Line]) -> Result<bool, PlaceError> {
+/// with too little stock is left out of the answer, and then the whole order is off. The events are written by the same
+/// statement: only it knows the version that the new stock has, and buyers who queue wait for no further round trip.
+async fn take_stock(tx: &mut PgConnection, lines: &[Line], request_id: &str) -> Result<bool, PlaceError> {
     let taken: Vec<(i64, i32)> = sqlx::query_as(
         "WITH wanted AS (SELECT product_id, qty FROM unnest($1::bigint[], $2::int[]) AS line (product_id, qty)), \
          locked AS ( \
-           SELECT i.product_id FROM inventory i WHERE i.product_id = ANY($1) ORDER BY i.product_id FOR UPDATE) \
-         UPDATE inventory i SET on_hand = i.on_hand - w.qty, updated_at = now() \
-         FROM locked l JOIN wanted w USING (product_id) \
-         WHERE i.product_id = l.product_id AND i.on_hand >= w.qty \
-         RETURNING i.product_id, i.on_hand",
+           SELECT i.product_id FROM inventory i WHERE i.product_id = ANY($1) ORDER BY i.product_id FOR UPDATE), \
+         taken AS ( \
+           UPDATE inventory i SET on_hand = i.on_hand - w.qty, updated_at = now() \
+           FROM locked l JOIN wanted w USING (product_id) \
+           WHERE i.product_id = l.product_id AND i.on_hand >= w.qty \
+           RETURNING i.product_id, i.on_hand, i.version), \
+         announced AS ( \
+           INSERT INTO outbox (message_id, topic, aggregate_id, aggregate_version, payload, headers) \
+           SELECT line.message_id, $4, p.id::text, p.version + t.version, \
+             jsonb_build_object('product_id', p.id, 'sku', p.sku), jsonb_build_object('request_id', $5::text) \
+           FROM unnest($1::bigint[], $3::uuid[]) AS line (product_id, message_id) \
+           JOIN taken t USING (product_id) JOIN products p ON p.id = t.product_id ORDER BY p.id) \
+         SELECT product_id, on_hand FROM taken",
     )
     .bind(ids(lines))
     .bind(quantities(lines))
+    .bind(lines.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+    .bind(outbox::INDEX_PRODUCT)
+    .bind(request_id)
     .fetch_all(tx)
     .await?;
     if taken.len() == lines.len() {

@@ -1,8 +1,10 @@
 //! Events are rows of the transaction that causes them; a relay publishes them later. Publishing beside the
 //! transaction would lose events in a crash, or announce orders that were rolled back.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -39,4 +41,114 @@ pub(crate) async fn append(tx: &mut PgConnection, events: &[Event], request_id: 
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// All of these products, in the transaction that made them. A version 7 id is for the order of inserts; these need none.
+pub(crate) async fn append_index_products(tx: &mut PgConnection, skus: &[&str]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO outbox (message_id, topic, aggregate_id, aggregate_version, payload) \
+         SELECT gen_random_uuid(), $1, p.id::text, p.version + i.version, \
+           jsonb_build_object('product_id', p.id, 'sku', p.sku) \
+         FROM products p JOIN inventory i ON i.product_id = p.id WHERE p.sku = ANY($2) ORDER BY p.id",
+    )
+    .bind(INDEX_PRODUCT)
+    .bind(skus)
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct Pending {
+    pub(crate) id: i64,
+    pub(crate) message_id: Uuid,
+    pub(crate) topic: String,
+    pub(crate) aggregate_id: String,
+    pub(crate) aggregate_version: i64,
+    /// JSON.
+    pub(crate) payload: String,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) occurred_at: String,
+}
+
+/// Locks what it returns until the transaction ends, and passes over what another relay has locked.
+pub(crate) async fn due(tx: &mut PgConnection, limit: i64) -> Result<Vec<Pending>, StoreError> {
+    let due = sqlx::query_as(
+        "SELECT id, message_id, topic, aggregate_id, aggregate_version, payload::text AS payload, \
+           headers->>'traceparent' AS traceparent, \
+           to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS occurred_at \
+         FROM outbox WHERE published_at IS NULL AND next_attempt_at <= now() \
+         ORDER BY next_attempt_at, id LIMIT $1 FOR UPDATE SKIP LOCKED",
+    );
+    Ok(due.bind(limit).fetch_all(tx).await?)
+}
+
+pub(crate) async fn mark_published(tx: &mut PgConnection, ids: &[i64]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE outbox SET published_at = now() WHERE id = ANY($1)").bind(ids).execute(tx).await?;
+    Ok(())
+}
+
+/// Each of them alone waits twice as long as before, at most five minutes.
+pub(crate) async fn put_off(tx: &mut PgConnection, refused: &[(i64, String)]) -> Result<(), StoreError> {
+    let ids: Vec<i64> = refused.iter().map(|(id, _)| *id).collect();
+    let errors: Vec<&str> = refused.iter().map(|(_, error)| error.as_str()).collect();
+    sqlx::query(
+        "UPDATE outbox o SET attempts = o.attempts + 1, last_error = r.error, \
+           next_attempt_at = now() + least(power(2, least(o.attempts, 10)), 300) * interval '1 second' \
+         FROM unnest($1::bigint[], $2::text[]) AS r (id, error) WHERE o.id = r.id",
+    )
+    .bind(ids)
+    .bind(errors)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Seconds since the oldest event that is still here was written; 0 when none is.
+pub(crate) async fn oldest_unpublished(pool: &PgPool) -> Result<f64, StoreError> {
+    let age = sqlx::query_scalar(
+        "SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM outbox WHERE published_at IS NULL",
+    );
+    Ok(age.fetch_one(pool).await?)
+}
+
+/// Tables whose rows are of no use after a while.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Leftover {
+    Published,
+    IdempotencyKeys,
+    Inbox,
+}
+
+impl Leftover {
+    pub(crate) const ALL: [Self; 3] = [Self::Published, Self::IdempotencyKeys, Self::Inbox];
+
+    /// A key must outlive the client's retries; an inbox row the slowest way through the retry queues.
+    fn kept_for(self) -> Duration {
+        let hours = match self {
+            Self::Published => 24,
+            Self::IdempotencyKeys => 48,
+            Self::Inbox => 7 * 24,
+        };
+        Duration::from_secs(hours * 3600)
+    }
+
+    /// Removes one bounded batch, so that no lock is held for long; returns how many rows went.
+    pub(crate) async fn purge(self, pool: &PgPool, limit: i64) -> Result<u64, StoreError> {
+        let delete = sqlx::query(match self {
+            Self::Published => {
+                "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox \
+                 WHERE published_at < now() - $1 * interval '1 second' ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            }
+            Self::IdempotencyKeys => {
+                "DELETE FROM idempotency_keys WHERE (scope, key) IN (SELECT scope, key FROM idempotency_keys \
+                 WHERE created_at < now() - $1 * interval '1 second' ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            }
+            Self::Inbox => {
+                "DELETE FROM inbox WHERE (consumer, message_id) IN (SELECT consumer, message_id FROM inbox \
+                 WHERE processed_at < now() - $1 * interval '1 second' ORDER BY processed_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            }
+        });
+        Ok(delete.bind(self.kept_for().as_secs_f64()).bind(limit).execute(pool).await?.rows_affected())
+    }
 }

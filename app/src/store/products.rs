@@ -1,15 +1,15 @@
 //! The catalogue.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 
 use super::StoreError;
 use crate::cursor::{Cursor, Sort};
 
-#[derive(Debug, FromRow, Serialize)]
+#[derive(Debug, FromRow, Deserialize, Serialize)]
 pub(crate) struct Product {
     #[serde(skip)]
-    id: i64,
+    pub(crate) id: i64,
     pub(crate) sku: String,
     pub(crate) name: String,
     pub(crate) description: String,

@@ -15,7 +15,7 @@ async fn serve_and_seed_refuse_a_schema_that_is_too_old() {
         let log = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(1), "{command}: {log}");
         assert!(
-            log.contains("found schema version 0, expected 3 or newer: run `app migrate` first"),
+            log.contains("found schema version 0, expected 5 or newer: run `app migrate` first"),
             "{command}: {log}"
         );
     }
@@ -83,6 +83,6 @@ async fn unknown_routes_and_methods_are_problems_too() {
         (405, "application/problem+json")
     );
     let (_, _, version) = shop.read("/version").await;
-    assert_eq!(version, json!({ "name": "app", "version": env!("CARGO_PKG_VERSION"), "schema": 3 }));
+    assert_eq!(version, json!({ "name": "app", "version": env!("CARGO_PKG_VERSION"), "schema": 5 }));
     assert_eq!(shop.get("/livez").await.json::<Value>().await.unwrap(), json!({ "status": "alive" }));
 }

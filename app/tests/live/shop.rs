@@ -23,7 +23,7 @@ const REDIS_DATABASES: u8 = 16;
 const CLAIM: &str = "app-live-test";
 
 #[allow(clippy::disallowed_methods, reason = "tests are configured by the environment")]
-fn setting(name: &str) -> Url {
+pub(crate) fn setting(name: &str) -> Url {
     let text =
         std::env::var(name).unwrap_or_else(|_| panic!("set {name} to run the live tests, see the README of app"));
     text.parse().unwrap_or_else(|_| panic!("{name} is not a URL"))
@@ -126,7 +126,12 @@ async fn redis_connection(url: &Url) -> redis::aio::MultiplexedConnection {
 
 /// Runs `app COMMAND` to its end.
 pub(crate) async fn app(command: &str, database: &Database) -> Output {
-    let output = binary(command).env("DATABASE_URL", database.url.as_str()).output();
+    app_with(command, database, &[]).await
+}
+
+pub(crate) async fn app_with(command: &str, database: &Database, settings: &[(&str, &str)]) -> Output {
+    let settings = settings.iter().copied();
+    let output = binary(command).env("DATABASE_URL", database.url.as_str()).envs(settings).output();
     timeout(PATIENCE, output).await.expect("app must end by itself").unwrap()
 }
 
@@ -135,7 +140,7 @@ pub(crate) async fn app_succeeds(command: &str, database: &Database) {
     assert!(output.status.success(), "app {command}: {}", String::from_utf8_lossy(&output.stdout));
 }
 
-fn binary(command: &str) -> Command {
+pub(crate) fn binary(command: &str) -> Command {
     let mut binary = Command::new(env!("CARGO_BIN_EXE_app"));
     binary.arg(command).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     binary
@@ -157,6 +162,10 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) async fn open() -> Self {
+        Self::open_with(&[]).await
+    }
+
+    pub(crate) async fn open_with(settings: &[(&str, &str)]) -> Self {
         let database = Database::create().await;
         app_succeeds("migrate", &database).await;
         app_succeeds("seed", &database).await;
@@ -172,12 +181,13 @@ impl Shop {
             .env("APP_METRICS_LISTEN", "127.0.0.1:0")
             .env("APP_DRAIN_SECONDS", "1")
             .env("APP_SHUTDOWN_SECONDS", "5")
+            .envs(settings.iter().copied())
             .spawn()
             .unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (base, metrics) = follow(&mut process, &log).await;
         let process = tokio::sync::Mutex::new(process);
-        let http = Client::new();
+        let http = http_client();
         let shop =
             Self { primary_gate, replica_gate, redis_gate, base, metrics, log, process, http, database, _redis: redis };
         shop.eventually_ready(200).await;
@@ -242,6 +252,13 @@ impl Shop {
     }
 }
 
+/// The app brings its own TLS settings; plain reqwest asks the process for a provider.
+pub(crate) fn http_client() -> Client {
+    // Another test may have installed it before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new()
+}
+
 pub(crate) fn header(response: &Response, name: &str) -> String {
     response.headers().get(name).map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
 }
@@ -263,11 +280,11 @@ pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) 
     panic!("not within {PATIENCE:?}: {what}");
 }
 
-async fn gate_to(url: &Url, port: u16) -> Gate {
+pub(crate) async fn gate_to(url: &Url, port: u16) -> Gate {
     Gate::open(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(port))).await
 }
 
-fn through(url: &Url, gate: &Gate) -> String {
+pub(crate) fn through(url: &Url, gate: &Gate) -> String {
     let mut url = url.clone();
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(gate.address.port())).unwrap();

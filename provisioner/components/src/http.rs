@@ -8,12 +8,15 @@ use provisioner_core::component::Access;
 use provisioner_core::finding::Broken;
 use provisioner_core::name::Member;
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, RequestBuilder, redirect};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, redirect};
+
+use crate::certificates::Trust;
 
 /// A port of a member as it is reached from here.
 #[derive(Clone)]
 pub(crate) struct Site {
     client: Client,
+    scheme: &'static str,
     address: SocketAddr,
 }
 
@@ -32,17 +35,37 @@ impl Site {
     }
 
     pub(crate) fn at(address: SocketAddr, limit: Duration) -> Result<Self, String> {
-        let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(limit);
-        Ok(Self { client: client.build().map_err(|error| chain(&error))?, address })
+        let client = builder(limit).build().map_err(|error| chain(&error))?;
+        Ok(Self { client, scheme: "http", address })
+    }
+
+    /// The same over TLS.
+    pub(crate) async fn tls(
+        access: &Access<'_>,
+        member: &Member,
+        port: u16,
+        limit: Duration,
+        trust: Trust,
+    ) -> Result<Self, String> {
+        let address = access.engine.address(member, port).await.map_err(|error| error.to_string())?;
+        let client =
+            builder(limit).tls_backend_preconfigured(trust.client()?).build().map_err(|error| chain(&error))?;
+        Ok(Self { client, scheme: "https", address })
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("http://{}{path}", self.address))
+        self.client.request(method, format!("{}://{}{path}", self.scheme, self.address))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Reply, String> {
         reply(self.request(Method::GET, path)).await
     }
+}
+
+fn builder(limit: Duration) -> ClientBuilder {
+    // Another crate of the program may have chosen a provider already; any one will do.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(limit)
 }
 
 pub(crate) async fn reply(request: RequestBuilder) -> Result<Reply, String> {

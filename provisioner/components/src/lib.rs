@@ -4,16 +4,22 @@
 //! beside the code, never strings inside it.
 
 pub mod app;
+mod certificates;
 mod checks;
+pub mod elasticsearch;
 mod http;
+pub mod mail;
 pub mod nginx;
 pub mod postgres;
+pub mod rabbitmq;
 pub mod redis;
 pub mod route;
 mod template;
 #[cfg(test)]
 mod testing;
+mod tls;
 
+pub use certificates::AUTHORITY;
 use provisioner_core::component::Component;
 use provisioner_core::stack::{Image, ImageId, Recipe, Resource};
 
@@ -25,6 +31,9 @@ pub fn all() -> Vec<Box<dyn Component>> {
         Box::new(route::Route),
         Box::new(postgres::Postgres),
         Box::new(redis::Redis),
+        Box::new(rabbitmq::Rabbitmq),
+        Box::new(mail::Mail),
+        Box::new(elasticsearch::Elasticsearch),
     ]
 }
 

@@ -1,8 +1,25 @@
 //! What the unit tests of the components share.
 
 use provisioner_core::manifest::{Manifest, parse};
+use provisioner_core::observed::ObservedSecret;
+use provisioner_core::secret::Note;
+use provisioner_core::stack::{Fingerprint, Secret};
 
 /// The smallest manifest with the shop: everything else is a default.
 pub(crate) fn manifest() -> Manifest {
     parse(b"name: dev\napp:\n  binary: target/app\n").expect("the smallest manifest is right")
+}
+
+/// A secret whose value may stay.
+pub(crate) fn made(secret: &Secret) -> ObservedSecret {
+    let version = "1".to_owned();
+    let issuer = secret.issuer().map(|_| version.clone());
+    let note = Note { version, source: Fingerprint::of(&secret.source), issuer, validity: None };
+    ObservedSecret { is_readable: true, note }
+}
+
+/// The same with Elasticsearch, and these further lines in its section.
+pub(crate) fn with_search(lines: &str) -> Manifest {
+    let text = format!("name: dev\napp:\n  binary: target/app\nelasticsearch:\n  nodes: 3\n{lines}");
+    parse(text.as_bytes()).expect("a small manifest with Elasticsearch is right")
 }

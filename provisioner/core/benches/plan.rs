@@ -106,7 +106,7 @@ fn complete(stack: &Stack) -> Observed {
             image: REFERENCE.to_owned(),
             state: State::Running,
             spec: Some(workload.spec_fingerprint(REFERENCE)),
-            files: workload.file_fingerprints(),
+            files: workload.file_fingerprints(&BTreeMap::new()),
             internal_ip: None,
             published: BTreeMap::new(),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::manifest::Manifest;
 use crate::name::Member;
 use crate::observed::Observed;
 use crate::plan::Withheld;
-use crate::stack::{Resource, ResourceId, Stack, Text};
+use crate::stack::{Expose, Resource, ResourceId, Stack, Text};
 
 /// One system. `declare`, `tasks`, `role` and `variables` are pure; the rest talks to running members.
 #[async_trait]
@@ -137,12 +137,27 @@ pub struct Variable {
     pub member: Member,
     /// After the port: `/app`.
     pub suffix: String,
+    /// The same for programs on the operator's machine, where it differs: the stack's files are not there.
+    pub suffix_outside: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// An address that people open.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entrypoint {
-    pub name: String,
-    pub url: String,
+    pub name: &'static str,
+    pub scheme: &'static str,
+    /// Who answers there.
+    pub member: Member,
+    /// Inside the stack.
+    pub port: u16,
+    pub login: Option<Login>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    /// Name of the secret that is the password.
+    pub secret: String,
 }
 
 /// A member is not usable yet.
@@ -158,7 +173,39 @@ impl Variable {
 
     /// The value for programs on the operator's machine, with markers for secrets.
     pub fn outside(&self, address: SocketAddr) -> Text {
-        Text::new(format!("{}{address}{}", self.prefix.masked(), self.suffix))
+        let suffix = self.suffix_outside.as_ref().unwrap_or(&self.suffix);
+        Text::new(format!("{}{address}{suffix}", self.prefix.masked()))
+    }
+}
+
+impl Entrypoint {
+    pub fn new(name: &'static str, scheme: &'static str, member: &Member, port: u16) -> Self {
+        Self { name, scheme, member: member.clone(), port, login: None }
+    }
+
+    pub fn login(mut self, user: &str, secret: &str) -> Self {
+        self.login = Some(Login { user: user.to_owned(), secret: secret.to_owned() });
+        self
+    }
+
+    /// Where it is reached from the operator's machine; `None`: its port is the engine's choice, and the member does
+    /// not run.
+    pub fn url(&self, stack: &Stack, observed: &Observed) -> Option<String> {
+        let found = observed.workload(&self.member).and_then(|found| found.published.get(&self.port)).copied();
+        let mut address = found.or_else(|| self.declared(stack))?;
+        if address.ip().is_unspecified() {
+            // Nobody can open the address that stands for all of them.
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        Some(format!("{}://{address}/", self.scheme))
+    }
+
+    fn declared(&self, stack: &Stack) -> Option<SocketAddr> {
+        let workload = stack.workload(&self.member)?;
+        match workload.ports.iter().find(|port| port.port == self.port)?.expose {
+            Expose::Address { ip, port } => Some(SocketAddr::new(ip, port)),
+            Expose::Checks => None,
+        }
     }
 }
 

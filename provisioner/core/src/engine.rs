@@ -72,6 +72,11 @@ pub trait Engine: Send + Sync {
 
     /// What the preflight looks at.
     async fn host(&self) -> Result<Host, EngineError>;
+
+    /// What members use right now, as far as the engine can tell soon; a member that it cannot tell about is absent.
+    async fn usage(&self, _members: &[Member]) -> BTreeMap<Member, Usage> {
+        BTreeMap::new()
+    }
 }
 
 /// Image id to the reference that the engine knows.
@@ -138,6 +143,22 @@ pub struct LogOptions {
     pub follow: bool,
     /// Last lines only; `None`: all.
     pub tail: Option<u32>,
+    /// Only what was printed at or after this second since 1970, by the engine's clock.
+    pub since: Option<u64>,
+    /// Each line begins with the time of its printing in RFC 3339 and a space.
+    pub times: bool,
+}
+
+/// What one member uses; what the engine does not tell is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Usage {
+    /// Without the page cache, which the kernel gives back when somebody needs it.
+    pub memory_bytes: Option<u64>,
+    pub memory_limit_bytes: Option<u64>,
+    /// 100 is one whole core.
+    pub cpu_percent: Option<f64>,
+    /// What its volumes hold.
+    pub disk_bytes: Option<u64>,
 }
 
 /// Receives the lines that a long action prints (an image build, a job).

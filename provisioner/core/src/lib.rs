@@ -12,12 +12,14 @@ pub mod execute;
 pub mod failure;
 pub mod finding;
 pub mod lease;
+pub mod lines;
 pub mod manifest;
 pub mod name;
 pub mod observed;
 pub mod plan;
 pub mod ready;
 pub mod record;
+pub mod secret;
 pub mod stack;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

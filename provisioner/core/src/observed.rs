@@ -7,19 +7,23 @@ use serde::Serialize;
 
 use crate::name::Member;
 use crate::record::RecordSet;
-use crate::stack::Fingerprint;
+use crate::secret::Note;
+use crate::stack::{Fingerprint, SecretVersions};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Observed {
     /// References of the images that the engine holds.
     pub images: BTreeSet<String>,
     pub network: bool,
-    /// Names of secrets, never values.
-    pub secrets: BTreeSet<String>,
+    /// What is known of secrets by their name, never a value.
+    pub secrets: BTreeMap<String, ObservedSecret>,
     /// Volumes by their name inside the stack.
     pub volumes: BTreeSet<String>,
     pub workloads: BTreeMap<Member, ObservedWorkload>,
     pub records: RecordSet,
+    /// When this was seen, in seconds since 1970; what ends some day is judged by it.
+    #[serde(skip)]
+    pub at: u64,
     /// What components read from running members over their own protocols (HTTP GET, SQL SELECT): component to
     /// key to value.
     pub facts: BTreeMap<String, BTreeMap<String, String>>,
@@ -41,6 +45,13 @@ pub struct ObservedWorkload {
     pub published: BTreeMap<u16, SocketAddr>,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ObservedSecret {
+    /// The engine can hand its value out.
+    pub is_readable: bool,
+    pub note: Note,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -60,6 +71,10 @@ impl Observed {
 
     pub fn is_running(&self, member: &Member) -> bool {
         self.workload(member).is_some_and(|workload| workload.state == State::Running)
+    }
+
+    pub fn secret_versions(&self) -> SecretVersions {
+        self.secrets.iter().map(|(name, found)| (name.clone(), found.note.version.clone())).collect()
     }
 
     pub fn fact(&self, component: &str, key: &str) -> Option<&str> {

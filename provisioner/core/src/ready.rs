@@ -75,7 +75,7 @@ async fn with_logs(failure: Failure, access: &Access<'_>, member: &Member) -> Fa
 }
 
 async fn tail(access: &Access<'_>, member: &Member) -> Option<String> {
-    let options = LogOptions { follow: false, tail: Some(LOG_TAIL) };
+    let options = LogOptions { tail: Some(LOG_TAIL), ..LogOptions::default() };
     let stream = access.engine.logs(member, options).await.ok()?;
     let text = crate::engine::collect_text(stream).await.ok()?;
     (!text.is_empty()).then_some(text)

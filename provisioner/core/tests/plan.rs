@@ -10,6 +10,8 @@ use provisioner_core::name::Member;
 use provisioner_core::observed::{ObservedWorkload, State};
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::record::Record;
+use provisioner_core::stack::Stack;
+use provisioner_core::testing::memory::MemoryEngine;
 
 #[tokio::test]
 async fn from_nothing_everything_is_made_in_order() {
@@ -36,6 +38,40 @@ async fn after(change: impl FnOnce(&mut Wishes)) -> String {
 async fn a_changed_file_touches_only_what_it_must() {
     assert_snapshot!("reloadable", after(|wishes| wishes.front_conf = "rate 20").await);
     assert_snapshot!("needs_a_restart", after(|wishes| wishes.store_conf = "buffers = 2").await);
+}
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// A stack with a certificate of 90 days, made on a day in the year 2026.
+async fn certified() -> (MemoryEngine, Stack) {
+    let engine = engine();
+    engine.tamper(|observed| observed.at = 1_790_000_000);
+    let stack = stack(&Wishes { certificate_days: Some(90), ..Wishes::default() });
+    up(&engine, &stack).await;
+    (engine, stack)
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_in_time_and_taken_over_without_a_restart() {
+    let (engine, stack) = certified().await;
+    let shown = || engine.file(&Member::nth("front", 1), "/etc/front.crt").unwrap();
+    let first = shown();
+    engine.tamper(|observed| observed.at += 59 * DAY);
+    assert_eq!(plan_now(&engine, &stack).await.to_string(), "");
+    engine.tamper(|observed| observed.at += 2 * DAY);
+    assert_snapshot!(plan_now(&engine, &stack).await);
+    up(&engine, &stack).await;
+    assert_ne!(shown(), first);
+    assert_eq!(plan_now(&engine, &stack).await.to_string(), "");
+}
+
+#[tokio::test]
+async fn another_authority_signs_everything_again() {
+    let (engine, stack) = certified().await;
+    engine.tamper(|observed| observed.at += 3600 * DAY);
+    assert_snapshot!(plan_now(&engine, &stack).await);
+    up(&engine, &stack).await;
+    assert_eq!(plan_now(&engine, &stack).await.to_string(), "");
 }
 
 #[tokio::test]

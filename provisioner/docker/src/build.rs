@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 
 use bollard::models::BuildInfo;
 use bollard::query_parameters::BuildImageOptions;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::archive::{header, relative};
 use crate::connect::DockerEngine;
+use crate::download::Downloads;
 use crate::lines::Lines;
 
 const CHUNK: usize = 64 * 1024;
@@ -30,6 +32,12 @@ impl DockerEngine {
         output: &dyn Output,
     ) -> Result<(), EngineError> {
         let operation = format!("build image {reference}");
+        let needs_network = recipe.inputs.iter().any(|input| matches!(input, ImageInput::Download { .. }));
+        if needs_network {
+            let downloads = self.docker.downloads.as_ref();
+            let no_folder = || EngineError::failed(operation.as_str(), "found no folder for downloads, expected one");
+            downloads.ok_or_else(no_folder)?.fetch(recipe, output).await?;
+        }
         let labels = [(RECIPE.to_owned(), recipe.id.0.clone())];
         let options = BuildImageOptions {
             dockerfile: "Dockerfile".to_owned(),
@@ -41,7 +49,7 @@ impl DockerEngine {
             ..BuildImageOptions::default()
         };
         let engine = self.docker.patient();
-        let context = bollard::body_try_stream(context(recipe.clone()));
+        let context = bollard::body_try_stream(context(recipe.clone(), self.docker.downloads.clone()));
         let mut answers = engine.build_image(options, None, Some(context));
         let mut lines = Lines::new(output);
         loop {
@@ -61,11 +69,11 @@ impl DockerEngine {
 }
 
 /// The build context as an archive, made on a thread of its own at the engine's pace.
-fn context(recipe: Recipe) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+fn context(recipe: Recipe, downloads: Option<Downloads>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
     tokio::task::spawn_blocking(move || {
         let mut sink = ChunkSink { sender: sender.clone(), buffer: Vec::with_capacity(CHUNK) };
-        let written = write_context(&recipe, &mut sink).and_then(|()| sink.flush());
+        let written = write_context(&recipe, downloads.as_ref(), &mut sink).and_then(|()| sink.flush());
         if let Err(error) = written {
             // A receiver that is gone has seen its own error already.
             let _ = sender.blocking_send(Err(error));
@@ -77,7 +85,7 @@ fn context(recipe: Recipe) -> impl Stream<Item = io::Result<Bytes>> + Send + 'st
     })
 }
 
-fn write_context(recipe: &Recipe, sink: &mut ChunkSink) -> io::Result<()> {
+fn write_context(recipe: &Recipe, downloads: Option<&Downloads>, sink: &mut ChunkSink) -> io::Result<()> {
     let mut builder = tar::Builder::new(sink);
     let dockerfile = recipe.dockerfile.as_bytes();
     builder.append_data(&mut header(0o644, (0, 0), dockerfile.len() as u64), "Dockerfile", dockerfile)?;
@@ -87,16 +95,22 @@ fn write_context(recipe: &Recipe, sink: &mut ChunkSink) -> io::Result<()> {
                 let content = content.as_bytes();
                 builder.append_data(&mut header(*mode, (0, 0), content.len() as u64), relative(path)?, content)?;
             }
-            ImageInput::HostFile { path, mode, file, digest: _ } => {
-                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-                let source = fs::File::open(file).map_err(named)?;
-                let size = source.metadata().map_err(named)?.len();
-                let source = io::BufReader::with_capacity(CHUNK, source);
-                builder.append_data(&mut header(*mode, (0, 0), size), relative(path)?, source)?;
+            ImageInput::HostFile { path, mode, file, digest: _ } => append_file(&mut builder, path, *mode, file)?,
+            ImageInput::Download { path, mode, sha256, .. } => {
+                let downloads = downloads.ok_or_else(|| io::Error::other("no folder for downloads"))?;
+                append_file(&mut builder, path, *mode, &downloads.file(sha256))?;
             }
         }
     }
     builder.finish()
+}
+
+fn append_file(builder: &mut tar::Builder<&mut ChunkSink>, path: &str, mode: u32, file: &Path) -> io::Result<()> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+    let source = fs::File::open(file).map_err(named)?;
+    let size = source.metadata().map_err(named)?.len();
+    let source = io::BufReader::with_capacity(CHUNK, source);
+    builder.append_data(&mut header(mode, (0, 0), size), relative(path)?, source)
 }
 
 /// Hands what is written on in chunks; waits when the other side is slow.
@@ -149,7 +163,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), vec![7; 1_000_000]).unwrap();
         let inline = ImageInput::Inline { path: "etc/app.conf".to_owned(), mode: 0o640, content: "a = 1\n".to_owned() };
-        let chunks: Vec<_> = context(recipe(vec![inline, host_file(file.path().to_owned())])).collect().await;
+        let chunks: Vec<_> = context(recipe(vec![inline, host_file(file.path().to_owned())]), None).collect().await;
         assert!(chunks.iter().all(|chunk| chunk.as_ref().unwrap().len() <= 2 * CHUNK));
         let archive: Vec<u8> = chunks.into_iter().flat_map(Result::unwrap).collect();
         let entries = unpack(&archive).unwrap();
@@ -159,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_host_file_ends_the_context_in_an_error_that_names_it() {
-        let chunks: Vec<_> = context(recipe(vec![host_file("/nowhere/app".into())])).collect().await;
+        let chunks: Vec<_> = context(recipe(vec![host_file("/nowhere/app".into())]), None).collect().await;
         let error = chunks.last().unwrap().as_ref().unwrap_err().to_string();
         assert!(error.contains("/nowhere/app"), "{error}");
     }

@@ -7,6 +7,7 @@ use bollard::errors::Error;
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::StackName;
 
+use crate::download::Downloads;
 use crate::endpoint::{Endpoint, TlsFiles};
 use crate::error::translate;
 use crate::labels::Names;
@@ -24,6 +25,7 @@ const WORK_LIMIT: Duration = Duration::from_secs(3600);
 pub struct Docker {
     pub(crate) client: bollard::Docker,
     pub(crate) endpoint: Endpoint,
+    pub(crate) downloads: Option<Downloads>,
 }
 
 /// A Docker engine, bound to one stack.
@@ -39,7 +41,12 @@ impl Docker {
         let fail = |error| translate(error, "reach Docker".to_owned(), &endpoint.to_string(), HELLO_LIMIT);
         let client = client(endpoint).map_err(fail)?.with_timeout(HELLO_LIMIT);
         let client = client.negotiate_version().await.map_err(fail)?.with_timeout(ANSWER_LIMIT);
-        Ok(Self { client, endpoint: endpoint.clone() })
+        Ok(Self { client, endpoint: endpoint.clone(), downloads: None })
+    }
+
+    /// Says where files of the network are kept that image recipes need; without it such a recipe is an error.
+    pub fn keeping(self, downloads: Downloads) -> Self {
+        Self { downloads: Some(downloads), ..self }
     }
 
     pub fn stack(&self, name: &StackName) -> DockerEngine {

@@ -6,7 +6,9 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
     MountVolumeOptions, NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
-use provisioner_core::stack::{Expose, Job, Limits, MissingSecret, Mount, Port, Restart, Text, Workload};
+use provisioner_core::stack::{
+    Expose, Job, Limits, MissingSecret, Mount, Port, Restart, SecretVersions, Text, Workload,
+};
 
 use crate::archive::Entry;
 use crate::labels::{self, Kind, Names};
@@ -26,7 +28,12 @@ struct Process<'a> {
     limits: &'a Limits,
 }
 
-pub(crate) fn workload(names: &Names, workload: &Workload, image: &str) -> ContainerCreateBody {
+pub(crate) fn workload(
+    names: &Names,
+    workload: &Workload,
+    image: &str,
+    versions: &SecretVersions,
+) -> ContainerCreateBody {
     let process = Process {
         image,
         command: &workload.command,
@@ -40,7 +47,7 @@ pub(crate) fn workload(names: &Names, workload: &Workload, image: &str) -> Conta
     label(labels::COMPONENT, workload.component.clone());
     label(labels::MEMBER, workload.member.to_string());
     label(labels::SPEC, workload.spec_fingerprint(image).to_string());
-    label(labels::FILES, labels::write_files(&workload.file_fingerprints()));
+    label(labels::FILES, labels::write_files(&workload.file_fingerprints(versions)));
     label(labels::RESTART, restart_name(workload.restart).to_string());
 
     let mut aliases = vec![workload.member.to_string()];

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use provisioner_core::engine::{
     Engine, EngineError, Execution, Host, ImageReferences, InputStream, JobOutcome, LogOptions, Output, OutputStream,
-    Power, StopProof,
+    Power, StopProof, Usage,
 };
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
@@ -99,5 +99,9 @@ impl Engine for DockerEngine {
 
     async fn host(&self) -> Result<Host, EngineError> {
         self.describe_host().await
+    }
+
+    async fn usage(&self, members: &[Member]) -> BTreeMap<Member, Usage> {
+        self.member_usage(members).await
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::query_parameters::LogsOptions;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use provisioner_core::engine::{EngineError, Execution, InputStream, LogOptions, OutputChunk, OutputStream};
 use provisioner_core::name::Member;
@@ -62,11 +63,14 @@ impl DockerEngine {
             follow: options.follow,
             stdout: true,
             stderr: true,
+            since: options.since.map_or(0, |second| i32::try_from(second).unwrap_or(i32::MAX)),
+            timestamps: options.times,
             tail: options.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string()),
             ..LogsOptions::default()
         };
-        let logs = self.docker.client.logs(name, Some(options));
-        chunks(&self.docker, logs, format!("read the logs of {name}"))
+        let logs = self.docker.client.logs(name, Some(options.clone()));
+        let chunks = chunks(&self.docker, logs, format!("read the logs of {name}"));
+        if options.timestamps { one_time_a_line(chunks) } else { chunks }
     }
 
     /// Where a member's port is reached from the operator's machine.
@@ -92,6 +96,25 @@ async fn feed(mut command: impl AsyncWrite + Unpin, mut input: InputStream) {
         }
     }
     let _ = command.shutdown().await;
+}
+
+/// The engine keeps a long line in parts, each a chunk of its own, and puts the time before every one of them.
+fn one_time_a_line(output: OutputStream) -> OutputStream {
+    let mut is_open = [false; 2];
+    Box::pin(output.map(move |chunk| {
+        chunk.map(|chunk| match chunk {
+            OutputChunk::Stdout(part) => OutputChunk::Stdout(rest_of_line(part, &mut is_open[0])),
+            OutputChunk::Stderr(part) => OutputChunk::Stderr(rest_of_line(part, &mut is_open[1])),
+        })
+    }))
+}
+
+fn rest_of_line(mut part: Bytes, is_open: &mut bool) -> Bytes {
+    let is_rest = std::mem::replace(is_open, !part.ends_with(b"\n"));
+    match part.iter().position(|byte| *byte == b' ') {
+        Some(end) if is_rest => part.split_off(end + 1),
+        _ => part,
+    }
 }
 
 async fn exit_code(docker: Docker, id: String, operation: String) -> Result<i64, EngineError> {
@@ -124,4 +147,21 @@ fn chunks(
             }
         })
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_in_parts_has_one_time() {
+        let parts = ["T1 one\n", "T2 two,", "T3 and more,", "T4 and its end\n", "T5 three\n"];
+        let parts = parts.map(|part| Ok(OutputChunk::Stdout(Bytes::from(part))));
+        let told: Vec<OutputChunk> =
+            one_time_a_line(Box::pin(futures_util::stream::iter(parts))).try_collect().await.unwrap();
+        let expected = ["T1 one\n", "T2 two,", "and more,", "and its end\n", "T5 three\n"];
+        assert_eq!(told, expected.map(|part| OutputChunk::Stdout(Bytes::from(part))));
+    }
 }

@@ -10,12 +10,13 @@ use provisioner_core::engine::{EngineError, Power};
 use provisioner_core::name::Member;
 use provisioner_core::observed::ObservedWorkload;
 use provisioner_core::record::{self, RecordError, RecordSet};
-use provisioner_core::stack::{File, Fingerprint, MissingSecret, OnChange, Text};
+use provisioner_core::stack::{File, Fingerprint, MissingSecret, OnChange, SecretVersions, Text};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, Entry};
 use crate::connect::DockerEngine;
 use crate::error::is_missing;
+use crate::secrets::Current;
 
 /// A configuration file is small; a bigger archive would be something else.
 const OLD_FILE_MAX: usize = 16 << 20;
@@ -48,9 +49,9 @@ pub(crate) fn named<'a>(texts: impl Iterator<Item = &'a Text>) -> BTreeSet<Strin
 }
 
 impl DockerEngine {
-    /// Files with the values of their secrets in place.
-    pub(crate) async fn resolve_files(&self, files: &[File]) -> Result<Vec<Entry>, EngineError> {
-        let values = self.secret_values(&named(files.iter().map(|file| &file.content))).await?;
+    /// Files with the values of their secrets in place, and the versions of these.
+    pub(crate) async fn resolve_files(&self, files: &[File]) -> Result<(Vec<Entry>, SecretVersions), EngineError> {
+        let Current { values, versions } = self.current_secrets(&named(files.iter().map(|file| &file.content))).await?;
         let resolved = files.iter().map(|file| {
             Ok(Entry {
                 path: file.path.clone(),
@@ -59,7 +60,7 @@ impl DockerEngine {
                 content: file.content.resolve(&values)?.into_bytes(),
             })
         });
-        resolved.collect::<Result<_, MissingSecret>>().map_err(EngineError::from)
+        Ok((resolved.collect::<Result<_, MissingSecret>>()?, versions))
     }
 
     pub(crate) async fn put_archive(&self, container: &str, entries: &[Entry]) -> Result<(), EngineError> {
@@ -109,7 +110,7 @@ impl DockerEngine {
     ) -> Result<(), EngineError> {
         let name = self.names.container(member);
         let instance = self.inspect(&name).await?.id.unwrap_or_default();
-        let entries = self.resolve_files(files).await?;
+        let (entries, versions) = self.resolve_files(files).await?;
         match then {
             OnChange::Nothing => self.put_archive(&name, &entries).await?,
             OnChange::Restart => {
@@ -124,7 +125,8 @@ impl DockerEngine {
                 sent.map_err(self.docker.failed(format!("send {signal} to {member}")))?;
             }
         }
-        self.note_replaced(member, instance, files).await
+        let fingerprints = files.iter().map(|file| (file.path.clone(), file.fingerprint(&versions))).collect();
+        self.note_replaced(member, instance, fingerprints).await
     }
 
     async fn put_checked(&self, member: &Member, entries: &[Entry], check: &[String]) -> Result<(), EngineError> {
@@ -174,12 +176,17 @@ impl DockerEngine {
         if removed.exit_code == 0 { Ok(()) } else { Err(EngineError::failed(operation, removed.stderr.trim())) }
     }
 
-    async fn note_replaced(&self, member: &Member, instance: String, files: &[File]) -> Result<(), EngineError> {
+    async fn note_replaced(
+        &self,
+        member: &Member,
+        instance: String,
+        files: BTreeMap<String, Fingerprint>,
+    ) -> Result<(), EngineError> {
         let key = record_key(member);
         let noted = record::update::<Replaced, _>(self, &key, |known| {
             let known = known.filter(|known| known.instance == instance);
             let mut all = known.map(|known| known.files).unwrap_or_default();
-            all.extend(files.iter().map(|file| (file.path.clone(), file.fingerprint())));
+            all.extend(files.clone());
             Some(Replaced { instance: instance.clone(), files: all })
         });
         noted.await.map_err(|error| match error {

@@ -27,7 +27,7 @@ impl DockerEngine {
         if !job.secret_env.is_empty() && job.command.is_empty() {
             return Err(EngineError::failed(operation, "secret variables need a command, found none"));
         }
-        let mut entries = self.resolve_files(&job.files).await?;
+        let (mut entries, _) = self.resolve_files(&job.files).await?;
         let values = self.secret_values(&files::named(job.secret_env.values())).await?;
         entries.extend(container::secret_env(&job.secret_env, &values)?);
 
@@ -57,7 +57,7 @@ impl DockerEngine {
         let client = &self.docker.client;
         let started = client.start_container(name, None::<StartContainerOptions>).await;
         started.map_err(self.docker.failed(operation))?;
-        let mut logs = self.container_logs(name, LogOptions { follow: true, tail: None });
+        let mut logs = self.container_logs(name, LogOptions { follow: true, ..LogOptions::default() });
         while let Some(chunk) = logs.try_next().await? {
             match chunk {
                 OutputChunk::Stdout(bytes) => lines.stdout(&bytes),

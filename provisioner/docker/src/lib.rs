@@ -6,6 +6,7 @@ mod build;
 mod connect;
 mod container;
 mod containers;
+mod download;
 mod endpoint;
 mod engine;
 mod error;
@@ -20,7 +21,9 @@ mod observe;
 mod power;
 mod records;
 mod secrets;
+mod usage;
 mod workload;
 
 pub use connect::{Docker, DockerEngine};
+pub use download::Downloads;
 pub use endpoint::{Endpoint, EndpointError, EndpointInputs, TlsFiles};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bollard::models::{ImageSummary, Volume as Listed};
 use bollard::query_parameters::{ListImagesOptions, ListNetworksOptions, ListVolumesOptions};
 use futures_util::future;
+use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
 use provisioner_core::observed::Observed;
 
@@ -35,6 +36,7 @@ impl DockerEngine {
             volumes: data_volumes(&volumes),
             workloads,
             records,
+            at: clock::unix_seconds(),
             facts: BTreeMap::new(),
         })
     }

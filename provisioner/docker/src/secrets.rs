@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions};
+use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
+use provisioner_core::observed::ObservedSecret;
 use provisioner_core::record::{self, RecordError, RecordSet, Records};
-use provisioner_core::stack::Secret;
-use rand::distr::{Alphanumeric, SampleString};
+use provisioner_core::secret::{self, Made, Note};
+use provisioner_core::stack::{Secret, SecretVersions};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -22,52 +24,93 @@ use crate::records::nonce;
 const RECORD: &str = "secrets";
 const MOUNT: &str = "/secrets";
 
-/// Values that were read or made by this process. A secret never changes, so they stay true.
-pub(crate) type Cache = Mutex<BTreeMap<String, String>>;
+/// Values that were read or made by this process, each with its version.
+pub(crate) type Cache = Mutex<BTreeMap<String, Value>>;
 
-/// Name of each secret to its file in the volume.
+pub(crate) struct Value {
+    version: String,
+    text: String,
+}
+
+/// What is known of each secret. The version of a value is the name of its file in the volume.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(transparent)]
-struct Index(BTreeMap<String, String>);
+struct Index(BTreeMap<String, Note>);
 
-/// Secrets whose values can be read: without the accessor they count as missing, and making sure of them brings it back.
-pub(crate) fn known(records: &RecordSet, has_accessor: bool) -> BTreeSet<String> {
-    if !has_accessor {
-        return BTreeSet::new();
-    }
+/// Values and versions that belong together.
+pub(crate) struct Current {
+    pub(crate) values: BTreeMap<String, String>,
+    pub(crate) versions: SecretVersions,
+}
+
+/// Without the accessor no value can be read, and making sure of a secret brings it back.
+pub(crate) fn known(records: &RecordSet, has_accessor: bool) -> BTreeMap<String, ObservedSecret> {
     let index = records.read::<Index>(RECORD).ok().flatten().unwrap_or_default();
-    index.0.into_keys().collect()
+    index.0.into_iter().map(|(name, note)| (name, ObservedSecret { is_readable: has_accessor, note })).collect()
 }
 
 impl DockerEngine {
-    /// Generates the secret unless there is one.
+    /// Makes the secret unless there is one that may stay.
     pub(crate) async fn ensure_secret(&self, secret: &Secret) -> Result<(), EngineError> {
         let mut cache = self.secrets.lock().await;
         let volume = self.names.secrets_volume();
         self.create_volume(&volume, self.names.labels(Kind::Secrets)).await?;
         self.ensure_accessor().await?;
-        if self.index().await?.0.contains_key(&secret.name) {
+        let now = clock::unix_seconds();
+        let index = self.index().await?;
+        let replaced = index.0.get(&secret.name);
+        let issuer = secret.issuer().and_then(|name| index.0.get_key_value(name));
+        if replaced.is_some_and(|note| note.due(secret, issuer.map(|(_, note)| note), now).is_none()) {
             return Ok(());
         }
-        // The generator of `rand::rng` is a CSPRNG seeded by the operating system.
-        let value = Alphanumeric.sample_string(&mut rand::rng(), secret.length);
-        let file = format!("{}.{}", secret.name, nonce());
-        let entry =
-            Entry { path: format!("{MOUNT}/{file}"), mode: 0o400, owner: (0, 0), content: value.clone().into_bytes() };
+        if issuer.is_some_and(|(name, note)| cache.get(name).is_none_or(|value| value.version != note.version)) {
+            *cache = self.read_values(&index).await?;
+        }
+        let signer = issuer.and_then(|(name, note)| {
+            let value = cache.get(name).filter(|value| value.version == note.version)?;
+            Some(secret::Issuer { value: &value.text, version: &note.version })
+        });
+        let version = format!("{}.{}", secret.name, nonce());
+        let made = secret::make(secret, signer, version, now);
+        let Made { value, note } =
+            made.map_err(|error| EngineError::failed(format!("ensure secret {}", secret.name), error))?;
+        let path = format!("{MOUNT}/{}", note.version);
+        let entry = Entry { path, mode: 0o400, owner: (0, 0), content: value.clone().into_bytes() };
         self.put_archive(&self.names.accessor(), &[entry]).await?;
 
         let mut is_ours = false;
-        let indexed = record::update::<Index, _>(self, RECORD, |index| {
-            let mut index = index.unwrap_or_default();
-            is_ours = !index.0.contains_key(&secret.name);
-            index.0.entry(secret.name.clone()).or_insert_with(|| file.clone());
-            is_ours.then_some(index)
+        let indexed = record::update::<Index, _>(self, RECORD, |current| {
+            let mut current = current.unwrap_or_default();
+            // Of two who make the same secret the second one finds another note than it looked at.
+            is_ours = current.0.get(&secret.name) == replaced;
+            current.0.insert(secret.name.clone(), note.clone());
+            is_ours.then_some(current)
         });
         indexed.await.map_err(|error| failed(format!("note secret {}", secret.name), error))?;
         if is_ours {
-            cache.insert(secret.name.clone(), value);
+            cache.insert(secret.name.clone(), Value { version: note.version, text: value });
         }
         Ok(())
+    }
+
+    /// Values of those of the named secrets that exist, as they are right now.
+    pub(crate) async fn current_secrets(&self, names: &BTreeSet<String>) -> Result<Current, EngineError> {
+        if names.is_empty() {
+            return Ok(Current { values: BTreeMap::new(), versions: SecretVersions::new() });
+        }
+        let mut cache = self.secrets.lock().await;
+        let index = self.index().await?;
+        let is_cached = |name: &String| {
+            let noted = index.0.get(name).map(|note| &note.version);
+            noted == cache.get(name).map(|value| &value.version)
+        };
+        if !names.iter().all(is_cached) {
+            *cache = self.read_values(&index).await?;
+        }
+        let found = names.iter().filter_map(|name| Some((name.clone(), cache.get(name)?)));
+        let (values, versions) =
+            found.map(|(name, value)| ((name.clone(), value.text.clone()), (name, value.version.clone()))).unzip();
+        Ok(Current { values, versions })
     }
 
     /// Values of those of the named secrets that exist. One GET; a plan needs it and may send nothing else.
@@ -82,11 +125,11 @@ impl DockerEngine {
                 *cache = self.read_values(&index).await?;
             }
         }
-        let wanted = names.iter().filter_map(|name| Some((name.clone(), cache.get(name)?.clone())));
+        let wanted = names.iter().filter_map(|name| Some((name.clone(), cache.get(name)?.text.clone())));
         Ok(wanted.collect())
     }
 
-    async fn read_values(&self, index: &Index) -> Result<BTreeMap<String, String>, EngineError> {
+    async fn read_values(&self, index: &Index) -> Result<BTreeMap<String, Value>, EngineError> {
         let read = self.get_archive(&self.names.accessor(), MOUNT).await;
         let malformed = |error| EngineError::failed("read secrets", error);
         let files: BTreeMap<String, Vec<u8>> = archive::unpack(&read?)
@@ -94,9 +137,9 @@ impl DockerEngine {
             .into_iter()
             .filter_map(|entry| Some((entry.path.rsplit('/').next()?.to_owned(), entry.content)))
             .collect();
-        let values = index.0.iter().filter_map(|(name, file)| {
-            let value = String::from_utf8(files.get(file)?.clone()).ok()?;
-            Some((name.clone(), value))
+        let values = index.0.iter().filter_map(|(name, note)| {
+            let text = String::from_utf8(files.get(&note.version)?.clone()).ok()?;
+            Some((name.clone(), Value { version: note.version.clone(), text }))
         });
         Ok(values.collect())
     }

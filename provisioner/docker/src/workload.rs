@@ -122,7 +122,7 @@ impl DockerEngine {
             }
         }
         // Resolved before anything is stopped, so that a missing secret costs no downtime.
-        let mut entries = self.resolve_files(&workload.files).await?;
+        let (mut entries, versions) = self.resolve_files(&workload.files).await?;
         let values = self.secret_values(&files::named(workload.secret_env.values())).await?;
         entries.extend(container::secret_env(&workload.secret_env, &values)?);
 
@@ -130,7 +130,7 @@ impl DockerEngine {
             self.remove_standing(member, &container).await?;
         }
         let name = self.names.container(member);
-        self.create_container(&name, container::workload(&self.names, workload, image)).await?;
+        self.create_container(&name, container::workload(&self.names, workload, image, &versions)).await?;
         self.put_archive(&name, &entries).await?;
         self.start(member, &name).await
     }
@@ -153,7 +153,10 @@ impl DockerEngine {
         let key = files::record_key(member);
         let record = self.get(&key).await?.map(|record| (key, record));
         files::merge(member, found, &provisioner_core::record::RecordSet(record.into_iter().collect()));
-        Ok(found.spec == Some(workload.spec_fingerprint(image)) && found.files == workload.file_fingerprints())
+        let secrets = files::named(workload.files.iter().map(|file| &file.content));
+        let versions = self.current_secrets(&secrets).await?.versions;
+        let files = workload.file_fingerprints(&versions);
+        Ok(found.spec == Some(workload.spec_fingerprint(image)) && found.files == files)
     }
 
     /// Removes what stands in a member's place: by its own stop signal and grace period, and without its volumes.

@@ -16,7 +16,7 @@ use super::exit::{Exit, Stop};
 use super::settings::Settings;
 use crate::context::Context;
 use crate::machine;
-use crate::progress::{HEARTBEAT, Progress};
+use crate::progress::{HEARTBEAT, Progress, Spans};
 
 /// How long one member may take to answer after its start; a database that replays a long log needs minutes.
 const READY_LIMIT: Duration = Duration::from_secs(180);
@@ -28,6 +28,7 @@ const LOG_TAIL: u32 = 20;
 pub(super) struct Walk {
     pub(super) plan: Plan,
     pub(super) outcomes: Outcomes,
+    pub(super) spans: Spans,
     cut: Option<Cut>,
 }
 
@@ -72,7 +73,7 @@ fn held(call: &Call<'_>, error: LeaseError) -> anyhow::Error {
 }
 
 pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observed: &Observed, lease: &Lease) -> Walk {
-    let progress = Progress::new(call.settings, call.printer, &plan);
+    let progress = Progress::new(call.settings, call.printer, &plan, call.begun);
     let stop = execute::Stop::default();
     let execution = Execution {
         engine: &*context.engine,
@@ -110,8 +111,9 @@ pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observe
             }
         }
     };
+    let spans = progress.spans();
     drop(progress);
-    Walk { plan, outcomes, cut }
+    Walk { plan, outcomes, spans, cut }
 }
 
 impl Walk {
@@ -185,7 +187,7 @@ impl Walk {
 }
 
 async fn log_tail(context: &Context, member: &provisioner_core::name::Member) -> Option<String> {
-    let options = LogOptions { follow: false, tail: Some(LOG_TAIL) };
+    let options = LogOptions { tail: Some(LOG_TAIL), ..LogOptions::default() };
     let stream = context.engine.logs(member, options).await.ok()?;
     collect_text(stream).await.ok().filter(|text| !text.is_empty())
 }

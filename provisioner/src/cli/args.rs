@@ -11,9 +11,11 @@ use super::down::DownArgs;
 use super::exec::ExecArgs;
 use super::lock::LockArgs;
 use super::logs::LogsArgs;
+use super::open::OpenArgs;
 use super::plan::PlanArgs;
-use super::settings::{Format, HttpPort, ProgressMode, parse_duration, parse_http_port, parse_timeout};
+use super::settings::{ColorMode, Format, HttpPort, ProgressMode, parse_duration, parse_http_port, parse_timeout};
 use super::start::StartArgs;
+use super::status::StatusArgs;
 use super::stop::StopArgs;
 use super::up::UpArgs;
 
@@ -21,7 +23,10 @@ const EXAMPLES: &str = "\
 Examples:
   provisioner up --env dev                    stand the stack of manifests/dev.yaml up and verify it
   provisioner plan --env dev                  what `up` would do, and why
-  provisioner status --env dev -o json        members, roles, addresses
+  provisioner status --env dev -o json        members, roles, addresses, memory and disk
+  provisioner open http --env dev             the shop in a browser, or its address
+  provisioner logs --env dev -f app           what the app's members print, as it comes
+  provisioner up --env dev app                replace what differs of the app, and nothing else
   provisioner up --env dev --name second      the same stack a second time, at a port of its own
   eval \"$(provisioner env --env dev)\"         addresses and logins for programs of this machine
   provisioner down --env dev                  take it down; data stays
@@ -80,6 +85,10 @@ pub struct Global {
     #[arg(long, value_name = "DURATION", global = true, value_parser = parse_duration, default_value = "60s")]
     pub lock_timeout: Duration,
 
+    /// Colours on stdout and stderr; `auto`: on a terminal, and not where NO_COLOR is set
+    #[arg(long, value_name = "WHEN", global = true, value_enum, default_value = "auto")]
+    pub color: ColorMode,
+
     /// Answer yes to every question
     #[arg(short, long, global = true)]
     pub yes: bool,
@@ -99,13 +108,15 @@ pub(super) enum Verb {
     Up(UpArgs),
     /// Prove that everything works, safely on a live stack
     Verify,
-    /// Show members, roles, states and addresses
-    Status,
+    /// Show members, roles, states, addresses and what they use
+    Status(StatusArgs),
     /// Show what members log
     Logs(LogsArgs),
+    /// Show where people reach the stack's pages, with logins, and open one in a browser; shows passwords
+    Open(OpenArgs),
     /// Run a command inside a member and pass its exit code on
     Exec(ExecArgs),
-    /// Print addresses and logins as variables; the only verb that shows secrets
+    /// Print addresses and logins as variables; like `open`, it shows passwords
     Env,
     /// Remove members and network; data stays unless told otherwise
     Down(DownArgs),

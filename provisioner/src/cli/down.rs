@@ -104,7 +104,7 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
         }
         let is_secret = |resource: &&Resource| matches!(resource, Resource::Secret(_));
         let declared = context.stack.resources().filter(is_secret).map(Resource::id);
-        let found = observed.secrets.iter().cloned().map(ResourceId::Secret);
+        let found = observed.secrets.keys().cloned().map(ResourceId::Secret);
         // After a `down` that kept them their values cannot be read, so they are not observed, but they are there.
         let secrets: BTreeSet<ResourceId> = found.chain(declared.filter(|_| !observed.records.0.is_empty())).collect();
         for id in secrets {

@@ -1,4 +1,4 @@
-//! `env`: addresses and logins for programs of this machine. The only verb that shows secrets.
+//! `env`: addresses and logins for programs of this machine. Shows secrets, as `open` does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -9,6 +9,7 @@ use provisioner_core::manifest::{AppSource, MANIFEST_SIZE_MAX, Manifest, parse};
 use provisioner_core::stack::Fingerprint;
 
 use super::exit::{Exit, Stop};
+use super::secret_files;
 use super::settings::{ManifestSource, Settings, manifests_directory};
 
 /// Whether the app's own program must be there.
@@ -28,6 +29,7 @@ pub(crate) fn load(settings: &Settings, program: Program) -> anyhow::Result<Mani
         manifest.name = name.clone();
     }
     find_program(&mut manifest, &path, program)?;
+    secret_files::read(&mut manifest, &path, program)?;
     Ok(manifest)
 }
 
@@ -94,9 +96,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 /// the command is given.
 fn find_program(manifest: &mut Manifest, manifest_path: &Path, program: Program) -> anyhow::Result<()> {
     let AppSource::Binary { file, digest } = &mut manifest.app.source else { return Ok(()) };
-    if let Some(directory) = manifest_path.parent() {
-        *file = without_detours(&directory.join(&*file));
-    }
+    *file = beside(manifest_path, file);
     if program == Program::Unneeded {
         return Ok(());
     }
@@ -115,6 +115,14 @@ fn find_program(manifest: &mut Manifest, manifest_path: &Path, program: Program)
             let stop = Stop::new(Exit::Manifest, message);
             Err(stop.hint("build it with `make build`, or name a finished image with `app.image`").into())
         }
+    }
+}
+
+/// A path of a manifest, which counts from the manifest's own directory.
+pub(super) fn beside(manifest_path: &Path, file: &Path) -> PathBuf {
+    match manifest_path.parent() {
+        Some(directory) => without_detours(&directory.join(file)),
+        None => file.to_owned(),
     }
 }
 

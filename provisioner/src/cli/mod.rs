@@ -13,13 +13,16 @@ mod images;
 mod lock;
 mod logs;
 pub(crate) mod manifests;
+mod open;
 mod plan;
+mod secret_files;
 pub mod settings;
 mod start;
 mod status;
 mod stop;
 mod up;
 mod verify;
+mod written;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -194,8 +197,9 @@ impl Call<'_> {
             Verb::Plan(arguments) => plan::plan(self, arguments).await,
             Verb::Up(arguments) => up::up(self, arguments).await,
             Verb::Verify => verify::verify(self).await,
-            Verb::Status => status::status(self).await,
+            Verb::Status(arguments) => status::status(self, arguments).await,
             Verb::Logs(arguments) => logs::logs(self, arguments).await,
+            Verb::Open(arguments) => open::open(self, arguments).await,
             Verb::Exec(arguments) => exec::exec(self, arguments).await,
             Verb::Env => env::env(self).await,
             Verb::Down(arguments) => down::down(self, arguments).await,

@@ -35,6 +35,13 @@ pub enum ProgressMode {
     Quiet,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorMode {
+    Auto,
+    Always,
+    Never,
+}
+
 /// Where the manifest is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestSource {
@@ -70,6 +77,7 @@ pub struct Settings {
     /// Somebody sits at the terminal and can be asked.
     pub interactive: bool,
     pub stdin_is_terminal: bool,
+    pub stdout_is_terminal: bool,
     pub directory: PathBuf,
     pub environment: Environment,
     /// The words after `provisioner`, for the lock's holder.
@@ -126,8 +134,13 @@ impl Settings {
             lock_timeout: global.lock_timeout,
             yes: global.yes,
             verbose: global.verbose,
-            color: terminals.stdout && environment.get("NO_COLOR").is_none(),
+            color: match global.color {
+                ColorMode::Auto => terminals.stdout && environment.get("NO_COLOR").is_none(),
+                ColorMode::Always => true,
+                ColorMode::Never => false,
+            },
             stdin_is_terminal: terminals.stdin,
+            stdout_is_terminal: terminals.stdout,
             interactive: terminals.stdin && terminals.stderr && !environment.is_ci(),
             directory: environment.directory.clone(),
             environment: environment.clone(),

@@ -1,22 +1,35 @@
-//! `status`: members, roles, states and addresses, as the engine and the records tell them.
+//! `status`: members, roles, states and addresses, as the engine and the records tell them, and what they use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use provisioner_core::component::Entrypoint;
+use clap::Args;
+use provisioner_core::engine::Usage;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
 use serde::Serialize;
 
 use super::Call;
 use super::exit::Exit;
+use super::open::{self, Address};
 use crate::context::Context;
+use crate::preflight::human_bytes;
 use crate::table::{Table, Tone};
 
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Do not ask for memory, processors and disk, which takes the engine up to three seconds
+    #[arg(long)]
+    no_usage: bool,
+}
+
 #[derive(Serialize)]
-pub(super) struct Status {
+struct Status {
     stack: StackName,
     members: Vec<MemberStatus>,
-    pub(super) entrypoints: Vec<Entrypoint>,
+    /// Sums of what is known; a limit counts where the use does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<Usage>,
+    entrypoints: Vec<Address>,
 }
 
 #[derive(Serialize)]
@@ -28,18 +41,23 @@ struct MemberStatus {
     image: String,
     /// Name of a port to where it is reached from the operator's machine.
     addresses: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
 }
 
-pub(super) async fn status(call: &Call<'_>) -> anyhow::Result<Exit> {
+pub(super) async fn status(call: &Call<'_>, arguments: &StatusArgs) -> anyhow::Result<Exit> {
     let context = Context::to_look(call).await?;
     let observed = context.snapshot().await?;
-    let status = Status::of(&context, &observed);
+    let mut status = Status::of(&context, &observed);
+    if !arguments.no_usage {
+        status.measure(&context).await;
+    }
     call.printer.data(&status, || status.human(call.printer.is_colored()))?;
     Ok(Exit::Done)
 }
 
 impl Status {
-    pub(super) fn of(context: &Context, observed: &Observed) -> Self {
+    fn of(context: &Context, observed: &Observed) -> Self {
         let declared = context.stack.workloads().map(|workload| &workload.member);
         let names: BTreeSet<&Member> = declared.chain(observed.workloads.keys()).collect();
         let place = |status: &MemberStatus| {
@@ -47,31 +65,54 @@ impl Status {
         };
         let mut members: Vec<MemberStatus> = names.into_iter().map(|name| member(context, observed, name)).collect();
         members.sort_by_key(place);
-        let entrypoints = context.components.iter().flat_map(|component| component.entrypoints(&context.stack));
-        Self { stack: context.name().clone(), entrypoints: entrypoints.collect(), members }
+        Self { stack: context.name().clone(), entrypoints: open::addresses(context, observed), members, total: None }
+    }
+
+    async fn measure(&mut self, context: &Context) {
+        let names: Vec<Member> = self.members.iter().map(|status| status.member.clone()).collect();
+        let mut usages = context.engine.usage(&names).await;
+        for status in &mut self.members {
+            status.usage = Some(usages.remove(&status.member).unwrap_or_default());
+        }
+        self.total = Some(total(self.members.iter().filter_map(|status| status.usage.as_ref())));
     }
 
     fn human(&self, color: bool) -> String {
-        let mut table = Table::with_header(&["MEMBER", "ROLE", "STATE", "ADDRESSES", "IMAGE"]);
-        for MemberStatus { member, role, state, image, addresses, .. } in &self.members {
+        let mut header = vec!["MEMBER", "ROLE", "STATE"];
+        if self.total.is_some() {
+            header.extend(["MEMORY", "CPU", "DISK"]);
+        }
+        header.extend(["ADDRESSES", "IMAGE"]);
+        let mut table = Table::with_header(&header);
+        for MemberStatus { member, role, state, image, addresses, usage, .. } in &self.members {
             let tone = if state == "running" { Tone::Good } else { Tone::Bad };
             let addresses: Vec<String> = addresses.iter().map(|(name, address)| format!("{name}={address}")).collect();
-            table.row(vec![
+            let mut row = vec![
                 (member.to_string(), None),
                 (role.clone().unwrap_or_else(|| "-".to_owned()), None),
                 (state.clone(), Some(tone)),
-                (addresses.join(" "), None),
-                (image.clone(), None),
-            ]);
+            ];
+            row.extend(usage.iter().flat_map(|usage| cells(usage, memory_tone(usage))));
+            row.extend([(addresses.join(" "), None), (image.clone(), None)]);
+            table.row(row);
+        }
+        if let Some(total) = &self.total {
+            let running = self.members.iter().filter(|status| status.state == "running").count();
+            let mut row =
+                vec![("total".to_owned(), None), ("-".to_owned(), None), (format!("{running} running"), None)];
+            row.extend(cells(total, None));
+            table.row(row);
         }
         let mut text = table.render(color);
-        if !self.entrypoints.is_empty() {
+        let known: Vec<String> = self
+            .entrypoints
+            .iter()
+            .filter_map(|Address { name, url }| Some(format!("{name}: {}\n", url.as_ref()?)))
+            .collect();
+        if !known.is_empty() {
             text.push('\n');
         }
-        for Entrypoint { name, url } in &self.entrypoints {
-            text.push_str(&format!("{name}: {url}\n"));
-        }
-        text
+        text + &known.concat()
     }
 }
 
@@ -94,5 +135,48 @@ fn member(context: &Context, observed: &Observed, name: &Member) -> MemberStatus
         state: found.map_or("absent", |found| found.state.word()).to_owned(),
         image: found.map(|found| found.image.clone()).or(wanted_image).unwrap_or_default(),
         addresses: published.map(|(port, address)| (port_name(*port), address.to_string())).collect(),
+        usage: None,
+    }
+}
+
+fn total<'a>(usages: impl Iterator<Item = &'a Usage> + Clone) -> Usage {
+    let bytes = |of: fn(&Usage) -> Option<u64>| usages.clone().filter_map(of).reduce(u64::saturating_add);
+    Usage {
+        memory_bytes: bytes(|usage| usage.memory_bytes),
+        memory_limit_bytes: bytes(|usage| usage.memory_bytes.and(usage.memory_limit_bytes)),
+        cpu_percent: usages.clone().filter_map(|usage| usage.cpu_percent).reduce(|sum, next| sum + next),
+        disk_bytes: bytes(|usage| usage.disk_bytes),
+    }
+}
+
+/// From nine tenths of its limit on, a member is close to being killed.
+fn memory_tone(usage: &Usage) -> Option<Tone> {
+    let (used, limit) = usage.memory_bytes.zip(usage.memory_limit_bytes)?;
+    (used >= limit - limit / 10).then_some(Tone::Warn)
+}
+
+fn cells(usage: &Usage, memory_tone: Option<Tone>) -> [(String, Option<Tone>); 3] {
+    let none = || "-".to_owned();
+    let memory = match (usage.memory_bytes, usage.memory_limit_bytes) {
+        (Some(used), Some(limit)) => format!("{} / {}", human_bytes(used), human_bytes(limit)),
+        (Some(used), None) => human_bytes(used),
+        (None, _) => none(),
+    };
+    let cpu = usage.cpu_percent.map_or_else(none, |percent| format!("{percent:.1}%"));
+    let disk = usage.disk_bytes.map_or_else(none, human_bytes);
+    [(memory, memory_tone), (cpu, None), (disk, None)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_added() {
+        let known = Usage { memory_bytes: Some(1), memory_limit_bytes: Some(4), ..Usage::default() };
+        let stopped = Usage { memory_limit_bytes: Some(8), disk_bytes: Some(2), ..Usage::default() };
+        let expected = Usage { disk_bytes: Some(2), ..known };
+        assert_eq!(total([known, stopped].iter()), expected);
+        assert_eq!(total([].iter()), Usage::default());
     }
 }

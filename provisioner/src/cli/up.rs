@@ -1,37 +1,40 @@
 //! `up`: preflight, plan, carry it out under the lock, verify, say what is where.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use futures_util::future::join_all;
-use provisioner_core::component::Entrypoint;
 use provisioner_core::engine::Quiet;
 use provisioner_core::execute::Outcome;
 use provisioner_core::finding::Finding;
 use provisioner_core::lease::Lease;
-use provisioner_core::name::StackName;
+use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Impact, Plan, Policy, Step, Withheld};
 use provisioner_core::ready;
+use provisioner_core::stack::Workload;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::apply::{Walk, under_lease, walk};
 use super::exit::{Exit, Stop};
+use super::open::{self, Address};
 use super::plan::StepView;
 use super::{Call, doctor, plan, verify};
 use crate::context::Context;
 use crate::preflight;
-use crate::progress::{millis, outcome_json, phases, seconds};
+use crate::progress::{Span, Spans, Timings, millis, outcome_json, phases, seconds};
 use crate::report::counted;
 
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
-    /// Only these components and what they need
-    components: Vec<String>,
+    /// Only these components and what they need, proven alone; a member stands for its component
+    #[arg(value_name = "MEMBER|COMPONENT")]
+    what: Vec<String>,
 
     /// Do not prove afterwards that everything works
     #[arg(long)]
@@ -40,6 +43,10 @@ pub(super) struct UpArgs {
     /// Say what would be done and why; reads only
     #[arg(long)]
     dry_run: bool,
+
+    /// Show when each step began, how long it took, and which of them decided when the run was over
+    #[arg(long)]
+    timings: bool,
 }
 
 #[derive(Serialize)]
@@ -49,13 +56,15 @@ struct UpReport {
     steps: Vec<Value>,
     withheld: Vec<Withheld>,
     findings: Vec<Finding>,
-    entrypoints: Vec<Entrypoint>,
+    entrypoints: Vec<Address>,
     took_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
 }
 
 pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
-    let policy = context.targets(&arguments.components)?;
+    let policy = context.targets(&arguments.what)?;
     let observed = call.cut(context.observe()).await??;
     let first = context.plan(&observed, &policy)?;
     if arguments.dry_run {
@@ -67,12 +76,14 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         steps: Vec::new(),
         withheld: first.withheld.clone(),
         findings: Vec::new(),
-        entrypoints: context.components.iter().flat_map(|component| component.entrypoints(&context.stack)).collect(),
+        entrypoints: Vec::new(),
         took_ms: 0,
+        timings: None,
     };
     for withheld in &first.withheld {
         call.printer.note(&withheld.to_string());
     }
+    let mut done = None;
     let concluded = if first.is_empty() {
         let is_blocked = if first.blocked() > 0 { "what is left is withheld" } else { "it is as the manifest says" };
         call.printer.note(&format!("nothing to do: stack {}: {is_blocked}", context.name()));
@@ -87,13 +98,32 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         let walk = under_lease(call, &context, work).await?;
         report.steps = steps(&walk);
         report.withheld.clone_from(&walk.plan.withheld);
-        walk.conclude(call, &context, "up").await
+        let again: Vec<&str> = std::iter::once("up").chain(arguments.what.iter().map(String::as_str)).collect();
+        let concluded = walk.conclude(call, &context, &again.join(" ")).await;
+        done = Some(walk);
+        concluded
     };
-    if concluded.is_ok() && !arguments.no_verify {
-        report.findings = call.cut(prove(call, &context)).await??;
+    let mut verification = None;
+    if concluded.is_ok() {
+        let observed = if arguments.no_verify {
+            call.cut(context.snapshot()).await??
+        } else {
+            let begin = call.begun.elapsed();
+            let (observed, findings) = call.cut(prove(call, &context, &policy.targets)).await??;
+            report.findings = findings;
+            verification = Some(Span { begin, took: call.begun.elapsed().saturating_sub(begin) });
+            observed
+        };
+        report.entrypoints = open::addresses(&context, &observed);
     }
-    report.took_ms = millis(call.begun.elapsed());
-    call.printer.data(&report, || human(call, &context, &report, concluded.is_ok()))?;
+    let took = call.begun.elapsed();
+    report.took_ms = millis(took);
+    report.timings = arguments.timings.then(|| {
+        let spans = done.as_ref().map(|walk| &walk.spans);
+        Timings::of(done.as_ref().map(|walk| &walk.plan), spans.unwrap_or(&Spans::new()), verification, took)
+    });
+    let changed = done.as_ref().map(|walk| changed(&walk.plan)).unwrap_or_default();
+    call.printer.data(&report, || human(call, &context, &report, &changed, concluded.is_ok()))?;
     concluded?;
     let blocked = report.withheld.iter().filter(|withheld| withheld.blocks).count();
     if blocked > 0 {
@@ -146,24 +176,31 @@ fn announce(call: &Call<'_>, context: &Context, plan: &Plan) {
     for phase in phases(plan) {
         call.printer.event(&json!({"type": "phase", "phase": phase}));
         if !call.printer.is_for_programs() {
-            let expected = provisioner_core::clock::human_seconds(phase.expected_secs);
-            call.printer.note(&format!("  {:<26} {:>8}, about {expected}", phase.name, counted(phase.steps, "step")));
+            call.printer.note(&format!("  {:<26} {:>8}", phase.name, counted(phase.steps, "step")));
         }
     }
 }
 
-async fn prove(call: &Call<'_>, context: &Context) -> anyhow::Result<Vec<Finding>> {
-    call.printer.note("verifying from outside, about 10s");
+/// Of the targets alone, if there are any: what was not touched is no business of this run.
+async fn prove(
+    call: &Call<'_>,
+    context: &Context,
+    targets: &BTreeSet<String>,
+) -> anyhow::Result<(Observed, Vec<Finding>)> {
+    let what: String = targets.iter().map(|target| format!(" {target}")).collect();
+    call.printer.note(&format!("verifying{what} from outside"));
     let observed = context.observe().await?;
-    settle(context, &observed).await;
-    Ok(verify::findings(context, &observed).await)
+    settle(context, &observed, targets).await;
+    let findings = verify::findings(context, &observed, targets).await;
+    Ok((observed, findings))
 }
 
 /// Members that were not touched may still be finding their way back to one that was. Who does not settle in time is
 /// found out by the checks.
-async fn settle(context: &Context, observed: &Observed) {
+async fn settle(context: &Context, observed: &Observed, targets: &BTreeSet<String>) {
     let access = context.access(observed, &Quiet);
-    let settled = context.stack.workloads().map(|workload| {
+    let is_target = |workload: &&Workload| targets.is_empty() || targets.contains(&workload.component);
+    let settled = context.stack.workloads().filter(is_target).map(|workload| {
         let access = &access;
         async move {
             if let Some(component) = context.component(&workload.component) {
@@ -172,6 +209,24 @@ async fn settle(context: &Context, observed: &Observed) {
         }
     });
     join_all(settled).await;
+}
+
+/// What became of members, one line a kind of change.
+fn changed(plan: &Plan) -> Vec<String> {
+    let kinds: [(&str, fn(&Action) -> bool); 6] = [
+        ("created", |action| matches!(action, Action::Create { .. })),
+        ("replaced", |action| matches!(action, Action::Change { impact: Impact::Restart, .. })),
+        ("started", |action| matches!(action, Action::Change { impact: Impact::Start, .. })),
+        ("reloaded", |action| matches!(action, Action::Change { impact: Impact::Reload { .. }, .. })),
+        ("updated", |action| matches!(action, Action::Change { impact: Impact::None { .. }, .. })),
+        ("removed", |action| matches!(action, Action::Remove { .. })),
+    ];
+    let lines = kinds.into_iter().filter_map(|(kind, is_of_kind)| {
+        let actions = plan.steps.iter().map(|step| &step.action).filter(|action| is_of_kind(action));
+        let members: Vec<&str> = actions.filter_map(Action::member).map(Member::as_str).collect();
+        (!members.is_empty()).then(|| format!("{kind:<8} {}", members.join(", ")))
+    });
+    lines.collect()
 }
 
 fn steps(walk: &Walk) -> Vec<Value> {
@@ -187,10 +242,14 @@ fn steps(walk: &Walk) -> Vec<Value> {
     described.collect()
 }
 
-fn human(call: &Call<'_>, context: &Context, report: &UpReport, is_up: bool) -> String {
+fn human(call: &Call<'_>, context: &Context, report: &UpReport, changed: &[String], is_up: bool) -> String {
     let mut text = String::new();
     if !report.findings.is_empty() {
         text.push_str(&verify::human(&report.findings, call.printer.is_colored()));
+        text.push('\n');
+    }
+    if let Some(timings) = &report.timings {
+        text.push_str(&timings.human(call.printer.is_colored()));
         text.push('\n');
     }
     if !is_up {
@@ -199,12 +258,17 @@ fn human(call: &Call<'_>, context: &Context, report: &UpReport, is_up: bool) -> 
     let name = context.name();
     let took = seconds(call.begun.elapsed());
     text.push_str(&format!("stack {name} is up, {} in {took}\n", counted(report.steps.len(), "step")));
-    for Entrypoint { name, url } in &report.entrypoints {
-        text.push_str(&format!("  {name:<8} {url}\n"));
+    for line in changed {
+        text.push_str(&format!("  {line}\n"));
+    }
+    let urls = report.entrypoints.iter().filter_map(|Address { name, url }| Some((*name, url.as_ref()?)));
+    let width = urls.clone().map(|(name, _)| name.len()).max().unwrap_or(0).max(8);
+    for (name, url) in urls {
+        text.push_str(&format!("  {name:<width$} {url}\n"));
     }
     let settings = call.settings;
     text.push_str(&format!("  logins   eval \"$({})\"\n", settings.again("env")));
-    for verb in ["status", "verify", "logs", "down"] {
+    for verb in ["open", "status", "verify", "logs", "down"] {
         text.push_str(&format!("  next     {}\n", settings.again(verb)));
     }
     text.push_str(&format!(

@@ -1,5 +1,7 @@
 //! `verify`: every component's own checks, from outside, safe on a live stack.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 use provisioner_core::engine::Quiet;
 use provisioner_core::finding::{Finding, Verdict};
@@ -13,20 +15,20 @@ use crate::table::{Table, Tone};
 pub(super) async fn verify(call: &Call<'_>) -> anyhow::Result<Exit> {
     let context = Context::to_look(call).await?;
     let observed = context.observe().await?;
-    let findings = findings(&context, &observed).await;
+    let findings = findings(&context, &observed, &BTreeSet::new()).await;
     call.printer.data(&findings, || human(&findings, call.printer.is_colored()))?;
     judge(call, &findings)?;
     Ok(Exit::Done)
 }
 
-/// All checks of all components, which run side by side; in the order in which people read a stack.
-pub(super) async fn findings(context: &Context, observed: &Observed) -> Vec<Finding> {
+/// All checks of these components, none named: of all, which run side by side; in the order in which people read a
+/// stack.
+pub(super) async fn findings(context: &Context, observed: &Observed, targets: &BTreeSet<String>) -> Vec<Finding> {
     let access = context.access(observed, &Quiet);
-    let mut findings: Vec<Finding> = join_all(context.components.iter().map(|component| component.verify(&access)))
-        .await
-        .into_iter()
-        .flatten()
-        .collect();
+    let is_target = |name: &str| targets.is_empty() || targets.contains(name);
+    let checked = context.components.iter().filter(|component| is_target(component.name()));
+    let mut findings: Vec<Finding> =
+        join_all(checked.map(|component| component.verify(&access))).await.into_iter().flatten().collect();
     let place =
         |finding: &Finding| context.components.iter().position(|component| component.name() == finding.component);
     findings.sort_by_key(|finding| (place(finding), finding.level));

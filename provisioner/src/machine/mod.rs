@@ -43,6 +43,11 @@ pub(crate) fn open_files_limit() -> Option<u64> {
     line.split_whitespace().nth(4)?.parse().ok()
 }
 
+/// Of the kernel, and so of every container on it.
+pub(crate) fn memory_maps_limit() -> Option<u64> {
+    fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}
+
 fn hostname(variable: Option<&str>) -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
     kernel.ok().or(variable.map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())

@@ -17,7 +17,7 @@ fn facts() -> Facts {
         ports: BTreeMap::new(),
         is_local: true,
     };
-    Facts { host, holders: BTreeMap::new(), open_files: Some(20_000) }
+    Facts { host, holders: BTreeMap::new(), open_files: Some(20_000), memory_maps: Some(65_530) }
 }
 
 fn manifest() -> Manifest {
@@ -121,4 +121,59 @@ fn few_open_files_are_refused() {
     let mut facts = facts();
     facts.open_files = Some(1024);
     assert!(refusal("open files", &facts).starts_with("1024 a process"));
+}
+
+fn searching(environment: &str, lines: &str) -> Manifest {
+    let text = format!(
+        "name: dev\nenvironment: {environment}\napp:\n  image: example/app:1\n  serve: [app]\nelasticsearch:\n  nodes: 3\n{lines}"
+    );
+    parse(text.as_bytes()).unwrap()
+}
+
+fn judged_for(manifest: &Manifest, facts: &Facts) -> BTreeMap<&'static str, (Verdict, String)> {
+    let components = provisioner_components::all();
+    let declared = components.iter().flat_map(|component| component.declare(manifest));
+    let stack = Stack::new(manifest.name.clone(), declared);
+    let lines = judge(facts, manifest, &stack, &Observed::default());
+    lines.into_iter().map(|line| (line.subject, (line.verdict, line.text))).collect()
+}
+
+#[test]
+fn too_few_open_files_for_search_are_adapted_on_dev_and_ci_alone() {
+    for environment in ["dev", "ci"] {
+        let judged = judged_for(&searching(environment, ""), &facts());
+        let wanted = format!("20000 a process; Elasticsearch wants 65535 and is told so, as this is {environment}");
+        assert_eq!(judged["open files"], (Verdict::Adapted, wanted));
+        assert!(!judged.contains_key("memory maps"), "nothing is mapped: {judged:?}");
+    }
+    let own = searching("dev", "  image: example/elasticsearch:8\n");
+    assert_eq!(judged_for(&own, &facts())["open files"].0, Verdict::Refused, "it has no library for that");
+    for environment in ["staging", "production"] {
+        let judged = judged_for(&searching(environment, ""), &facts());
+        assert_eq!(judged["open files"].0, Verdict::Refused, "{judged:?}");
+        assert!(judged["open files"].1.contains("LimitNOFILE of docker.service"), "{judged:?}");
+        assert_eq!(judged["memory maps"].0, Verdict::Refused, "{judged:?}");
+        assert!(judged["memory maps"].1.contains("sudo sysctl -w vm.max_map_count=262144"), "{judged:?}");
+    }
+}
+
+#[test]
+fn a_host_with_the_limits_that_search_wants_is_fine() {
+    let facts = Facts { open_files: Some(65_535), memory_maps: Some(262_144), ..facts() };
+    for environment in ["dev", "production"] {
+        let judged = judged_for(&searching(environment, ""), &facts);
+        assert!(judged.values().all(|(verdict, _)| *verdict == Verdict::Ok), "{judged:?}");
+    }
+    let unmapped = searching("production", "  settings:\n    node.store.allow_mmap: false\n");
+    let facts = Facts { memory_maps: Some(65_530), ..facts };
+    assert!(!judged_for(&unmapped, &facts).contains_key("memory maps"));
+}
+
+#[test]
+fn too_little_memory_for_three_nodes_leads_to_one() {
+    let mut facts = facts();
+    facts.host.memory_bytes = 3 * GIB;
+    let (verdict, text) = judged_for(&searching("dev", ""), &facts)["memory"].clone();
+    assert_eq!(verdict, Verdict::Refused);
+    assert!(text.contains("provisioner up --env solo"), "{text}");
 }

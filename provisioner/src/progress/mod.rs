@@ -2,6 +2,7 @@
 
 mod bars;
 mod phases;
+mod timings;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use crate::report::Printer;
 use bars::Bars;
 
 pub(crate) use phases::phases;
+pub(crate) use timings::{Span, Spans, Timings};
 
 /// So often a step that takes its time is mentioned again.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -26,6 +28,8 @@ pub(crate) struct Progress {
     bars: Option<Bars>,
     total: usize,
     verbose: bool,
+    /// When the run began.
+    begun: Instant,
     state: Mutex<State>,
 }
 
@@ -33,14 +37,20 @@ pub(crate) struct Progress {
 struct State {
     running: BTreeMap<StepId, (String, Instant)>,
     ended: usize,
+    spans: Spans,
 }
 
 impl Progress {
-    pub(crate) fn new(settings: &Settings, printer: &Printer, plan: &Plan) -> Self {
+    pub(crate) fn new(settings: &Settings, printer: &Printer, plan: &Plan, begun: Instant) -> Self {
         let total = plan.steps.len();
         let bars = (settings.progress == ProgressMode::Tty).then(|| Bars::new(total));
         printer.over(bars.as_ref().map(Bars::group));
-        Self { printer: printer.clone(), bars, total, verbose: settings.verbose, state: Mutex::default() }
+        Self { printer: printer.clone(), bars, total, verbose: settings.verbose, begun, state: Mutex::default() }
+    }
+
+    /// When the steps that have ended so far began, and how long they took.
+    pub(crate) fn spans(&self) -> Spans {
+        self.state().spans.clone()
     }
 
     /// Says that steps which take their time are still alive.
@@ -92,7 +102,10 @@ impl Progress {
     fn finished(&self, step: &Step, outcome: &Outcome) {
         let count = {
             let mut state = self.state();
-            state.running.remove(&step.id);
+            if let Some((_, since)) = state.running.remove(&step.id) {
+                let span = Span { begin: since.duration_since(self.begun), took: since.elapsed() };
+                state.spans.insert(step.id, span);
+            }
             state.ended += 1;
             state.ended
         };

@@ -5,14 +5,18 @@ use provisioner_core::name::Member;
 
 use crate::world::{MANIFEST, World, snapshot};
 
-const LOOKING: [&str; 16] = [
+const LOOKING: [&str; 20] = [
     "doctor -e dev",
     "plan -e dev",
     "up -e dev --dry-run",
     "down -e dev --dry-run --volumes",
     "verify -e dev",
     "status -e dev",
+    "status -e dev --no-usage",
     "logs -e dev",
+    "logs -e dev --since 5m --tail 3",
+    "open -e dev",
+    "open http -e dev --print",
     "env -e dev",
     "config -e dev",
     "config files redis-1 -e dev",
@@ -53,6 +57,7 @@ async fn every_looking_verb_on_a_stack_that_is_up() {
     for (name, command) in [
         ("status", "status -e dev"),
         ("status_json", "status -e dev -o json"),
+        ("status_without_usage", "status -e dev --no-usage"),
         ("status_yaml", "status -e dev -o yaml"),
         ("verify", "verify -e dev"),
         ("verify_json", "verify -e dev -o json"),
@@ -124,4 +129,16 @@ async fn only_env_shows_a_secret() {
         let ran = world.run(command).await;
         assert!(!ran.stdout.contains(&value) && !ran.stderr.contains(&value), "{command}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_status_asks_what_members_use() {
+    let world = World::up().await;
+    for command in LOOKING.iter().filter(|command| **command != "status -e dev") {
+        world.run(command).await;
+    }
+    world.ok("up -e dev").await;
+    assert_eq!(world.engine.usages(), 0);
+    world.ok("status -e dev").await;
+    assert_eq!(world.engine.usages(), 1);
 }

@@ -4,9 +4,13 @@
 
 mod binary;
 mod change;
+mod console;
 mod data;
+mod logs;
 mod look;
+mod open;
 mod plans;
 mod player;
 mod safety;
+mod targets;
 mod world;

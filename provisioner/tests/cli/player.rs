@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use provisioner_components::postgres::Cluster;
@@ -14,6 +15,7 @@ use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::record;
 use provisioner_core::stack::{Resource, Stack};
+use provisioner_core::wait;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -26,6 +28,8 @@ pub(crate) struct Script {
     pub(crate) broken: Mutex<Option<&'static str>>,
     /// A task that waits until the test lets it go.
     pub(crate) held: Mutex<Option<(&'static str, Arc<Hold>)>>,
+    /// Tasks and members that take their time.
+    pub(crate) slow: Mutex<Vec<(&'static str, Duration)>>,
     /// How a component's check ends.
     pub(crate) verdicts: Mutex<BTreeMap<&'static str, Broken>>,
 }
@@ -49,6 +53,10 @@ impl Script {
         {
             hold.reached.add_permits(1);
             hold.go.acquire().await.unwrap().forget();
+        }
+        let slow = self.slow.lock().unwrap().iter().find(|(name, _)| what.contains(name)).copied();
+        if let Some((_, duration)) = slow {
+            wait::pause(duration).await;
         }
         match *self.broken.lock().unwrap() {
             Some(name) if what.contains(name) => {
@@ -161,6 +169,9 @@ impl Component for Player {
     }
 
     async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
+        if access.stack.members(self.name()).next().is_none() {
+            return Vec::new();
+        }
         let running = access.stack.members(self.name()).filter(|workload| access.observed.is_running(&workload.member));
         let evidence = format!("{} members answer", running.count());
         let verdict = self.script.verdicts.lock().unwrap().get(self.name()).cloned();

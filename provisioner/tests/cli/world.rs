@@ -14,6 +14,7 @@ use provisioner_core::engine::{Engine, EngineError};
 use provisioner_core::name::StackName;
 use provisioner_core::testing::memory::MemoryEngine;
 
+use crate::console::Console;
 use crate::player::{Player, Script};
 
 pub(crate) struct World {
@@ -26,6 +27,10 @@ pub(crate) struct World {
     pub(crate) stdin: &'static str,
     /// Nothing answers where the engine should be.
     pub(crate) engine_is_gone: bool,
+    /// The stack has a page with a login.
+    pub(crate) has_console: bool,
+    /// Whoever reads stdout goes away after so many writes.
+    pub(crate) stdout_takes: Option<usize>,
 }
 
 pub(crate) struct Ran {
@@ -61,9 +66,17 @@ impl World {
             terminals: Terminals::default(),
             stdin: "",
             engine_is_gone: false,
+            has_console: false,
+            stdout_takes: None,
         };
         world.write(manifest);
         world
+    }
+
+    /// Another person at the same engine, with the same manifest.
+    pub(crate) fn beside(other: &Self) -> Self {
+        let engine = Arc::clone(&other.engine);
+        Self { engine, script: Arc::clone(&other.script), ..Self::new() }
     }
 
     /// A stack that is up and as the manifest says.
@@ -88,7 +101,7 @@ impl World {
     }
 
     pub(crate) async fn run_words(&self, words: &[&str]) -> Ran {
-        let (stdout, stderr) = (Captured::default(), Captured::default());
+        let (stdout, stderr) = (Captured::taking(self.stdout_takes), Captured::default());
         let streams = Streams {
             stdin: Box::new(self.stdin.as_bytes()),
             stdout: Box::new(stdout.clone()),
@@ -134,7 +147,11 @@ impl Engines for World {
     fn components(&self) -> Vec<Box<dyn Component>> {
         let player =
             |component| -> Box<dyn Component> { Box::new(Player { component, script: Arc::clone(&self.script) }) };
-        provisioner_components::all().into_iter().map(player).collect()
+        let mut components: Vec<Box<dyn Component>> = provisioner_components::all().into_iter().map(player).collect();
+        if self.has_console {
+            components.push(Box::new(Console));
+        }
+        components
     }
 }
 
@@ -147,17 +164,30 @@ impl Ran {
 }
 
 #[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
+struct Captured {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// Writes that are taken still; `None`: all.
+    left: Option<usize>,
+}
 
 impl Captured {
+    fn taking(left: Option<usize>) -> Self {
+        Self { left, ..Self::default() }
+    }
+
     fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap()
     }
 }
 
 impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        match &mut self.left {
+            Some(0) => return Err(std::io::ErrorKind::BrokenPipe.into()),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.bytes.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -46,11 +46,12 @@ impl Stack {
         stack
     }
 
-    /// A stack of its own, not stood up yet. `change` edits the text of the dev manifest.
+    /// A stack of its own, not stood up yet. `change` edits the text of the dev manifest without the systems that take
+    /// long to start: broker, search, mail and the workers on them.
     pub(crate) fn of(name: &str, change: impl FnOnce(String) -> String) -> Self {
         let dev = std::fs::read_to_string(root().join("manifests/dev.yaml")).unwrap();
         let stack = Self { name: name.into(), manifest: root().join(format!("manifests/.{name}.yaml")) };
-        stack.rewrite(change(dev));
+        stack.rewrite(change(without(&dev, &["rabbitmq", "elasticsearch", "mail", "workers"])));
         stack.begin();
         stack
     }
@@ -147,6 +148,18 @@ impl Stack {
         }
         traces
     }
+}
+
+/// A manifest's text without these sections.
+pub(crate) fn without(manifest: &str, sections: &[&str]) -> String {
+    let mut is_left_out = false;
+    let kept = manifest.split_inclusive('\n').filter(|line| {
+        if let Some((key, _)) = line.split_once(':').filter(|(key, _)| !key.starts_with([' ', '#'])) {
+            is_left_out = sections.contains(&key);
+        }
+        !is_left_out
+    });
+    kept.collect()
 }
 
 /// The engine's own command line, as a person uses it behind the provisioner's back.

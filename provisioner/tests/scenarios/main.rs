@@ -16,6 +16,7 @@ mod harness;
 mod http;
 mod killed;
 mod lock;
+mod tls;
 mod wire;
 
 use libtest_mimic::{Arguments, Trial};
@@ -32,6 +33,7 @@ fn main() {
         data::SCENARIOS,
         killed::SCENARIOS,
         foreign::SCENARIOS,
+        tls::SCENARIOS,
     ]
     .concat()
     .into_iter()

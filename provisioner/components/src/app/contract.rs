@@ -37,7 +37,7 @@ impl Contract {
 
     /// As the stack's backends hold it.
     pub(crate) fn read(stack: &Stack) -> Result<Self, String> {
-        let backend = stack.members(super::NAME).next().ok_or("the stack has no backend, expected at least 1")?;
+        let backend = super::backends(stack).next().ok_or("the stack has no backend, expected at least 1")?;
         let file = backend.files.iter().find(|file| file.path == PATH);
         let file = file.ok_or_else(|| format!("{} has no file {PATH}", backend.member))?;
         serde_json::from_str(file.content.masked())

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use provisioner_core::component::{Access, Dependency, Planned, Situation, Task};
 use provisioner_core::failure::Failure;
 use provisioner_core::record;
-use provisioner_core::stack::{Fingerprint, ImageId, Job, ResourceId, Stack, Text, Workload};
+use provisioner_core::stack::{File, Fingerprint, ImageId, Job, ResourceId, Stack, Text, Workload};
 use serde::{Deserialize, Serialize};
 
 use super::{Contract, NAME};
+use crate::certificates::AUTHORITY_FILE;
 use crate::postgres::{self, Login};
 use crate::route;
 
@@ -51,7 +52,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Vec<Planned> {
         }),
         task: migrate,
         after: needs(stack),
-        before: stack.members(NAME).map(|backend| Dependency::workload(&backend.member)).collect(),
+        before: stack.members(NAME).map(|program| Dependency::workload(&program.member)).collect(),
     };
     let (seed, wanted) = task(SEED, &contract.seed);
     let seed = Planned {
@@ -78,6 +79,8 @@ fn needs(stack: &Stack) -> Vec<Dependency> {
         Dependency::task(postgres::NAME, "roles"),
         Dependency::task(route::NAME, route::POINT),
     ];
+    let trusted = super::backends(stack).take(1).flat_map(trusted).flat_map(|file| file.content.secrets());
+    needs.extend(trusted.map(|secret| resource(ResourceId::Secret(secret.to_owned()))));
     needs.extend(stack.members(route::NAME).map(|route| Dependency::Ready(route.member.clone())));
     needs
 }
@@ -103,13 +106,18 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
     Ok(())
 }
 
+/// What a process reads in order to know whom to believe.
+fn trusted(backend: &Workload) -> impl Iterator<Item = &File> {
+    backend.files.iter().filter(|file| file.path == AUTHORITY_FILE)
+}
+
 /// The backends' image and surroundings, but as the owner of the database.
 fn job(stack: &Stack, name: &str, command: Vec<String>) -> Result<Job, String> {
-    let backend: &Workload = stack.members(NAME).next().ok_or("the stack has no backend")?;
+    let backend: &Workload = super::backends(stack).next().ok_or("the stack has no backend")?;
     let mut secret_env: BTreeMap<String, Text> = backend.secret_env.clone();
     // Absent where the manifest names a database of its own.
     if let Some(url) = secret_env.get_mut(DATABASE_URL) {
-        *url = postgres::owner_url();
+        *url = postgres::owner_url(stack);
     }
     Ok(Job {
         name: name.to_owned(),
@@ -118,7 +126,7 @@ fn job(stack: &Stack, name: &str, command: Vec<String>) -> Result<Job, String> {
         command,
         env: backend.env.clone(),
         secret_env,
-        files: Vec::new(),
+        files: trusted(backend).cloned().collect(),
         mounts: Vec::new(),
         limits: backend.limits.clone(),
         timeout_secs: LIMIT_SECS,
@@ -183,5 +191,19 @@ mod tests {
         let job = job(&stack(), "migrate", vec!["app".to_owned(), "migrate".to_owned()]).unwrap();
         let url = &job.secret_env[DATABASE_URL];
         assert_eq!(url.masked(), "postgres://app_owner:@{secret:postgres-owner}@postgres-rw:5432/app");
+        assert!(job.files.is_empty());
+    }
+
+    #[test]
+    fn jobs_know_whom_to_believe() {
+        let mut manifest = manifest();
+        manifest.postgres.tls = true;
+        let resources = App.declare(&manifest).into_iter().chain(postgres::Postgres.declare(&manifest));
+        let stack = Stack::new(manifest.name, resources);
+        let job = job(&stack, "migrate", vec!["app".to_owned(), "migrate".to_owned()]).unwrap();
+        let expected = "@postgres-rw:5432/app?sslmode=verify-full&sslrootcert=/run/provisioner/ca.crt";
+        assert!(job.secret_env[DATABASE_URL].masked().ends_with(expected));
+        assert_eq!(job.files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), [AUTHORITY_FILE]);
+        assert!(needs(&stack).contains(&Dependency::Resource(ResourceId::Secret("ca".to_owned()))));
     }
 }

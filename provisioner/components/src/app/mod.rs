@@ -1,8 +1,9 @@
-//! The application: the shop of this repository, or any image.
+//! The application: the shop of this repository, or any image. Backends take requests; workers do what they leave behind.
 
 mod contract;
 mod jobs;
 mod verify;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +16,14 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{AppSource, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, ImageId, ImageInput, Limits, Port, Recipe, Resource, Restart, Stack, Stop, Text, Workload,
+    Expose, ImageId, ImageInput, Limits, Port, Recipe, Resource, ResourceId, Restart, Stack, Stop, Text, Workload,
 };
 
+use crate::certificates::{self, AUTHORITY, AUTHORITY_FILE};
 use crate::http::Site;
+use crate::mail::{self, Mail};
 use crate::postgres::Postgres;
+use crate::rabbitmq::Rabbitmq;
 use crate::redis::Redis;
 use crate::route::Route;
 use crate::{nginx, recipe, redis, route};
@@ -29,6 +33,10 @@ pub(crate) use contract::Contract;
 pub(crate) const NAME: &str = "app";
 /// The members are what NGINX calls them.
 const WORKLOAD: &str = "backend";
+/// Port of a backend; no other program of the app has one of that name.
+const HTTP: &str = "http";
+/// Names the file with the stack's own authority, where any system that the app reaches encrypts.
+const CA_FILE: &str = "STACK_CA_FILE";
 /// Task by which NGINX learns the address of a backend that was started anew.
 pub(crate) const ENLIST: &str = "enlist";
 
@@ -57,13 +65,15 @@ impl Component for App {
                 }),
             ),
         };
-        let variables = variables(manifest);
+        let reached = reached(manifest);
         let contract = Contract::of(manifest).file();
         resources.extend(members(manifest).into_iter().map(|member| {
-            let mut workload = workload(manifest, member, variables.clone());
+            let mut workload = backend(manifest, member, &reached);
             workload.files.push(contract.clone());
             Resource::Workload(Arc::new(workload))
         }));
+        let workers = workers::workloads(manifest, &reached);
+        resources.extend(workers.into_iter().map(|worker| Resource::Workload(Arc::new(worker))));
         resources
     }
 
@@ -74,6 +84,9 @@ impl Component for App {
     }
 
     async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
+        if let Some(worker) = workers::members(access.stack).find(|worker| worker.member == *member) {
+            return workers::ready(access, worker).await;
+        }
         let contract = Contract::read(access.stack).map_err(NotReady)?;
         let site = Site::of(access, member, contract.port, Duration::from_millis(1500)).await.map_err(NotReady)?;
         let reply = site.get(&contract.health).await.map_err(NotReady)?;
@@ -105,39 +118,70 @@ fn own_recipe(inputs: impl FnOnce() -> Vec<ImageInput>) -> impl FnOnce() -> Reci
     }
 }
 
+/// The systems that every process of the app reaches.
+const SYSTEMS: [&dyn Component; 5] = [&Postgres, &Route, &Redis, &Rabbitmq, &Mail];
+
+fn reached(manifest: &Manifest) -> Stack {
+    Stack::new(manifest.name.clone(), SYSTEMS.iter().flat_map(|system| system.declare(manifest)))
+}
+
 /// How to reach every other system: the same names and values that `provisioner env` prints, seen from inside.
-fn variables(manifest: &Manifest) -> BTreeMap<String, Text> {
-    let systems: [&dyn Component; 3] = [&Postgres, &Route, &Redis];
-    let declared = systems.iter().flat_map(|system| system.declare(manifest));
-    let stack = Stack::new(manifest.name.clone(), declared);
-    let variables = systems.iter().flat_map(|system| system.variables(&stack));
+fn variables(manifest: &Manifest, reached: &Stack) -> BTreeMap<String, Text> {
+    let variables = SYSTEMS.iter().flat_map(|system| system.variables(reached));
     variables
         .map(|variable| (variable.name.to_owned(), variable.inside()))
+        .chain(mail::settings(manifest))
         // What the manifest says outweighs what is derived.
         .filter(|(name, _)| !manifest.app.env.contains_key(name))
         .collect()
 }
 
-fn workload(manifest: &Manifest, member: Member, variables: BTreeMap<String, Text>) -> Workload {
+fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
     let app = &manifest.app;
-    let mut env = BTreeMap::from([
-        ("PORT".to_owned(), app.port.to_string()),
-        ("APP_LISTEN".to_owned(), format!("0.0.0.0:{}", app.port)),
-    ]);
+    let mut workload = process(manifest, member, reached);
+    for (name, value) in [("PORT", app.port.to_string()), ("APP_LISTEN", format!("0.0.0.0:{}", app.port))] {
+        // What the manifest says outweighs it.
+        workload.env.entry(name.to_owned()).or_insert(value);
+    }
+    workload.command.clone_from(&app.serve);
+    workload.ports = vec![Port { name: HTTP.to_owned(), port: app.port, expose: Expose::Checks }];
+    workload.limits = limits(manifest);
+    workload
+}
+
+/// The members that take requests.
+pub(crate) fn backends(stack: &Stack) -> impl Iterator<Item = &Workload> {
+    stack.members(NAME).filter(|workload| is_backend(workload))
+}
+
+fn is_backend(workload: &Workload) -> bool {
+    workload.port(HTTP).is_some()
+}
+
+/// What every program of the app is given, whatever it does: its image, how to reach the other systems, and what must be
+/// there before it starts.
+fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
+    let app = &manifest.app;
+    let mut env = BTreeMap::new();
+    let mut files = Vec::new();
+    if reached.resource(&ResourceId::Secret(AUTHORITY.to_owned())).is_some() {
+        env.insert(CA_FILE.to_owned(), AUTHORITY_FILE.to_owned());
+        files.push(certificates::authority_file());
+    }
     env.extend(app.env.clone());
     Workload {
         member,
         component: NAME.to_owned(),
         image: ImageId(NAME.to_owned()),
-        command: app.serve.clone(),
+        command: Vec::new(),
         env,
-        secret_env: variables,
-        files: Vec::new(),
+        secret_env: variables(manifest, reached),
+        files,
         mounts: Vec::new(),
         names: Vec::new(),
-        ports: vec![Port { name: "http".to_owned(), port: app.port, expose: Expose::Checks }],
-        limits: limits(manifest),
-        // The shop drains for 2 s and then gives open requests 20 s.
+        ports: Vec::new(),
+        limits: Limits::default(),
+        // The shop drains for 2 s and then gives open requests and messages 20 s.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
         restart: Restart::UnlessStopped,
         after: [
@@ -188,6 +232,25 @@ mod tests {
         let backend = stack.workload(&Member::named("backend-1")).unwrap();
         assert!(!backend.secret_env.contains_key("REDIS_URL"));
         assert_eq!(backend.env["REDIS_URL"], "redis://elsewhere");
+    }
+
+    #[test]
+    fn every_process_knows_the_authority_of_what_it_reaches() {
+        let mut manifest = manifest();
+        let has_file = |workload: &Workload| workload.files.iter().any(|file| file.path == AUTHORITY_FILE);
+        let backend = Member::named("backend-1");
+        assert!(!has_file(stack(&manifest).workload(&backend).unwrap()));
+
+        (manifest.postgres.tls, manifest.redis.tls) = (true, true);
+        let stack = stack(&manifest);
+        let backend = stack.workload(&backend).unwrap();
+        assert!(has_file(backend));
+        assert_eq!(backend.env[CA_FILE], AUTHORITY_FILE);
+        assert_eq!(
+            backend.secret_env["DATABASE_REPLICA_URL"].masked(),
+            "postgres://app:@{secret:postgres-app}@postgres-ro:5433/app?sslmode=verify-full&sslrootcert=/run/provisioner/ca.crt"
+        );
+        assert_eq!(backend.secret_env["REDIS_URL"].masked(), "rediss://app:@{secret:redis-app}@redis-1:6379/0");
     }
 
     #[test]

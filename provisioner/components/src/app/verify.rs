@@ -1,26 +1,28 @@
 //! Proof that the app works: alone, behind NGINX, and, for the shop, with a real order of its probe product.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use provisioner_core::component::Access;
+use provisioner_core::component::{Access, NotReady};
 use provisioner_core::finding::{Broken, Finding, Level, check};
 use provisioner_core::name::Member;
+use provisioner_core::stack::{Stack, Workload};
 use provisioner_core::wait::{self, Look, WaitError};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Contract, NAME};
+use super::{Contract, NAME, workers};
 use crate::checks::{self, nonce, unlimited};
 use crate::http::{Reply, Site};
-use crate::nginx;
+use crate::{mail, nginx, rabbitmq};
 
 /// Can be read and ordered, is never listed, and never runs out.
 const PROBE: &str = "PROBE-0";
 const RETRY_LIMIT: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_millis(300);
+const MAIL_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
-    let Some(first) = access.stack.members(NAME).next().map(|workload| workload.member.clone()) else {
+    let Some(first) = super::backends(access.stack).next().map(|workload| workload.member.clone()) else {
         return Vec::new();
     };
     let contract = match Contract::read(access.stack) {
@@ -28,10 +30,16 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
         Err(error) => return vec![check(NAME, "contract", Level::L0, async { Err(Broken::Unknown(error)) }).await],
     };
     let mut findings = Vec::new();
-    for backend in access.stack.members(NAME).map(|workload| &workload.member) {
+    for backend in super::backends(access.stack).map(|workload| &workload.member) {
         let process = async { checks::process(access, backend) };
         findings.push(check(NAME, &format!("process-{backend}"), Level::L0, process).await);
         findings.push(check(NAME, &format!("health-{backend}"), Level::L1, health(access, backend, &contract)).await);
+    }
+    for worker in workers::members(access.stack) {
+        let member = &worker.member;
+        let process = async { checks::process(access, member) };
+        findings.push(check(NAME, &format!("process-{member}"), Level::L0, process).await);
+        findings.push(check(NAME, &format!("health-{member}"), Level::L1, works(access, worker)).await);
     }
     findings.push(check(NAME, "health-through-nginx", Level::L2, health_through_nginx(access, &contract)).await);
     if contract.is_shop {
@@ -39,8 +47,16 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
         findings.push(check(NAME, "read-path", Level::L2, read_path(access, &first, &contract)).await);
         findings.push(check(NAME, "probe-hidden", Level::L2, probe_hidden(access)).await);
         findings.push(check(NAME, "order", Level::L2, order(access)).await);
+        if is_mailing(access.stack) {
+            findings.push(check(NAME, "order-mail", Level::L3, order_mail(access)).await);
+        }
     }
     findings
+}
+
+async fn works(access: &Access<'_>, worker: &Workload) -> Result<String, Broken> {
+    workers::ready(access, worker).await.map_err(|NotReady(reason)| Broken::Fail(reason))?;
+    Ok(workers::proof(worker))
 }
 
 async fn health(access: &Access<'_>, backend: &Member, contract: &Contract) -> Result<String, Broken> {
@@ -66,7 +82,7 @@ async fn health_through_nginx(access: &Access<'_>, contract: &Contract) -> Resul
 
 /// As customers see it.
 async fn list(access: &Access<'_>) -> Result<String, Broken> {
-    let site = checks::nginx(access, nginx::HTTP).await?;
+    let site = nginx::customers(access).await?;
     let reply = get(&site, "/api/v1/products?limit=20").await?.expect(200, "GET /api/v1/products")?;
     let skus = skus(&reply)?;
     if skus.is_empty() {
@@ -134,6 +150,29 @@ async fn order(access: &Access<'_>) -> Result<String, Broken> {
         return Err(Broken::fail(format!("GET {path}: another order")));
     }
     Ok(format!("order {placed} of {PROBE} was placed, replayed without a second one, and read back"))
+}
+
+/// A mail of the shop is seen only where the stack itself has every part of its way.
+fn is_mailing(stack: &Stack) -> bool {
+    let parts = [rabbitmq::member(), mail::member()];
+    parts.iter().all(|part| stack.workload(part).is_some())
+        && ["relay", "email"].iter().all(|worker| workers::has(stack, worker))
+}
+
+/// From the order through outbox, broker and worker to the mail.
+async fn order_mail(access: &Access<'_>) -> Result<String, Broken> {
+    let site = checks::nginx(access, nginx::CHECKS).await?;
+    let nonce = nonce();
+    // An address of its own: the mail is found by it, whatever else arrives.
+    let recipient = format!("check-{nonce}@provisioner.invalid");
+    let body = json!({ "email": recipient, "items": [{ "sku": PROBE, "qty": 1 }] });
+    let key = format!("check-{nonce}");
+    let request = || site.request(Method::POST, "/api/v1/orders").header("idempotency-key", &key).json(&body);
+    let what = "POST /api/v1/orders";
+    let begin = Instant::now();
+    let placed = order_id(&unlimited(what, request).await?.expect(201, what)?)?;
+    let arrived = mail::taken(access, &recipient, MAIL_LIMIT).await?;
+    Ok(format!("{:?} came {} ms after order {placed}", arrived.subject, begin.elapsed().as_millis()))
 }
 
 fn order_id(reply: &Reply) -> Result<String, Broken> {

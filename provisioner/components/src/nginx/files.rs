@@ -4,8 +4,9 @@ use minijinja::context;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::stack::{File, OnChange, Text};
 
-use crate::app;
+use super::NAME;
 use crate::template::render;
+use crate::{app, certificates};
 
 /// Path inside the container and content as it is in the repository; a path that ends in `.j2` is a template.
 macro_rules! embedded {
@@ -32,6 +33,10 @@ const CONFIGURATION: &[(&str, &str)] = embedded![
     "/etc/nginx/site/workers.conf.j2" <- "site/workers.conf.j2",
 ];
 
+const TLS: &[(&str, &str)] = embedded!["/etc/nginx/site/tls.conf" <- "site/tls.conf"];
+
+const TLS_ONLY: &[(&str, &str)] = embedded!["/etc/nginx/site/redirect.conf.j2" <- "site/redirect.conf.j2"];
+
 /// Read at every request.
 const CONTENT: &[(&str, &str)] = embedded![
     "/srv/media/provisioner.txt" <- "media/provisioner.txt",
@@ -40,17 +45,39 @@ const CONTENT: &[(&str, &str)] = embedded![
     "/srv/static/shop.js" <- "static/shop.js",
 ];
 
+/// User and group of the recipe. An image of somebody's own may run as root, who reads any file.
+const WWW_DATA: (u32, u32) = (33, 33);
 pub(super) const SCRIPT: &str = "/etc/nginx/site/nginx.sh";
 
 /// Every file that NGINX gets. Inside an image with NGINX, `nginx.sh check` checks them.
 pub fn rendered_files(manifest: &Manifest) -> Vec<File> {
     let reload = reload();
-    let configuration = CONFIGURATION.iter().map(|(path, source)| match path.strip_suffix(".j2") {
+    let tls = manifest.nginx.tls.as_ref();
+    let used = [
+        CONFIGURATION,
+        if tls.is_some() { TLS } else { &[] },
+        if tls.is_some_and(|tls| tls.only) { TLS_ONLY } else { &[] },
+    ];
+    let configuration = used.into_iter().flatten().map(|(path, source)| match path.strip_suffix(".j2") {
         Some(target) => file(target, render(path, source, values(manifest)), reload.clone()),
         None => file(path, (*source).to_owned(), reload.clone()),
     });
     let content = CONTENT.iter().map(|(path, source)| file(path, (*source).to_owned(), OnChange::Nothing));
-    configuration.chain(content).collect()
+    let pair = tls.map(|_| pair()).into_iter().flatten();
+    configuration.chain(content).chain(pair).collect()
+}
+
+/// Key and certificate, whoever they are from.
+fn pair() -> [File; 2] {
+    let secret = certificates::secret_of(NAME);
+    let file = |path: &str, mode, part: &str| File {
+        path: path.to_owned(),
+        mode,
+        owner: WWW_DATA,
+        content: Text::new(Text::secret(&format!("{secret}.{part}"))),
+        on_change: reload(),
+    };
+    [file("/etc/nginx/tls/server.crt", 0o444, "crt"), file("/etc/nginx/tls/server.key", 0o400, "key")]
 }
 
 /// What makes a running NGINX take over its files.
@@ -73,6 +100,10 @@ fn values(manifest: &Manifest) -> minijinja::Value {
         body_max_bytes => nginx.body_max_bytes,
         backends,
         port => manifest.app.port,
+        tls => nginx.tls.is_some(),
+        tls_only => nginx.tls.as_ref().is_some_and(|tls| tls.only),
+        https_suffix => nginx.tls.as_ref().map(|tls| tls.https_port).filter(|port| *port != 443)
+            .map(|port| format!(":{port}")).unwrap_or_default(),
         health => manifest.app.health.clone(),
     }
 }
@@ -84,6 +115,8 @@ fn file(path: &str, content: String, on_change: OnChange) -> File {
 
 #[cfg(test)]
 mod tests {
+    use provisioner_core::manifest::NginxTls;
+
     use super::*;
     use crate::testing::manifest;
 
@@ -176,5 +209,50 @@ mod tests {
             assert_eq!(file.on_change, expected, "{}", file.path);
             assert!(!file.content.masked().contains("{{"), "{}", file.path);
         }
+    }
+
+    fn encrypted(only: bool) -> Manifest {
+        let mut manifest = manifest();
+        let names = vec!["localhost".to_owned()];
+        manifest.nginx.tls = Some(NginxTls { https_port: 8443, only, names, own: None });
+        manifest
+    }
+
+    #[test]
+    fn without_tls_there_is_no_trace_of_it() {
+        let files = rendered_files(&manifest());
+        assert!(files.iter().all(|file| !file.path.contains("tls") && file.content.secrets().is_empty()));
+        assert!(!content(&files, "/etc/nginx/site/server.conf").contains("8443"));
+    }
+
+    #[test]
+    fn a_browser_is_bound_to_https_only_where_http_leads_there() {
+        let beside = rendered_files(&encrypted(false));
+        let server = content(&beside, "/etc/nginx/site/server.conf");
+        assert!(server.contains("listen 8080 default_server;\n    listen 8089 default_server;\n    listen 8443 ssl"));
+        assert!(server.contains(r#"on      "";"#));
+        assert!(beside.iter().all(|file| file.path != "/etc/nginx/site/redirect.conf"));
+
+        let only = rendered_files(&encrypted(true));
+        let server = content(&only, "/etc/nginx/site/server.conf");
+        assert!(!server.contains("listen 8080"));
+        assert!(server.contains(r#"on      "max-age=63072000";"#));
+        assert!(content(&only, "/etc/nginx/site/redirect.conf").contains("return 308 https://$host:8443$request_uri;"));
+    }
+
+    #[test]
+    fn the_standard_port_is_not_written() {
+        let mut manifest = encrypted(true);
+        manifest.nginx.tls.as_mut().unwrap().https_port = 443;
+        let files = rendered_files(&manifest);
+        assert!(content(&files, "/etc/nginx/site/redirect.conf").contains("return 308 https://$host$request_uri;"));
+    }
+
+    #[test]
+    fn only_nginx_reads_its_key() {
+        let files = rendered_files(&encrypted(false));
+        let key = files.iter().find(|file| file.path == "/etc/nginx/tls/server.key").unwrap();
+        assert_eq!((key.mode, key.owner), (0o400, WWW_DATA));
+        assert_eq!(key.content.masked(), "@{secret:tls-nginx.key}");
     }
 }

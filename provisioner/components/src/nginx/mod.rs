@@ -5,6 +5,7 @@
 
 mod files;
 mod reload;
+mod tls;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -15,22 +16,26 @@ use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Dependency, Entrypoint, NotReady, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
-use provisioner_core::manifest::Manifest;
+use provisioner_core::manifest::{HostFiles, Manifest, NginxTls};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, ImageId, Limits, Mount, Port, Recipe, Resource, Restart, Stack, Stop, Volume, Workload,
+    Expose, ImageId, Limits, Mount, Port, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Volume,
+    Workload,
 };
 
 use crate::http::Site;
-use crate::{app, recipe};
+use crate::{app, certificates, recipe};
 
 pub use files::rendered_files;
 pub(crate) use reload::{enlist, run_enlist};
+pub(crate) use tls::customers;
 
 pub(crate) const NAME: &str = "nginx";
 const MEDIA: &str = "media";
 /// Customers.
-pub(crate) const HTTP: u16 = 8080;
+const HTTP: u16 = 8080;
+/// Customers, encrypted.
+const HTTPS: u16 = 8443;
 /// The same server for checks: its own rate limit counters, and it names the backend that answered.
 pub(crate) const CHECKS: u16 = 8089;
 const STATUS: u16 = 8081;
@@ -56,6 +61,9 @@ impl Component for Nginx {
             inputs: Vec::new(),
         };
         let mut resources = recipe(NAME, service.image.as_deref(), own);
+        if let Some(tls) = &manifest.nginx.tls {
+            resources.extend(tls_secrets(manifest, tls));
+        }
         resources.push(Resource::Volume(Volume { name: MEDIA.to_owned(), component: NAME.to_owned() }));
         resources.push(Resource::Workload(Arc::new(workload(manifest))));
         resources
@@ -66,15 +74,9 @@ impl Component for Nginx {
     }
 
     fn entrypoints(&self, stack: &Stack) -> Vec<Entrypoint> {
-        let port = stack.workload(&member()).and_then(|workload| workload.port("http"));
-        let Some(Expose::Address { ip, port }) = port.map(|port| port.expose.clone()) else { return Vec::new() };
-        // Nobody can open the address that stands for all of them.
-        let host = match ip {
-            ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
-            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-            ip => ip.to_string(),
-        };
-        vec![Entrypoint { name: "http".to_owned(), url: format!("http://{host}:{port}/") }]
+        let has = |port| stack.workload(&member()).is_some_and(|workload| workload.port(port).is_some());
+        let known = [("http", HTTP), ("https", HTTPS)].into_iter().filter(|(scheme, _)| has(scheme));
+        known.map(|(scheme, port)| Entrypoint::new(scheme, scheme, &member(), port)).collect()
     }
 
     async fn observe(&self, access: &Access<'_>) -> BTreeMap<String, String> {
@@ -96,9 +98,32 @@ impl Component for Nginx {
     }
 }
 
+/// A pair of somebody's own, or one that the stack's authority issues.
+fn tls_secrets(manifest: &Manifest, tls: &NginxTls) -> Vec<Resource> {
+    match &tls.own {
+        Some(HostFiles { files, digest }) => {
+            let source = SecretSource::Files { files: files.clone(), digest: digest.clone() };
+            vec![Resource::Secret(Secret { name: certificates::secret_of(NAME), source })]
+        }
+        None => {
+            let mut names = tls.names.clone();
+            names.push(member().to_string());
+            vec![certificates::authority(manifest), certificates::certificate(manifest, NAME, names)]
+        }
+    }
+}
+
 fn workload(manifest: &Manifest) -> Workload {
     let nginx = &manifest.nginx;
     let port = |name: &str, port, expose| Port { name: name.to_owned(), port, expose };
+    let mut ports = vec![
+        port("http", HTTP, Expose::Address { ip: manifest.expose, port: nginx.http_port }),
+        port("checks", CHECKS, Expose::Checks),
+        port("status", STATUS, Expose::Checks),
+    ];
+    if let Some(tls) = &nginx.tls {
+        ports.push(port("https", HTTPS, Expose::Address { ip: manifest.expose, port: tls.https_port }));
+    }
     Workload {
         member: member(),
         component: NAME.to_owned(),
@@ -109,11 +134,7 @@ fn workload(manifest: &Manifest) -> Workload {
         files: rendered_files(manifest),
         mounts: vec![Mount { volume: MEDIA.to_owned(), path: "/srv/media".to_owned() }],
         names: Vec::new(),
-        ports: vec![
-            port("http", HTTP, Expose::Address { ip: manifest.expose, port: nginx.http_port }),
-            port("checks", CHECKS, Expose::Checks),
-            port("status", STATUS, Expose::Checks),
-        ],
+        ports,
         limits: Limits {
             memory_bytes: Some(nginx.service.memory_bytes),
             cpu_millis: Some(nginx.service.cpu_millis),
@@ -129,6 +150,7 @@ fn workload(manifest: &Manifest) -> Workload {
 
 #[cfg(test)]
 mod tests {
+    use provisioner_core::observed::Observed;
     use provisioner_core::stack::Image;
 
     use super::*;
@@ -155,7 +177,9 @@ mod tests {
         ] {
             manifest.expose = expose.parse().unwrap();
             let stack = Stack::new(manifest.name.clone(), Nginx.declare(&manifest));
-            assert_eq!(Nginx.entrypoints(&stack), [Entrypoint { name: "http".to_owned(), url: url.to_owned() }]);
+            let entrypoints = Nginx.entrypoints(&stack);
+            assert_eq!(entrypoints.len(), 1);
+            assert_eq!(entrypoints[0].url(&stack, &Observed::default()).as_deref(), Some(url));
         }
     }
 

@@ -121,7 +121,7 @@ pub(crate) fn enlist(situation: &Situation<'_>) -> Vec<Planned> {
 }
 
 fn backends<'a>(situation: &Situation<'a>) -> Vec<&'a Member> {
-    situation.stack.members(app::NAME).map(|workload| &workload.member).collect()
+    app::backends(situation.stack).map(|workload| &workload.member).collect()
 }
 
 pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use reqwest::Method;
 use tokio::time::Instant;
 
 use super::reload::upstream;
-use super::{CHECKS, HTTP, NAME, STATUS, member};
+use super::{CHECKS, NAME, STATUS, member, tls};
 use crate::app::{self, Contract};
 use crate::checks::{self, nonce, unlimited};
 use crate::http::{Reply, Site};
@@ -58,6 +58,7 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
         check(NAME, "request-id", Level::L2, request_id(access)).await,
         check(NAME, "gzip", Level::L2, gzip(access)).await,
     ];
+    findings.extend(tls::verify(access).await);
     let is_shop = Contract::read(access.stack).is_ok_and(|contract| contract.is_shop);
     if is_shop {
         findings.push(check(NAME, "catalogue-cache", Level::L2, catalogue_cache(access)).await);
@@ -79,7 +80,7 @@ async fn health(access: &Access<'_>) -> Result<String, Broken> {
 }
 
 async fn static_and_media(access: &Access<'_>) -> Result<String, Broken> {
-    let site = checks::nginx(access, HTTP).await?;
+    let site = tls::customers(access).await?;
     let front = get(&site, "/").await?.expect(302, "GET /")?;
     let expected = "/static/index.html";
     if front.header("location") != expected {
@@ -105,7 +106,7 @@ async fn security_headers(access: &Access<'_>) -> Result<String, Broken> {
         let reply = get(&site, path).await?;
         has_security_headers(&reply, &format!("GET {path}"))?;
     }
-    let public = checks::nginx(access, HTTP).await?;
+    let public = tls::customers(access).await?;
     let reply = get(&public, "/-/backend").await?.expect(404, "GET /-/backend by the customers' port")?;
     has_security_headers(&reply, "GET /-/backend by the customers' port")?;
     if reply.headers.contains_key("x-upstream") {
@@ -180,12 +181,10 @@ fn unique_listing() -> String {
 
 async fn spread(access: &Access<'_>) -> Result<String, Broken> {
     let site = checks::nginx(access, CHECKS).await?;
-    let expected: BTreeSet<IpAddr> = access
-        .stack
-        .members(app::NAME)
+    let expected: BTreeSet<IpAddr> = app::backends(access.stack)
         .filter_map(|backend| access.observed.workload(&backend.member)?.internal_ip)
         .collect();
-    let declared = access.stack.members(app::NAME).count();
+    let declared = app::backends(access.stack).count();
     if expected.len() < declared {
         return Err(Broken::fail(format!("{} of {declared} backends have an address", expected.len())));
     }
@@ -232,7 +231,7 @@ async fn rate_limit(access: &Access<'_>, is_shop: bool) -> Result<String, Broken
         return Err(Broken::fail("a 429 has no retry-after"));
     }
 
-    let public = checks::nginx(access, HTTP).await?;
+    let public = tls::customers(access).await?;
     match public.get(&unique_listing()).await {
         Ok(reply) if reply.status == 429 => {
             return Err(Broken::unknown(

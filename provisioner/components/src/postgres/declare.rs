@@ -10,6 +10,7 @@ use provisioner_core::stack::{
     Expose, File, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Stop, Text, Volume, Workload,
 };
 
+use super::encryption;
 use super::login::{self, Login};
 use super::settings::{self, Memory, Setting};
 use super::{NAME, PORT};
@@ -32,6 +33,7 @@ pub(super) fn declare(manifest: &Manifest) -> Vec<Resource> {
     };
     let mut resources = crate::recipe(NAME, postgres.service.image.as_deref(), own);
     resources.extend(login::secrets());
+    resources.extend(encryption::resources(manifest));
     for member in members(manifest) {
         resources.push(Resource::Volume(Volume { name: volume(&member), component: NAME.to_owned() }));
         resources.push(Resource::Workload(Arc::new(workload(manifest, &member))));
@@ -63,7 +65,7 @@ fn workload(manifest: &Manifest, member: &Member) -> Workload {
         component: NAME.to_owned(),
         image: ImageId(NAME.to_owned()),
         command: command("member"),
-        env: BTreeMap::new(),
+        env: if manifest.postgres.tls { encryption::client_env().into() } else { BTreeMap::new() },
         // What a replica's receiver logs in with. In the environment, so that it is not written into the data and
         // from there into every copy and backup of it.
         secret_env: password(Login::Replicator, "PGPASSWORD"),
@@ -120,6 +122,7 @@ fn configuration(manifest: &Manifest, member: &Member, memory: &Memory) -> Vec<F
         include_str!("../../recipes/postgres/postgresql.conf.j2"),
         context! {
             synchronous => policy_word(postgres.synchronous),
+            tls => postgres.tls,
             memory_mb => memory.total_mb,
             effective_cache_size_mb => memory.effective_cache_size_mb,
             maintenance_work_mem_mb => memory.maintenance_work_mem_mb,
@@ -132,12 +135,20 @@ fn configuration(manifest: &Manifest, member: &Member, memory: &Memory) -> Vec<F
         check.push("check".to_owned());
         OnChange::Reload { check, signal: "SIGHUP".to_owned() }
     };
-    let access = include_str!("../../recipes/postgres/pg_hba.conf").to_owned();
-    vec![
+    let access = render(
+        "pg_hba.conf.j2",
+        include_str!("../../recipes/postgres/pg_hba.conf.j2"),
+        context! { tls => postgres.tls },
+    );
+    let mut files = vec![
         file(format!("{CONFIG}/postgresql.startup.conf"), startup, OnChange::Restart),
         file(settings_path(), reloadable, reload()),
         file(format!("{CONFIG}/pg_hba.conf"), access, reload()),
-    ]
+    ];
+    if postgres.tls {
+        files.extend(encryption::files(reload));
+    }
+    files
 }
 
 fn lines(settings: &[Setting]) -> Vec<Value> {
@@ -180,6 +191,23 @@ mod tests {
         let files = workload(&manifest, &Member::nth(NAME, 2)).files;
         insta::assert_snapshot!("postgresql.conf", text(&files, "/postgresql.conf"));
         insta::assert_snapshot!("postgresql.startup.conf", text(&files, "/postgresql.startup.conf"));
+        insta::assert_snapshot!("pg_hba.conf", text(&files, "/pg_hba.conf"));
+    }
+
+    #[test]
+    fn encrypted_nothing_but_the_routes_check_comes_in_clear() {
+        let mut manifest = manifest();
+        manifest.postgres.tls = true;
+        let workload = workload(&manifest, &Member::nth(NAME, 1));
+        let access = text(&workload.files, "/pg_hba.conf");
+        insta::assert_snapshot!("pg_hba.conf.tls", access);
+        let in_clear: Vec<&str> = access.lines().filter(|line| line.starts_with("host ")).collect();
+        assert_eq!(in_clear.len(), 1, "{in_clear:?}");
+        let settings = text(&workload.files, "/postgresql.conf");
+        assert!(settings.contains("\nssl = on\nssl_cert_file = '/etc/postgresql/tls/server.crt'\n"), "{settings}");
+        assert_eq!(workload.env["PGSSLMODE"], "verify-full");
+        let key = workload.files.iter().find(|file| file.path.ends_with("/server.key")).unwrap();
+        assert_eq!((key.mode, key.owner, key.content.masked()), (0o400, (999, 999), "@{secret:tls-postgres.key}"));
     }
 
     /// `up` after a failover is an empty plan only if no file of a member depends on who is primary.

@@ -9,7 +9,7 @@ use provisioner_core::name::Member;
 use provisioner_core::observed::{Observed, ObservedWorkload, State};
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::record::Record;
-use provisioner_core::stack::{Resource, ResourceId, Stack};
+use provisioner_core::stack::{Resource, Stack};
 use serde_json::{Value, json};
 
 use super::Postgres;
@@ -56,11 +56,15 @@ fn settled(manifest: &Manifest, primary: &str, replicas: &[&str]) -> Observed {
     let mut observed = Observed { network: true, ..Observed::default() };
     observed.images = references.values().cloned().collect();
     for resource in stack.resources() {
-        match resource.id() {
-            ResourceId::Secret(name) => observed.secrets.insert(name),
-            ResourceId::Volume(name) => observed.volumes.insert(name),
-            _ => false,
-        };
+        match resource {
+            Resource::Secret(secret) => {
+                observed.secrets.insert(secret.name.clone(), crate::testing::made(secret));
+            }
+            Resource::Volume(volume) => {
+                observed.volumes.insert(volume.name.clone());
+            }
+            _ => {}
+        }
     }
     for workload in stack.workloads() {
         let image = references[&workload.image].clone();
@@ -70,7 +74,7 @@ fn settled(manifest: &Manifest, primary: &str, replicas: &[&str]) -> Observed {
             state: State::Running,
             spec: Some(workload.spec_fingerprint(&image)),
             image,
-            files: workload.file_fingerprints(),
+            files: workload.file_fingerprints(&observed.secret_versions()),
             internal_ip: None,
             published: BTreeMap::new(),
         };
@@ -119,6 +123,24 @@ fn a_configuration_change_after_a_failover_makes_no_circle() {
     let mut manifest = manifest();
     let observed = settled(&manifest, "postgres-2", &["postgres-1"]);
     manifest.postgres.settings.insert("max_locks_per_transaction".to_owned(), "128".to_owned());
+    assert_snapshot!(plan_of(&manifest, &observed));
+}
+
+#[test]
+fn encryption_may_come_and_go_on_a_standing_cluster() {
+    let (plain, mut encrypted) = (manifest(), manifest());
+    encrypted.postgres.tls = true;
+    let on = plan_of(&encrypted, &settled(&plain, "postgres-1", &["postgres-2"]));
+    let off = plan_of(&plain, &settled(&encrypted, "postgres-1", &["postgres-2"]));
+    assert_snapshot!(format!("on:\n{on}\noff:\n{off}"));
+}
+
+#[test]
+fn a_certificate_for_other_names_is_taken_over_without_a_restart() {
+    let mut manifest = manifest();
+    manifest.postgres.tls = true;
+    let observed = settled(&manifest, "postgres-1", &["postgres-2"]);
+    manifest.certificate_days = 90;
     assert_snapshot!(plan_of(&manifest, &observed));
 }
 

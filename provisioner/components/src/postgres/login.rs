@@ -1,7 +1,8 @@
 //! The roles that every cluster has, and the secrets that hold their passwords.
 
-use provisioner_core::stack::{Resource, Secret, Text};
+use provisioner_core::stack::{Resource, Secret, Stack, Text};
 
+use super::encryption;
 use crate::route;
 
 /// The application's database.
@@ -51,9 +52,7 @@ impl Login {
 }
 
 pub(super) fn secrets() -> impl Iterator<Item = Resource> {
-    Login::ALL
-        .into_iter()
-        .map(|login| Resource::Secret(Secret { name: login.secret().to_owned(), length: PASSWORD_LENGTH }))
+    Login::ALL.into_iter().map(|login| Resource::Secret(Secret::password(login.secret(), PASSWORD_LENGTH)))
 }
 
 /// A URL up to its host.
@@ -62,7 +61,8 @@ pub(super) fn prefix(login: Login) -> Text {
 }
 
 /// The primary as the database's owner, for programs inside the stack that change its shape.
-pub fn owner_url() -> Text {
-    let prefix = prefix(Login::Owner);
-    Text::new(format!("{}{}:{}/{DATABASE}", prefix.masked(), route::READ_WRITE, route::READ_WRITE_PORT))
+pub fn owner_url(stack: &Stack) -> Text {
+    let (prefix, (parameters, _)) = (prefix(Login::Owner), encryption::parameters(stack));
+    let (host, port) = (route::READ_WRITE, route::READ_WRITE_PORT);
+    Text::new(format!("{}{host}:{port}/{DATABASE}{parameters}", prefix.masked()))
 }

@@ -7,10 +7,12 @@
 //! An image of somebody's own must provide `/bin/sh` with the usual small tools (`sed`, `grep`, `mktemp`, `sync`), the
 //! programs of PostgreSQL 17 (`postgres`, `initdb`, `pg_basebackup`, `pg_controldata`) in `PATH` or where Debian keeps
 //! them, and a user `postgres`. Where it starts as root it must have `setpriv`, `gosu` or `su-exec`. Its entry point
-//! must run a command that it is given. Scripts and configuration files are put in, so nothing else is expected of it.
+//! must run a command that it is given. Scripts and configuration files are put in, so nothing else is expected of it;
+//! with TLS its user must be 999:999, to whom the key belongs.
 
 mod cluster;
 mod declare;
+pub(crate) mod encryption;
 #[cfg(test)]
 mod golden;
 mod login;
@@ -71,13 +73,15 @@ impl Component for Postgres {
 
     fn variables(&self, stack: &Stack) -> Vec<Variable> {
         let Some(route) = stack.members(route::NAME).next() else { return Vec::new() };
+        let (inside, outside) = encryption::parameters(stack);
         let variable = |name, host: &str, port| Variable {
             name,
             prefix: login::prefix(Login::App),
             host: host.to_owned(),
             port,
             member: route.member.clone(),
-            suffix: format!("/{DATABASE}"),
+            suffix: format!("/{DATABASE}{inside}"),
+            suffix_outside: Some(format!("/{DATABASE}{outside}")),
         };
         vec![
             variable("DATABASE_URL", route::READ_WRITE, route::READ_WRITE_PORT),

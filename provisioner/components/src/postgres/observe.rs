@@ -9,6 +9,7 @@ use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
 
 use super::cluster::Cluster;
+use super::encryption::Encryption;
 use super::login::{HOME, Login};
 use super::sql::{Session, SqlError, Target, WRITING_TIMELINE};
 use super::{NAME, PORT, synchronous};
@@ -25,10 +26,11 @@ pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
         return BTreeMap::new();
     }
     let Ok(password) = access.secret(Login::Monitor.secret()).await else { return BTreeMap::new() };
+    let Ok(encryption) = Encryption::of(access).await else { return BTreeMap::new() };
     let asked = running.into_iter().map(|member| {
-        let password = &password;
+        let (password, encryption) = (&password, &encryption);
         async move {
-            let asked = tokio::time::timeout(FACTS_LIMIT, member_facts(access, member, password)).await;
+            let asked = tokio::time::timeout(FACTS_LIMIT, member_facts(access, member, password, encryption)).await;
             asked.ok().and_then(Result::ok).unwrap_or_default()
         }
     });
@@ -39,10 +41,12 @@ async fn member_facts(
     access: &Access<'_>,
     member: &Member,
     password: &str,
+    encryption: &Encryption,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let address = access.published(member, PORT)?;
     let role = Login::Monitor.role();
-    let target = Target { address, role, password: Some(password), database: HOME };
+    let name = member.as_str();
+    let target = Target { address, name, encryption, role, password: Some(password), database: HOME };
     let failed = |error: SqlError| Failure::because(format!("ask {member}"), error);
     let session = Session::open(&target, FACTS_LIMIT).await.map_err(failed)?;
     let query = format!(

@@ -14,7 +14,8 @@ use serde::Deserialize;
 use super::cluster::{Cluster, RECORD};
 use super::login::{HOME, Login};
 use super::sql::{Session, SqlError, literal};
-use super::{NAME, declare, roles, tasks};
+use super::{NAME, declare, encryption, roles, tasks};
+use crate::certificates;
 
 const BOOTSTRAP_LIMIT_SECS: u64 = 300;
 /// A copy of a large database over a network takes hours.
@@ -109,6 +110,10 @@ async fn clone(access: &Access<'_>, member: &Member, from: &Member) -> Result<()
         // A finished copy can only catch up if the primary has kept everything since.
         ("ADOPT".to_owned(), if kept { "yes" } else { "no" }.to_owned()),
     ]);
+    if encryption::is_declared(access.stack) {
+        job.env.extend(encryption::client_env());
+        job.files.push(certificates::authority_file());
+    }
     let made = run_job(access, &job).await?;
     if made.adopted {
         access.output.line(&format!("{member} holds a copy of the cluster already, which was kept"));

@@ -10,7 +10,9 @@ use provisioner_core::name::Member;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::encryption::Encryption;
 use super::login::Login;
 
 /// A statement of this program takes milliseconds; one that takes longer waits for something.
@@ -59,6 +61,9 @@ pub(crate) const WRITING_TIMELINE: &str = "('x' || left(pg_walfile_name(pg_curre
 /// Where and as whom to connect.
 pub(crate) struct Target<'a> {
     pub(crate) address: SocketAddr,
+    /// Whom the certificate must name.
+    pub(crate) name: &'a str,
+    pub(crate) encryption: &'a Encryption,
     pub(crate) role: &'a str,
     pub(crate) password: Option<&'a str>,
     pub(crate) database: &'a str,
@@ -72,21 +77,18 @@ impl Session {
     pub(crate) async fn open(target: &Target<'_>, limit: Duration) -> Result<Self, SqlError> {
         let mut config = Config::new();
         config
+            .host(target.name)
             .hostaddr(target.address.ip())
             .port(target.address.port())
             .user(target.role)
             .dbname(target.database)
             .application_name("provisioner")
-            .ssl_mode(SslMode::Disable)
             .connect_timeout(limit);
         if let Some(password) = target.password {
             config.password(password);
         }
-        let connected = tokio::time::timeout(limit, config.connect(NoTls)).await;
-        let (client, connection) = connected.map_err(|_| SqlError::TimedOut(limit))??;
-        // Ends by itself once the client is dropped.
-        tokio::spawn(connection);
-        Ok(Self { client })
+        let connected = tokio::time::timeout(limit, connect(config, target.encryption)).await;
+        Ok(Self { client: connected.map_err(|_| SqlError::TimedOut(limit))?? })
     }
 
     /// On one member, past any route.
@@ -100,7 +102,10 @@ impl Session {
         let doing = || format!("connect to {member} as {}", login.role());
         let password = access.secret(login.secret()).await?;
         let address = access.engine.address(member, super::PORT).await?;
-        let target = Target { address, role: login.role(), password: Some(&password), database };
+        let encryption =
+            Encryption::of(access).await.map_err(|reason| Failure::new(format!("{}: {reason}", doing())))?;
+        let (name, role) = (member.as_str(), login.role());
+        let target = Target { address, name, encryption: &encryption, role, password: Some(&password), database };
         Self::open(&target, limit).await.map_err(|error| Failure::because(doing(), error))
     }
 
@@ -136,6 +141,19 @@ impl Session {
     pub(crate) async fn flag(&self, query: &str) -> Result<bool, SqlError> {
         Ok(self.row(query, &[]).await?.try_get(0)?)
     }
+}
+
+/// A connection ends by itself once its client is dropped.
+async fn connect(mut config: Config, encryption: &Encryption) -> Result<Client, SqlError> {
+    let Some((mode, trust)) = encryption.mode() else {
+        let (client, connection) = config.ssl_mode(SslMode::Disable).connect(NoTls).await?;
+        tokio::spawn(connection);
+        return Ok(client);
+    };
+    let tls = MakeRustlsConnect::new(trust.client().map_err(SqlError::Connection)?);
+    let (client, connection) = config.ssl_mode(mode).connect(tls).await?;
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 async fn bounded<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, SqlError> {

@@ -1,13 +1,16 @@
 //! Connections to Redis as its users have them, each attempt bounded to about a second.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use provisioner_core::component::Access;
 use provisioner_core::name::Member;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::io::AsyncDNSResolver;
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisFuture, TlsCertificates};
 
-use super::{PORT, User};
+use super::{PORT, User, encryption};
+use crate::certificates;
 
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -26,10 +29,33 @@ pub(super) async fn connect(
         }
         None => String::new(),
     };
-    // The URL holds the password: whatever fails below must not repeat it, and redis's errors do not.
-    let client = Client::open(format!("redis://{login}{address}/0"))?;
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
+    // The URL holds the password: whatever fails below must not repeat it, and redis's errors do not.
+    if !encryption::is_declared(access.stack) {
+        let client = Client::open(format!("redis://{login}{address}/0"))?;
+        return Ok(client.get_multiplexed_async_connection_with_config(&config).await?);
+    }
+    let authority = certificates::authority_certificate(access).await.map_err(Refusal::NotMade)?;
+    // Another crate of the program may have chosen a provider already; any one will do.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let trust = TlsCertificates { client_tls: None, root_cert: Some(authority.into_bytes()) };
+    let client = Client::build_with_tls(format!("rediss://{login}{member}:{PORT}/0"), trust)?;
+    let config = config.set_dns_resolver(Published(address));
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+}
+
+/// Leads to the member from here, so that its certificate is held against its name.
+struct Published(SocketAddr);
+
+impl AsyncDNSResolver for Published {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _host: &'b str,
+        _port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        let found: Box<dyn Iterator<Item = SocketAddr> + Send> = Box::new(std::iter::once(self.0));
+        Box::pin(async { Ok(found) })
+    }
 }
 
 pub(super) async fn ready(access: &Access<'_>, member: &Member) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! Redis: cache, sessions and counters, with an append-only file and users that may do only what they must.
 
 mod client;
+mod encryption;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -73,22 +74,23 @@ impl Component for Redis {
             inputs: Vec::new(),
         };
         let mut resources = recipe(NAME, manifest.redis.service.image.as_deref(), own);
-        resources.extend(
-            User::ALL.map(|user| Resource::Secret(Secret { name: user.secret().to_owned(), length: PASSWORD_LENGTH })),
-        );
+        resources.extend(User::ALL.map(|user| Resource::Secret(Secret::password(user.secret(), PASSWORD_LENGTH))));
+        resources.extend(encryption::resources(manifest));
         resources.push(Resource::Volume(Volume { name: DATA.to_owned(), component: NAME.to_owned() }));
         resources.push(Resource::Workload(Arc::new(workload(manifest))));
         resources
     }
 
-    fn variables(&self, _stack: &Stack) -> Vec<Variable> {
+    fn variables(&self, stack: &Stack) -> Vec<Variable> {
+        let scheme = if encryption::is_declared(stack) { "rediss" } else { "redis" };
         vec![Variable {
             name: "REDIS_URL",
-            prefix: Text::new(format!("redis://{}:{}@", User::App.name(), Text::secret(User::App.secret()))),
+            prefix: Text::new(format!("{scheme}://{}:{}@", User::App.name(), Text::secret(User::App.secret()))),
             host: member().to_string(),
             port: PORT,
             member: member(),
             suffix: "/0".to_owned(),
+            suffix_outside: None,
         }]
     }
 
@@ -126,10 +128,11 @@ fn workload(manifest: &Manifest) -> Workload {
     }
 }
 
-/// Redis reads neither file again while it runs.
+/// Redis reads none of its files again while it runs; a new certificate only on a command that nobody sends by itself.
 fn files(manifest: &Manifest) -> Vec<File> {
     let settings = context! {
         port => PORT,
+        tls => manifest.redis.tls,
         maxmemory => maxmemory(manifest.redis.service.memory_bytes),
         settings => manifest.redis.settings.clone(),
     };
@@ -144,7 +147,7 @@ fn files(manifest: &Manifest) -> Vec<File> {
         content: Text::new(content),
         on_change: OnChange::Restart,
     };
-    vec![
+    let mut files = vec![
         file(
             CONFIGURATION,
             0o644,
@@ -155,7 +158,11 @@ fn files(manifest: &Manifest) -> Vec<File> {
             0o400,
             render("users.acl.j2", include_str!("../../recipes/redis/users.acl.j2"), users),
         ),
-    ]
+    ];
+    if manifest.redis.tls {
+        files.extend(encryption::files());
+    }
+    files
 }
 
 /// What of the container's memory may hold data. While the append-only file is rewritten, pages that change exist twice;
@@ -178,6 +185,21 @@ mod tests {
             .map(|file| format!("==> {} {:o} {:?}\n{}", file.path, file.mode, file.owner, file.content.masked()))
             .collect();
         insta::assert_snapshot!(files.concat());
+    }
+
+    #[test]
+    fn encrypted_it_listens_for_nothing_else() {
+        let mut manifest = manifest();
+        manifest.redis.tls = true;
+        let files = files(&manifest);
+        let lines: Vec<&str> = files[0].content.masked().lines().collect();
+        assert!(lines.contains(&"port 0") && lines.contains(&"tls-port 6379"), "{lines:?}");
+        assert!(lines.contains(&"tls-auth-clients no") && lines.contains(&"tls-protocols \"TLSv1.2 TLSv1.3\""));
+        let key = files.iter().find(|file| file.path == "/etc/redis/tls/server.key").unwrap();
+        assert_eq!((key.mode, key.owner, key.content.masked()), (0o400, REDIS, "@{secret:tls-redis.key}"));
+
+        let stack = Stack::new(manifest.name.clone(), Redis.declare(&manifest));
+        assert_eq!(Redis.variables(&stack)[0].inside().masked(), "rediss://app:@{secret:redis-app}@redis-1:6379/0");
     }
 
     #[test]

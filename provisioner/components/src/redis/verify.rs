@@ -9,12 +9,12 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, cmd};
 
 use super::client::{Refusal, connect};
-use super::{CONFIGURATION, NAME, User, member};
+use super::{CONFIGURATION, NAME, User, encryption, member};
 use crate::checks::{self, nonce};
 
 pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
     let Some(workload) = access.stack.workload(&member()) else { return Vec::new() };
-    vec![
+    let mut findings = vec![
         check(NAME, "process", Level::L0, async { checks::process(access, &member()) }).await,
         check(NAME, "ping", Level::L1, ping(access)).await,
         check(NAME, "strangers-refused", Level::L1, strangers_refused(access)).await,
@@ -22,7 +22,12 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
         check(NAME, "app-limited", Level::L2, app_limited(access)).await,
         check(NAME, "persistence", Level::L2, persistence(access)).await,
         check(NAME, "memory-limit", Level::L2, memory_limit(access, workload)).await,
-    ]
+    ];
+    if encryption::is_declared(access.stack) {
+        findings.push(check(NAME, "tls", Level::L1, encryption::serves(access)).await);
+        findings.push(check(NAME, "plaintext-refused", Level::L1, encryption::plaintext_refused(access)).await);
+    }
+    findings
 }
 
 async fn ping(access: &Access<'_>) -> Result<String, Broken> {

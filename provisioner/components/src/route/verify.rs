@@ -10,8 +10,9 @@ use provisioner_core::name::Member;
 use super::point::servers;
 use super::state::{RO, RW, names};
 use super::tasks::readers;
-use super::{NAME, READ_ONLY_PORT, READ_WRITE_PORT};
+use super::{NAME, READ_ONLY, READ_ONLY_PORT, READ_WRITE, READ_WRITE_PORT};
 use crate::checks;
+use crate::postgres::encryption::Encryption;
 use crate::postgres::sql::{Session, SqlError, Target};
 use crate::postgres::{Cluster, DATABASE, Login};
 
@@ -39,7 +40,9 @@ async fn open(
     password: Option<&str>,
 ) -> Result<Result<Session, SqlError>, Broken> {
     let address = access.engine.address(member, port).await.map_err(Broken::unknown)?;
-    let target = Target { address, role: Login::App.role(), password, database: DATABASE };
+    let encryption = &Encryption::of(access).await.map_err(Broken::Unknown)?;
+    let name = if port == READ_WRITE_PORT { READ_WRITE } else { READ_ONLY };
+    let target = Target { address, name, encryption, role: Login::App.role(), password, database: DATABASE };
     Ok(Session::open(&target, CONNECT_LIMIT).await)
 }
 

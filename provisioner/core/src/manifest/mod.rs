@@ -2,6 +2,7 @@
 //! path, what was found and what would be right.
 
 mod bounds;
+mod messaging;
 mod parse;
 mod read;
 mod sections;
@@ -22,11 +23,19 @@ pub struct Manifest {
     pub environment: Environment,
     /// The address on which entry points are published; 127.0.0.1 unless the manifest says more.
     pub expose: IpAddr,
+    /// Days for which the stack's own authority issues certificates.
+    pub certificate_days: u32,
     pub nginx: Nginx,
     pub route: Route,
     pub postgres: Postgres,
     pub redis: Redis,
+    /// `None` here and below: the manifest has no such section, and the stack no such system.
+    pub rabbitmq: Option<Rabbitmq>,
+    pub elasticsearch: Option<Elasticsearch>,
+    pub mail: Option<Mail>,
     pub app: App,
+    /// Programs of the app that take no requests, by their name.
+    pub workers: BTreeMap<String, Worker>,
 }
 
 /// Decides what may be done without asking.
@@ -57,6 +66,26 @@ pub struct Nginx {
     pub burst: u32,
     /// Body size in bytes that a client may send.
     pub body_max_bytes: u64,
+    pub tls: Option<NginxTls>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NginxTls {
+    pub https_port: u16,
+    /// Plain HTTP only leads to HTTPS.
+    pub only: bool,
+    /// Names and addresses by which people reach the stack; the certificate of the stack's own authority is for them.
+    pub names: Vec<String>,
+    /// Somebody's own key and certificate instead.
+    pub own: Option<HostFiles>,
+}
+
+/// Files of the operator's machine that hold a secret. Relative paths and the digest are filled in by whoever reads the
+/// manifest's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFiles {
+    pub files: Vec<PathBuf>,
+    pub digest: Fingerprint,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +101,8 @@ pub struct Postgres {
     /// Replicas beside the one primary.
     pub replicas: u32,
     pub synchronous: Synchronous,
+    /// Every connection over the network is encrypted.
+    pub tls: bool,
     /// Lines for postgresql.conf, after the provisioner's own.
     pub settings: BTreeMap<String, String>,
 }
@@ -91,8 +122,77 @@ pub enum Synchronous {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redis {
     pub service: Service,
+    /// Every connection is encrypted.
+    pub tls: bool,
     /// Lines for redis.conf, after the provisioner's own.
     pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rabbitmq {
+    pub service: Service,
+    /// Every client's connection is encrypted, on port 5671.
+    pub tls: bool,
+    /// Name of each queue to the topics that lead to it.
+    pub queues: BTreeMap<String, Vec<String>>,
+    /// Lines for rabbitmq.conf, after the provisioner's own.
+    pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Elasticsearch {
+    pub service: Service,
+    /// One, or three and more that survive the loss of one.
+    pub nodes: u32,
+    /// Of each node's Java heap; at most half of its memory.
+    pub heap_bytes: u64,
+    /// Lines for elasticsearch.yml, after the provisioner's own.
+    pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mail {
+    /// Sender of the app's mails.
+    pub from: String,
+    pub server: MailServer,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum MailServer {
+    /// Takes every mail, delivers none and shows them; for dev and ci.
+    Sink(Service),
+    /// Somebody's own.
+    Smtp { host: String, port: u16, security: MailSecurity, login: Option<MailLogin> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailSecurity {
+    None,
+    /// Refuses to go on where the server does not offer it.
+    StartTls,
+    Tls,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailLogin {
+    pub user: String,
+    pub password: HostFiles,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worker {
+    pub command: Vec<String>,
+    pub replicas: u32,
+    pub memory_bytes: u64,
+    pub cpu_millis: u32,
+    /// Where it says on a private port that it works; without it a process that runs must do.
+    pub health: Option<WorkerHealth>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerHealth {
+    pub port: u16,
+    pub path: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -60,6 +60,33 @@ impl<'a> Table<'a> {
         Table::new(&path, value, self.problems)
     }
 
+    /// The mapping under a name that its writer chose.
+    pub(super) fn named_section(&mut self, name: &str) -> Table<'_> {
+        let value = self.map.remove(name).unwrap_or(Value::Null);
+        let path = self.child(name);
+        Table::new(&path, value, self.problems)
+    }
+
+    /// Names that their writer chose, each with what it stands for; the section stays as it is. A name that is none is
+    /// noted and taken out.
+    pub(super) fn entries(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        is_name: fn(&str) -> bool,
+    ) -> Vec<(String, Value)> {
+        let mut entries = Vec::new();
+        let Some(Value::Object(map)) = self.map.get_mut(key) else { return entries };
+        let (right, wrong): (Map<String, Value>, Map<String, Value>) =
+            std::mem::take(map).into_iter().partition(|(name, _)| is_name(name));
+        entries.extend(right.iter().map(|(name, value)| (name.clone(), value.clone())));
+        *map = right;
+        for name in wrong.keys() {
+            self.problem(&format!("{key}.{}", excerpt(name)), "this name".to_owned(), expected);
+        }
+        entries
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.map.contains_key(key)
     }

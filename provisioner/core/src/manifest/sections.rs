@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::read::Table;
 use super::{
-    App, AppChecks, AppSource, Environment, Manifest, Nginx, Postgres, Redis, Route, Service, Synchronous, bounds,
+    App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Nginx, NginxTls,
+    Postgres, Redis, Route, Service, Synchronous, bounds, messaging,
 };
 use crate::name::StackName;
 use crate::stack::Fingerprint;
@@ -28,18 +31,41 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
             value.as_str()?.parse().ok()
         })
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let certificate_days = count(&mut table, "certificate_days", 1, 3650).unwrap_or(365);
     let nginx = nginx(table.section("nginx"));
     let route = route(table.section("route"));
     let postgres = postgres(table.section("postgres"));
     let redis = redis(table.section("redis"));
+    let rabbitmq = table.has("rabbitmq").then(|| messaging::rabbitmq(table.section("rabbitmq")));
+    let elasticsearch = table.has("elasticsearch").then(|| elasticsearch(table.section("elasticsearch")));
+    let mail = table.has("mail").then(|| messaging::mail(table.section("mail")));
     let app = if table.has("app") {
         app(table.section("app"))
     } else {
         table.problem("app", "nothing".to_owned(), "a section with `image:` or `binary:`");
         None
     };
+    let is_shop = app.as_ref().is_some_and(|app| matches!(app.source, AppSource::Binary { .. }));
+    let workers = messaging::workers(&mut table, is_shop);
+    if environment == Environment::Production && matches!(mail, Some(Some(Mail { server: MailServer::Sink(_), .. }))) {
+        table.problem("mail.host", "nothing".to_owned(), "a mail server: production delivers its mails");
+    }
     table.finish();
-    Some(Manifest { name: name?, environment, expose, nginx, route, postgres, redis, app: app? })
+    Some(Manifest {
+        name: name?,
+        environment,
+        expose,
+        certificate_days,
+        nginx,
+        route,
+        postgres,
+        redis,
+        rabbitmq,
+        elasticsearch,
+        mail: mail.flatten(),
+        app: app?,
+        workers,
+    })
 }
 
 fn name(table: &mut Table<'_>) -> Option<StackName> {
@@ -50,7 +76,7 @@ fn name(table: &mut Table<'_>) -> Option<StackName> {
     table.value("name", expected, |value| StackName::new(value.as_str()?).ok())
 }
 
-fn service(table: &mut Table<'_>, memory_mib: u64, cpu_millis: u32) -> Service {
+pub(super) fn service(table: &mut Table<'_>, memory_mib: u64, cpu_millis: u32) -> Service {
     Service {
         image: table.value("image", IMAGE, |value| value.as_str().filter(|text| is_image(text)).map(str::to_owned)),
         memory_bytes: table.value("memory", bounds::MEMORY, bounds::memory).unwrap_or(memory_mib * MIB),
@@ -65,9 +91,52 @@ fn nginx(mut table: Table<'_>) -> Nginx {
         rate_limit: count(&mut table, "rate_limit", 1, 1_000_000).unwrap_or(50),
         burst: count(&mut table, "burst", 0, 1_000_000).unwrap_or(100),
         body_max_bytes: table.integer("body_max_bytes", 1, 1 << 30).unwrap_or(MIB),
+        tls: table.has("tls").then(|| nginx_tls(table.section("tls"))),
     };
+    if nginx.tls.as_ref().is_some_and(|tls| tls.https_port == nginx.http_port) {
+        table.problem("tls.port", nginx.http_port.to_string(), "another port than http_port");
+    }
     table.finish();
     nginx
+}
+
+fn nginx_tls(mut table: Table<'_>) -> NginxTls {
+    let file = |table: &mut Table<'_>, key| table.text(key, "the path of a PEM file").map(PathBuf::from);
+    let (certificate, key) = (file(&mut table, "certificate"), file(&mut table, "key"));
+    let own = match (key, certificate) {
+        (Some(key), Some(certificate)) => Some(HostFiles { files: vec![key, certificate], digest: unread() }),
+        (None, None) => None,
+        (Some(_), None) => {
+            table.problem("certificate", "a key without a certificate".to_owned(), "both or neither");
+            None
+        }
+        (None, Some(_)) => {
+            table.problem("key", "a certificate without a key".to_owned(), "both or neither");
+            None
+        }
+    };
+    let names = table.words("names").unwrap_or_else(|| vec!["localhost".to_owned()]);
+    if let Some(name) = names.iter().find(|name| !is_host(name.strip_prefix("*.").unwrap_or(name))) {
+        table.problem("names", format!("{name:?}"), "host names and addresses such as shop.example");
+    }
+    let tls =
+        NginxTls { https_port: port(&mut table, "port").unwrap_or(8443), only: flag(&mut table, "only"), names, own };
+    table.finish();
+    tls
+}
+
+/// Of no bytes, until whoever loads the manifest has read the files.
+pub(super) fn unread() -> Fingerprint {
+    Fingerprint::of_bytes(&[])
+}
+
+pub(super) fn flag(table: &mut Table<'_>, key: &'static str) -> bool {
+    table.value(key, "true or false", Value::as_bool).unwrap_or(false)
+}
+
+pub(super) fn is_host(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
+    !text.is_empty() && text.len() < 254 && text.chars().all(is_plain) && !text.starts_with(['-', '.'])
 }
 
 fn route(mut table: Table<'_>) -> Route {
@@ -85,6 +154,7 @@ fn postgres(mut table: Table<'_>) -> Postgres {
         service: service(&mut table, 384, 1000),
         replicas: count(&mut table, "replicas", 0, 8).unwrap_or(1),
         synchronous: table.choice("synchronous", &SYNCHRONOUS).unwrap_or(Synchronous::Preferred),
+        tls: flag(&mut table, "tls"),
         settings: table.settings("settings", is_postgres_setting, ["on", "off"]).into_iter().collect(),
     };
     if postgres.replicas == 0 && postgres.synchronous == Synchronous::Required {
@@ -97,10 +167,29 @@ fn postgres(mut table: Table<'_>) -> Postgres {
 fn redis(mut table: Table<'_>) -> Redis {
     let redis = Redis {
         service: service(&mut table, 128, 500),
+        tls: flag(&mut table, "tls"),
         settings: table.settings("settings", is_redis_setting, ["yes", "no"]).into_iter().collect(),
     };
     table.finish();
     redis
+}
+
+/// Elasticsearch's own advice: the other half is for the file cache and for what Java needs beside its heap.
+fn elasticsearch(mut table: Table<'_>) -> Elasticsearch {
+    let service = service(&mut table, 1024, 2000);
+    let heap = table.value("heap", bounds::MEMORY, bounds::memory);
+    let heap_bytes = heap.unwrap_or(service.memory_bytes / 8 * 3 / MIB * MIB);
+    if heap_bytes > service.memory_bytes / 2 {
+        let found = format!("{} MiB of {} MiB", heap_bytes / MIB, service.memory_bytes / MIB);
+        table.problem("heap", found, "at most half of the memory");
+    }
+    let nodes = count(&mut table, "nodes", 1, 9).unwrap_or(3);
+    if nodes == 2 {
+        table.problem("nodes", "2".to_owned(), "1, or 3 and more: of two nodes neither may go");
+    }
+    let settings = table.settings("settings", is_elasticsearch_setting, ["true", "false"]).into_iter().collect();
+    table.finish();
+    Elasticsearch { service, nodes, heap_bytes, settings }
 }
 
 fn app(mut table: Table<'_>) -> Option<App> {
@@ -108,10 +197,7 @@ fn app(mut table: Table<'_>) -> Option<App> {
     let binary = table.text("binary", "the path of a static Linux binary");
     let source = match (image, binary) {
         (Some(image), None) => Some(AppSource::Image(image)),
-        (None, Some(file)) => {
-            // The digest of no bytes, until whoever loads the manifest has read the file.
-            Some(AppSource::Binary { file: PathBuf::from(file), digest: Fingerprint::of_bytes(&[]) })
-        }
+        (None, Some(file)) => Some(AppSource::Binary { file: PathBuf::from(file), digest: unread() }),
         (Some(_), Some(_)) => {
             table.problem("binary", "`binary` beside `image`".to_owned(), "one of the two");
             None
@@ -136,7 +222,7 @@ fn app(mut table: Table<'_>) -> Option<App> {
         migrate: table.words("migrate").or_else(|| default(["/usr/local/bin/app", "migrate"])),
         seed: table.words("seed").or_else(|| default(["/usr/local/bin/app", "seed"])),
         port: port(&mut table, "port").unwrap_or(8000),
-        health: health(&mut table),
+        health: path(&mut table, "health").unwrap_or_else(|| "/readyz".to_owned()),
         env: env(&mut table),
         checks: table.choice("checks", &CHECKS).unwrap_or(if is_shop { AppChecks::Shop } else { AppChecks::Health }),
     };
@@ -144,25 +230,24 @@ fn app(mut table: Table<'_>) -> Option<App> {
     source.map(|source| App { source, ..rest })
 }
 
-fn health(table: &mut Table<'_>) -> String {
-    let path = table.value("health", "a path that starts with /, such as /readyz", |value| {
+pub(super) fn path(table: &mut Table<'_>, key: &'static str) -> Option<String> {
+    table.value(key, "a path that starts with /, such as /readyz", |value| {
         let is_path = |text: &&str| {
             text.starts_with('/') && text.chars().all(|c| c.is_ascii_alphanumeric() || "/_.~?=&%-".contains(c))
         };
         value.as_str().filter(is_path).map(str::to_owned)
-    });
-    path.unwrap_or_else(|| "/readyz".to_owned())
+    })
 }
 
 fn env(table: &mut Table<'_>) -> BTreeMap<String, String> {
     table.settings("env", is_variable, ["true", "false"]).into_iter().collect()
 }
 
-fn port(table: &mut Table<'_>, key: &'static str) -> Option<u16> {
+pub(super) fn port(table: &mut Table<'_>, key: &'static str) -> Option<u16> {
     table.integer(key, 1, u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
 }
 
-fn count(table: &mut Table<'_>, key: &'static str, from: u32, to: u32) -> Option<u32> {
+pub(super) fn count(table: &mut Table<'_>, key: &'static str, from: u32, to: u32) -> Option<u32> {
     table.integer(key, from.into(), to.into()).and_then(|count| u32::try_from(count).ok())
 }
 
@@ -177,7 +262,7 @@ fn is_variable(name: &str) -> bool {
 }
 
 /// What the provisioner decides itself, so that a line for it would have no effect.
-const POSTGRES_RESERVED: [&str; 18] = [
+const POSTGRES_RESERVED: [&str; 21] = [
     "config_file",
     "data_directory",
     "full_page_writes",
@@ -192,6 +277,9 @@ const POSTGRES_RESERVED: [&str; 18] = [
     "port",
     "primary_conninfo",
     "primary_slot_name",
+    "ssl",
+    "ssl_cert_file",
+    "ssl_key_file",
     "synchronous_standby_names",
     "unix_socket_directories",
     "wal_level",
@@ -199,7 +287,7 @@ const POSTGRES_RESERVED: [&str; 18] = [
 ];
 
 /// The same for redis.conf.
-const REDIS_RESERVED: [&str; 13] = [
+const REDIS_RESERVED: [&str; 17] = [
     "aclfile",
     "appendonly",
     "bind",
@@ -211,9 +299,32 @@ const REDIS_RESERVED: [&str; 13] = [
     "port",
     "rename-command",
     "requirepass",
+    "tls-auth-clients",
+    "tls-cert-file",
+    "tls-key-file",
+    "tls-port",
     "unixsocket",
     "user",
 ];
+
+/// Names that begin like this belong to the provisioner: who is in the cluster, where data lies, who gets in.
+const ELASTICSEARCH_RESERVED: [&str; 9] = [
+    "bootstrap.",
+    "cluster.initial_master_nodes",
+    "cluster.name",
+    "discovery.",
+    "http.port",
+    "network.",
+    "node.name",
+    "path.",
+    "xpack.security.",
+];
+
+fn is_elasticsearch_setting(name: &str) -> bool {
+    !ELASTICSEARCH_RESERVED.iter().any(|reserved| name.starts_with(reserved))
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.')
+}
 
 /// Parameter names, custom ones with a dot included (PostgreSQL 17 docs, 19.1.2 and 19.16).
 fn is_postgres_setting(name: &str) -> bool {

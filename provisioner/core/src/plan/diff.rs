@@ -8,7 +8,8 @@ use crate::engine::ImageReferences;
 use crate::lease;
 use crate::name::Member;
 use crate::observed::{Observed, ObservedWorkload, State};
-use crate::stack::{Image, ImageId, OnChange, Resource, ResourceId, Stack, Workload};
+use crate::secret;
+use crate::stack::{File, Image, ImageId, OnChange, Resource, ResourceId, Secret, SecretVersions, Stack, Workload};
 
 /// What must be done to single resources, before anything is put in order.
 #[derive(Debug, Default)]
@@ -43,9 +44,9 @@ impl Differences {
 
 pub(super) fn differences(stack: &Stack, observed: &Observed) -> Differences {
     let mut differences = Differences::default();
-    let references = stack.image_references();
+    let wanted = Wanted::new(stack, observed);
     for resource in stack.resources() {
-        if let Some((action, because)) = difference(resource, observed, &references) {
+        if let Some((action, because)) = difference(resource, observed, &wanted) {
             differences.add(resource.id(), action, because);
         }
     }
@@ -71,35 +72,77 @@ pub(super) fn lost_records(stack: &Stack, observed: &Observed) -> Option<Withhel
     })
 }
 
-fn difference(resource: &Resource, observed: &Observed, references: &ImageReferences) -> Option<(Action, String)> {
+/// What every workload is compared with.
+struct Wanted<'a> {
+    references: ImageReferences,
+    versions: SecretVersions,
+    /// Secrets that get another value.
+    renewed: BTreeSet<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(stack: &'a Stack, observed: &Observed) -> Self {
+        let mut renewed = BTreeSet::new();
+        for resource in stack.resources() {
+            let Resource::Secret(secret) = resource else { continue };
+            let is_readable = observed.secrets.get(&secret.name).is_some_and(|found| found.is_readable);
+            if is_readable && secret::due(secret, observed).is_some() {
+                renewed.insert(secret.name.as_str());
+            }
+        }
+        // What an authority signed goes with it.
+        let signed = stack.resources().filter_map(|resource| match resource {
+            Resource::Secret(secret) => Some((secret.issuer()?, secret.name.as_str())),
+            _ => None,
+        });
+        let signed: Vec<&str> =
+            signed.filter(|(issuer, _)| renewed.contains(issuer)).map(|(_, signed)| signed).collect();
+        renewed.extend(signed);
+        Self { references: stack.image_references(), versions: observed.secret_versions(), renewed }
+    }
+
+    fn is_in_place(&self, file: &File, found: &ObservedWorkload) -> bool {
+        found.files.get(&file.path) == Some(&file.fingerprint(&self.versions))
+            && (self.renewed.is_empty() || file.content.secrets().is_disjoint(&self.renewed))
+    }
+}
+
+fn difference(resource: &Resource, observed: &Observed, wanted: &Wanted<'_>) -> Option<(Action, String)> {
     let missing = match resource {
         Resource::Image(image) => {
             let reference = image.reference();
             (!observed.images.contains(&reference)).then(|| format!("no image {reference} is there"))
         }
         Resource::Network => (!observed.network).then(|| "no network is there".to_owned()),
-        Resource::Secret(secret) => {
-            (!observed.secrets.contains(&secret.name)).then(|| "no value can be read".to_owned())
-        }
+        Resource::Secret(secret) => return secret_difference(secret, observed, wanted),
         Resource::Volume(volume) => {
             (!observed.volumes.contains(&volume.name)).then(|| "no such volume is there".to_owned())
         }
-        Resource::Workload(workload) => return workload_difference(workload, observed, references),
+        Resource::Workload(workload) => return workload_difference(workload, observed, wanted),
     };
     missing.map(|because| (Action::Create { resource: resource.clone() }, because))
 }
 
-fn workload_difference(
-    workload: &Arc<Workload>,
-    observed: &Observed,
-    references: &ImageReferences,
-) -> Option<(Action, String)> {
+fn secret_difference(secret: &Secret, observed: &Observed, wanted: &Wanted<'_>) -> Option<(Action, String)> {
+    let resource = Resource::Secret(secret.clone());
+    let issuer = secret.issuer().filter(|issuer| wanted.renewed.contains(issuer));
+    let because = secret::due(secret, observed)
+        .or_else(|| issuer.map(|issuer| format!("{issuer}, which signs it, will be another one")))?;
+    match observed.secrets.get(&secret.name) {
+        Some(found) if found.is_readable => {
+            Some((Action::Change { to: resource, impact: Impact::None { files: Vec::new() } }, because))
+        }
+        _ => Some((Action::Create { resource }, because)),
+    }
+}
+
+fn workload_difference(workload: &Arc<Workload>, observed: &Observed, wanted: &Wanted<'_>) -> Option<(Action, String)> {
     let resource = || Resource::Workload(Arc::clone(workload));
     let Some(found) = observed.workload(&workload.member) else {
         return Some((Action::Create { resource: resource() }, "no such member is there".to_owned()));
     };
     let change = |impact, because: String| Some((Action::Change { to: resource(), impact }, because));
-    let reference = references.get(&workload.image).map_or(workload.image.0.as_str(), String::as_str);
+    let reference = wanted.references.get(&workload.image).map_or(workload.image.0.as_str(), String::as_str);
     let Some(spec) = &found.spec else {
         return change(Impact::Restart, "something else stands under its name".to_owned());
     };
@@ -111,7 +154,7 @@ fn workload_difference(
         };
         return change(Impact::Restart, because);
     }
-    if let Some((impact, because)) = files_difference(workload, found) {
+    if let Some((impact, because)) = files_difference(workload, found, wanted) {
         return change(impact, because);
     }
     match found.state {
@@ -124,19 +167,19 @@ fn workload_difference(
 }
 
 /// The strongest of what the changed files need: a restart outweighs a reload outweighs nothing.
-fn files_difference(workload: &Workload, found: &ObservedWorkload) -> Option<(Impact, String)> {
+fn files_difference(workload: &Workload, found: &ObservedWorkload, wanted: &Wanted<'_>) -> Option<(Impact, String)> {
     let mut changed = Vec::new();
     let (mut restart, mut reload) = (false, false);
     for file in &workload.files {
-        if found.files.get(&file.path) == Some(&file.fingerprint()) {
+        if wanted.is_in_place(file, found) {
             continue;
         }
         changed.push(file.path.clone());
         restart |= file.on_change == OnChange::Restart;
         reload |= matches!(file.on_change, OnChange::Reload { .. });
     }
-    let wanted: BTreeSet<&str> = workload.files.iter().map(|file| file.path.as_str()).collect();
-    let surplus: Vec<_> = found.files.keys().filter(|path| !wanted.contains(path.as_str())).collect();
+    let named: BTreeSet<&str> = workload.files.iter().map(|file| file.path.as_str()).collect();
+    let surplus: Vec<_> = found.files.keys().filter(|path| !named.contains(path.as_str())).collect();
     if let Some(path) = surplus.first() {
         return Some((Impact::Restart, format!("{path} should no longer be in it")));
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{Action, Impact, Plan, Step, Withheld};
 use crate::component::Dependency;
+use crate::stack::Resource;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,6 +33,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create { resource } => write!(f, "+ create {}", resource.id()),
+            Self::Change { to: to @ Resource::Secret(_), .. } => write!(f, "~ renew {}", to.id()),
             Self::Change { to, impact } => match impact {
                 Impact::None { .. } => write!(f, "~ update files of {}", to.id()),
                 Impact::Reload { .. } => write!(f, "~ reload {}", to.id()),

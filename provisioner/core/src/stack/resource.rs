@@ -69,6 +69,15 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "source", rename_all = "snake_case")]
 pub enum ImageInput {
+    /// A file of the network, fetched once by the provisioner and kept on the operator's machine.
+    Download {
+        path: String,
+        mode: u32,
+        url: String,
+        /// Of the content, in hexadecimal; anything else is refused.
+        sha256: String,
+        size_bytes: u64,
+    },
     Inline {
         path: String,
         mode: u32,
@@ -85,12 +94,33 @@ pub enum ImageInput {
     },
 }
 
-/// A generated password, kept once, in the engine.
+/// Something that only the engine keeps, once. Texts name it as `NAME`, the key and the certificates of a pair as
+/// `NAME.key` and `NAME.crt`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Secret {
     pub name: String,
-    /// Length in characters of `[A-Za-z0-9]`, so that a value needs no quoting in URLs, SQL or configuration files.
-    pub length: usize,
+    pub source: SecretSource,
+}
+
+/// Where a secret's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum SecretSource {
+    Password {
+        /// In characters of `[A-Za-z0-9]`, so that a value needs no quoting in URLs, SQL or configuration files.
+        length: usize,
+    },
+    /// Key and certificate of an authority of the stack's own.
+    Authority { subject: String, days: u32 },
+    /// Key and certificate for these names and addresses, signed by the authority that is the secret `issuer`.
+    Certificate { issuer: String, names: Vec<String>, days: u32 },
+    /// Somebody's own, from files of the operator's machine, one after the other.
+    Files {
+        /// Left out of the hash: the same content elsewhere is the same secret.
+        #[serde(skip)]
+        files: Vec<PathBuf>,
+        digest: Fingerprint,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -225,8 +255,26 @@ impl Resource {
     pub(super) fn needs(&self) -> Vec<Dependency> {
         match self {
             Self::Image(Image::Recipe(recipe)) => vec![Dependency::Resource(ResourceId::Image(recipe.base.clone()))],
-            Self::Image(_) | Self::Network | Self::Secret(_) | Self::Volume(_) => Vec::new(),
+            Self::Secret(secret) => {
+                let issuer = secret.issuer().map(|name| Dependency::Resource(ResourceId::Secret(name.to_owned())));
+                issuer.into_iter().collect()
+            }
+            Self::Image(_) | Self::Network | Self::Volume(_) => Vec::new(),
             Self::Workload(workload) => workload.needs(),
+        }
+    }
+}
+
+impl Secret {
+    pub fn password(name: impl Into<String>, length: usize) -> Self {
+        Self { name: name.into(), source: SecretSource::Password { length } }
+    }
+
+    /// The secret that signs this one.
+    pub fn issuer(&self) -> Option<&str> {
+        match &self.source {
+            SecretSource::Certificate { issuer, .. } => Some(issuer),
+            _ => None,
         }
     }
 }
@@ -294,8 +342,8 @@ impl Workload {
     }
 
     /// Path to content hash of every file.
-    pub fn file_fingerprints(&self) -> BTreeMap<String, Fingerprint> {
-        self.files.iter().map(|file| (file.path.clone(), file.fingerprint())).collect()
+    pub fn file_fingerprints(&self, versions: &SecretVersions) -> BTreeMap<String, Fingerprint> {
+        self.files.iter().map(|file| (file.path.clone(), file.fingerprint(versions))).collect()
     }
 
     pub fn port(&self, name: &str) -> Option<&Port> {
@@ -303,9 +351,18 @@ impl Workload {
     }
 }
 
+/// Name of each secret to the version of its value.
+pub type SecretVersions = BTreeMap<String, String>;
+
 impl File {
-    pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(self)
+    /// A file with a secret in it is another one when the secret is.
+    pub fn fingerprint(&self, versions: &SecretVersions) -> Fingerprint {
+        let secrets = self.content.secrets();
+        if secrets.is_empty() {
+            return Fingerprint::of(self);
+        }
+        let versions: Vec<Option<&String>> = secrets.iter().map(|name| versions.get(*name)).collect();
+        Fingerprint::of(&(self, versions))
     }
 }
 

@@ -1,11 +1,15 @@
 //! Text that may name secrets without holding them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::secret;
+
 /// Text in which `@{secret:NAME}` stands for the value of a secret, so that plans, fingerprints, records and logs can
-/// hold it. The engine resolves it at the moment it hands the text to a container.
+/// hold it; `@{secret:NAME.key}` and `@{secret:NAME.crt}` stand for the parts of a pair, `@{secret:NAME.url}` for the
+/// value as a URL takes it. The engine resolves it at the moment it hands the text to a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Text(String);
@@ -39,7 +43,7 @@ impl Text {
         let mut rest = self.0.as_str();
         while let Some((_, tail)) = rest.split_once(OPEN) {
             let Some((name, tail)) = tail.split_once(CLOSE) else { break };
-            names.insert(name);
+            names.insert(name.split_once('.').map_or(name, |(name, _)| name));
             rest = tail;
         }
         names
@@ -52,12 +56,20 @@ impl Text {
         while let Some((before, tail)) = rest.split_once(OPEN) {
             let Some((name, tail)) = tail.split_once(CLOSE) else { break };
             resolved.push_str(before);
-            let value = values.get(name).ok_or_else(|| MissingSecret { name: name.to_owned() })?;
-            resolved.push_str(value);
+            let value = value(name, values).ok_or_else(|| MissingSecret { name: name.to_owned() })?;
+            resolved.push_str(&value);
             rest = tail;
         }
         resolved.push_str(rest);
         Ok(resolved)
+    }
+}
+
+fn value<'a>(name: &str, values: &'a BTreeMap<String, String>) -> Option<Cow<'a, str>> {
+    match name.split_once('.') {
+        None => values.get(name).map(|value| Cow::Borrowed(value.as_str())),
+        Some((name, "url")) => values.get(name).map(|value| Cow::Owned(secret::url_encoded(value))),
+        Some((name, part)) => secret::part(values.get(name)?, part).map(Cow::Owned),
     }
 }
 

@@ -49,7 +49,7 @@ pub const PROGRAM: &str = "trap 'exit 0' TERM; trap 'cat /etc/probe.conf' HUP; \
      echo started; echo warned >&2; while :; do sleep 0.1; done";
 
 pub fn secret(name: &str) -> Resource {
-    Resource::Secret(Secret { name: name.to_owned(), length: 24 })
+    Resource::Secret(Secret::password(name, 24))
 }
 
 pub fn volume(name: &str) -> Resource {
@@ -137,6 +137,7 @@ macro_rules! engine_contract_of_state {
             removing_what_is_gone_is_no_error,
             something_foreign_in_a_members_place_has_no_spec_and_is_replaced,
             two_stacks_do_not_see_each_other,
+            a_certificate_is_made_again_only_for_a_reason,
             secrets_are_generated_once_and_never_change,
             a_missing_secret_is_named_and_leaves_the_member_alone,
             ports_for_checks_are_published_on_loopback,
@@ -163,6 +164,8 @@ macro_rules! engine_contract_of_processes {
             a_new_file_that_is_refused_is_taken_away,
             exec_passes_both_streams_the_exit_code_and_stdin,
             logs_show_both_streams_and_can_be_cut_to_the_last_lines,
+            a_logs_lines_have_their_times_and_older_ones_can_be_left_out,
+            a_running_member_tells_what_it_uses,
             a_job_reports_its_exit_code_and_last_lines,
             a_jobs_leftover_does_not_stand_in_its_way,
             a_job_that_does_not_end_is_ended,

@@ -1,27 +1,34 @@
 //! An engine whose world is a value in memory. It keeps state exactly as the contract says and runs no programs: a
 //! command answers with its own words, a job succeeds.
 
+mod logs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::engine::{
     Engine, EngineError, Execution, Host, ImageReferences, JobOutcome, LogOptions, Output, OutputChunk, OutputStream,
-    Power, StopProof,
+    Power, StopProof, Usage,
 };
+use crate::lines::Channel;
 use crate::name::{Member, StackName};
-use crate::observed::{Observed, ObservedWorkload, State};
+use crate::observed::{Observed, ObservedSecret, ObservedWorkload, State};
 use crate::record::{Record, RecordError, Records, Version};
-use crate::stack::{Expose, File, Fingerprint, Job, OnChange, Resource, ResourceId, Workload};
+use crate::secret;
+use crate::stack::{Expose, File, Fingerprint, Job, OnChange, Resource, ResourceId, Secret, SecretSource, Workload};
+
+pub use logs::EPOCH;
 
 pub struct MemoryEngine {
     stack: StackName,
-    world: Mutex<World>,
+    world: Arc<Mutex<World>>,
 }
 
 #[derive(Default)]
@@ -37,11 +44,16 @@ struct World {
     /// Calls that may still succeed; `None`: all.
     calls_left: Option<usize>,
     checks_fail: bool,
+    log: logs::Log,
+    /// How often somebody asked what members use.
+    usages: usize,
+    /// Told whenever something may have changed, for who follows.
+    changed: watch::Sender<()>,
 }
 
 impl MemoryEngine {
     pub fn new(stack: StackName) -> Self {
-        Self { stack, world: Mutex::new(World::default()) }
+        Self { stack, world: Arc::default() }
     }
 
     /// A world in which something has happened already.
@@ -53,7 +65,21 @@ impl MemoryEngine {
 
     /// Changes the world behind the provisioner's back, as a person at the engine's own command line would.
     pub fn tamper(&self, change: impl FnOnce(&mut Observed)) {
-        change(&mut self.world().observed);
+        let mut world = self.world();
+        change(&mut world.observed);
+        world.changed.send_replace(());
+    }
+
+    /// Has a member print a line.
+    pub fn print(&self, member: &Member, channel: Channel, line: &str) {
+        let mut world = self.world();
+        world.log.print(member, channel, line);
+        world.changed.send_replace(());
+    }
+
+    /// How often somebody asked what members use.
+    pub fn usages(&self) -> usize {
+        self.world().usages
     }
 
     /// What was changed so far, and forgets it.
@@ -76,7 +102,7 @@ impl MemoryEngine {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        locked(&self.world)
     }
 
     fn changing(&self, call: String) -> Result<MutexGuard<'_, World>, EngineError> {
@@ -87,8 +113,13 @@ impl MemoryEngine {
             None => {}
         }
         world.calls.push(call);
+        world.changed.send_replace(());
         Ok(world)
     }
+}
+
+fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl World {
@@ -105,6 +136,28 @@ impl World {
         Ok(())
     }
 
+    fn make(&mut self, secret: &Secret) -> Result<(), EngineError> {
+        let issuer = secret.issuer().and_then(|name| Some((name, self.observed.secrets.get(name)?.note.clone())));
+        if let Some(found) = self.observed.secrets.get(&secret.name).filter(|found| found.is_readable)
+            && found.note.due(secret, issuer.as_ref().map(|(_, note)| note), self.observed.at).is_none()
+        {
+            return Ok(());
+        }
+        self.instances += 1;
+        let signer = issuer
+            .as_ref()
+            .and_then(|(name, note)| Some(secret::Issuer { value: self.secrets.get(*name)?, version: &note.version }));
+        let made = secret::make(secret, signer, self.instances.to_string(), self.observed.at)
+            .map_err(|error| EngineError::failed(format!("ensure secret {}", secret.name), error))?;
+        let mut value = made.value;
+        if matches!(secret.source, SecretSource::Password { .. }) {
+            value = "x".repeat(value.len());
+        }
+        self.secrets.insert(secret.name.clone(), value);
+        self.observed.secrets.insert(secret.name.clone(), ObservedSecret { is_readable: true, note: made.note });
+        Ok(())
+    }
+
     fn start(&mut self, workload: &Workload, images: &ImageReferences) -> Result<(), EngineError> {
         let image = images.get(&workload.image).cloned().unwrap_or_else(|| workload.image.0.clone());
         if !self.observed.images.contains(&image) {
@@ -117,15 +170,17 @@ impl World {
             secret.resolve(&self.secrets)?;
         }
         let spec = workload.spec_fingerprint(&image);
+        let versions = self.observed.secret_versions();
         let standing = self.observed.workloads.get_mut(&workload.member);
         if let Some(found) = standing.filter(|found| found.spec.as_ref() == Some(&spec))
-            && found.files == workload.file_fingerprints()
+            && found.files == workload.file_fingerprints(&versions)
             && found.state != State::Created
         {
             found.state = State::Running;
             return Ok(());
         }
         self.write_files(&workload.member, &workload.files)?;
+        self.log.forget(&workload.member);
         self.instances += 1;
         let nth = self.instances;
         let published = workload.ports.iter().map(|port| {
@@ -141,12 +196,13 @@ impl World {
             spec: Some(workload.spec_fingerprint(&image)),
             image,
             state: State::Running,
-            files: workload.file_fingerprints(),
+            files: workload.file_fingerprints(&versions),
             internal_ip: Some(
                 [10, 0, u8::try_from(nth / 250 % 250).unwrap_or(0), u8::try_from(nth % 250).unwrap_or(0)].into(),
             ),
             published: published.collect(),
         };
+        self.log.print(&workload.member, Channel::Stdout, format!("{} started", running.instance));
         self.observed.workloads.insert(workload.member.clone(), running);
         Ok(())
     }
@@ -174,11 +230,7 @@ impl Engine for MemoryEngine {
                 world.observed.images.insert(image.reference());
             }
             Resource::Network => world.observed.network = true,
-            Resource::Secret(secret) => {
-                let value: String = std::iter::repeat_n('x', secret.length).collect();
-                world.secrets.entry(secret.name.clone()).or_insert(value);
-                world.observed.secrets.insert(secret.name.clone());
-            }
+            Resource::Secret(secret) => world.make(secret)?,
             Resource::Volume(volume) => {
                 world.observed.volumes.insert(volume.name.clone());
             }
@@ -205,6 +257,7 @@ impl Engine for MemoryEngine {
             ResourceId::Workload(member) => {
                 world.observed.workloads.remove(member);
                 world.files.retain(|(owner, _), _| owner != member);
+                world.log.forget(member);
             }
         }
         Ok(())
@@ -238,10 +291,8 @@ impl Engine for MemoryEngine {
         Ok(Execution { output, exit: Box::pin(std::future::ready(Ok(0))) })
     }
 
-    async fn logs(&self, member: &Member, _options: LogOptions) -> Result<OutputStream, EngineError> {
-        let instance = self.world().workload(member)?.instance.clone();
-        let line = Bytes::from(format!("{instance} started\n"));
-        Ok(Box::pin(stream::iter([Ok(OutputChunk::Stdout(line))])))
+    async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError> {
+        logs::open(&self.world, member, options)
     }
 
     async fn put_files(&self, member: &Member, files: &[File], then: &OnChange) -> Result<(), EngineError> {
@@ -251,8 +302,9 @@ impl Engine for MemoryEngine {
             return Err(EngineError::failed(format!("check the files of {member}"), "the checker refuses them"));
         }
         world.write_files(member, files)?;
+        let versions = world.observed.secret_versions();
         let fingerprints: Vec<(String, Fingerprint)> =
-            files.iter().map(|file| (file.path.clone(), file.fingerprint())).collect();
+            files.iter().map(|file| (file.path.clone(), file.fingerprint(&versions))).collect();
         world.workload(member)?.files.extend(fingerprints);
         Ok(())
     }
@@ -291,6 +343,25 @@ impl Engine for MemoryEngine {
             ports: BTreeMap::new(),
             is_local: false,
         })
+    }
+
+    /// The same for every member that runs; a volume holds 10 MiB.
+    async fn usage(&self, members: &[Member]) -> BTreeMap<Member, Usage> {
+        let mut world = self.world();
+        world.usages += 1;
+        let known = members.iter().filter_map(|member| Some((member, world.observed.workload(member)?)));
+        let usage = |member: &Member, found: &ObservedWorkload| {
+            let is_running = found.state == State::Running;
+            let prefix = format!("{member}-");
+            let volumes = world.observed.volumes.iter().filter(|volume| volume.starts_with(&prefix)).count() as u64;
+            Usage {
+                memory_bytes: is_running.then_some(48 << 20),
+                memory_limit_bytes: is_running.then_some(128 << 20),
+                cpu_percent: is_running.then_some(2.5),
+                disk_bytes: (volumes > 0).then_some(volumes * (10 << 20)),
+            }
+        };
+        known.map(|(member, found)| (member.clone(), usage(member, found))).collect()
     }
 }
 

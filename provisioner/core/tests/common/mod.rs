@@ -15,8 +15,8 @@ use provisioner_core::manifest::Manifest;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::plan::{Plan, Policy, plan};
 use provisioner_core::stack::{
-    Expose, File, Image, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, Stack,
-    Stop as StopBy, Text, Volume, Workload,
+    Expose, File, Image, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, SecretSource,
+    Stack, Stop as StopBy, Text, Volume, Workload,
 };
 use provisioner_core::testing::memory::MemoryEngine;
 
@@ -39,11 +39,13 @@ pub(crate) struct Wishes {
     pub(crate) store_conf: &'static str,
     pub(crate) front_conf: &'static str,
     pub(crate) web_release: &'static str,
+    /// The front's certificate, by the stack's own authority, lasts so many days.
+    pub(crate) certificate_days: Option<u32>,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { webs: 2, store_conf: "buffers = 1", front_conf: "rate 10", web_release: "1" }
+        Self { webs: 2, store_conf: "buffers = 1", front_conf: "rate 10", web_release: "1", certificate_days: None }
     }
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn stack(wishes: &Wishes) -> Stack {
     let mut declared = vec![
         Resource::Image(base),
         Resource::Network,
-        Resource::Secret(Secret { name: "store-password".into(), length: 24 }),
+        Resource::Secret(Secret::password("store-password", 24)),
         Resource::Volume(Volume { name: "store-1-data".into(), component: "store".into() }),
         recipe("store", "store"),
         recipe("web", wishes.web_release),
@@ -83,7 +85,14 @@ pub(crate) fn stack(wishes: &Wishes) -> Stack {
     }
     let reload = OnChange::Reload { check: vec!["front".into(), "-t".into()], signal: "SIGHUP".into() };
     let after = (1..=wishes.webs).map(|nth| Dependency::Ready(Member::nth("web", nth))).collect();
-    let files = vec![file("/etc/front.conf", wishes.front_conf, reload)];
+    let mut files = vec![file("/etc/front.conf", wishes.front_conf, reload.clone())];
+    if let Some(days) = wishes.certificate_days {
+        let source = SecretSource::Authority { subject: "small".into(), days: 3650 };
+        declared.push(Resource::Secret(Secret { name: "ca".into(), source }));
+        let source = SecretSource::Certificate { issuer: "ca".into(), names: vec!["front-1".into()], days };
+        declared.push(Resource::Secret(Secret { name: "tls-front".into(), source }));
+        files.push(file("/etc/front.crt", &Text::secret("tls-front.crt"), reload));
+    }
     declared.push(Resource::Workload(Arc::new(Workload { files, after, ..workload("front", "front", 1) })));
     Stack::new(StackName::new("small").unwrap(), declared)
 }

@@ -4,6 +4,7 @@
 mod entry;
 mod privileges;
 mod replication;
+mod tls;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use provisioner_core::finding::{Broken, Finding, Level, check};
 use provisioner_core::name::Member;
 
 use super::cluster::Cluster;
+use super::encryption::Encryption;
 use super::login::Login;
 use super::sql::{Session, SqlError, Target};
 use super::{NAME, PORT};
@@ -28,6 +30,7 @@ struct Scene<'a> {
     cluster: Cluster,
     members: Vec<Member>,
     passwords: BTreeMap<String, String>,
+    encryption: Encryption,
 }
 
 pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
@@ -41,7 +44,7 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
         }
     };
     let scene = &scene;
-    let (entry, replication, topology, privileges) = tokio::join!(
+    let (entry, encryption, replication, topology, privileges) = tokio::join!(
         async {
             vec![
                 check(NAME, "login", Level::L1, entry::login(scene)).await,
@@ -49,6 +52,7 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
                 check(NAME, "no-password-refused", Level::L1, entry::no_password_refused(scene)).await,
             ]
         },
+        tls::findings(scene),
         replication::findings(scene),
         topology::findings(scene),
         async {
@@ -58,7 +62,7 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
             ]
         },
     );
-    findings.extend([entry, replication, topology, privileges].into_iter().flatten());
+    findings.extend([entry, encryption, replication, topology, privileges].into_iter().flatten());
     findings
 }
 
@@ -72,7 +76,8 @@ impl<'a> Scene<'a> {
         let cluster = Cluster::current(access).await.map_err(|failure| failure.chain())?;
         let names: BTreeSet<String> = Login::ALL.iter().map(|login| login.secret().to_owned()).collect();
         let passwords = access.engine.secrets(&names).await.map_err(|error| error.to_string())?;
-        Ok(Self { access, cluster, members, passwords })
+        let encryption = Encryption::of(access).await?;
+        Ok(Self { access, cluster, members, passwords, encryption })
     }
 
     /// Members that should be replicas, whether or not the record has them.
@@ -92,7 +97,8 @@ impl<'a> Scene<'a> {
         database: &str,
     ) -> Result<Result<Session, SqlError>, Broken> {
         let address = self.access.engine.address(member, PORT).await.map_err(Broken::unknown)?;
-        let target = Target { address, role: login.role(), password, database };
+        let (name, role, encryption) = (member.as_str(), login.role(), &self.encryption);
+        let target = Target { address, name, encryption, role, password, database };
         Ok(Session::open(&target, CONNECT_LIMIT).await)
     }
 

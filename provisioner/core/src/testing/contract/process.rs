@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 
 use super::{Ground, Outcome, ensured, file, images, observed, secret, volume, with_volume, workload};
-use crate::engine::{Engine, EngineError, Executed, LogOptions, Output, OutputChunk, Power, Quiet};
+use crate::clock;
+use crate::engine::{Engine, EngineError, Executed, LogOptions, Output, OutputChunk, Power, Quiet, collect_text};
 use crate::name::Member;
 use crate::stack::{Job, Limits, Mount, OnChange, Resource, Text};
 use crate::wait::{self, Look};
@@ -21,7 +22,7 @@ async fn shell(engine: &dyn Engine, member: &Member, script: &str) -> Result<Exe
 }
 
 async fn log_text(engine: &dyn Engine, member: &Member, tail: Option<u32>) -> Result<(String, String), EngineError> {
-    let mut logs = engine.logs(member, LogOptions { follow: false, tail }).await?;
+    let mut logs = engine.logs(member, LogOptions { tail, ..LogOptions::default() }).await?;
     let (mut stdout, mut stderr) = (String::new(), String::new());
     while let Some(chunk) = logs.try_next().await? {
         match chunk {
@@ -91,7 +92,7 @@ pub async fn a_reload_delivers_the_file_to_the_running_process(ground: &dyn Grou
     engine.put_files(&described.member, &described.files, &reload).await?;
     printed(&*engine, &described.member, "two").await?;
     let after = observed(&*engine, &described.member).await?;
-    assert_eq!((after.instance, after.files), (before.instance, described.file_fingerprints()));
+    assert_eq!((after.instance, after.files), (before.instance, described.file_fingerprints(&BTreeMap::new())));
     Ok(())
 }
 
@@ -164,6 +165,51 @@ impl Output for Told {
     fn line(&self, line: &str) {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
     }
+}
+
+pub async fn a_logs_lines_have_their_times_and_older_ones_can_be_left_out(ground: &dyn Ground) -> Outcome {
+    let engine = ground.engine();
+    let mut described = workload(ground, "probe-1");
+    // Longer than the parts in which engines keep a line.
+    let script = "trap 'exit 0' TERM; printf '%040000d\\n' 0; echo done; while :; do sleep 0.1; done";
+    described.command = ["/bin/sh", "-c", script].map(str::to_owned).into();
+    ensured(ground, &described).await?;
+    printed(&*engine, &described.member, "done").await?;
+    let options = LogOptions { times: true, ..LogOptions::default() };
+    let text = collect_text(engine.logs(&described.member, options).await?).await?;
+    let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!(lines.iter().map(|(_, line)| line.len()).collect::<Vec<_>>(), [40_000, 4]);
+    assert!(lines.iter().all(|(time, _)| time.starts_with("20") && time.ends_with('Z')), "{:?}", lines[1]);
+
+    let later = LogOptions { since: Some(clock::unix_seconds() + 3600), ..options };
+    assert_eq!(collect_text(engine.logs(&described.member, later).await?).await?, "");
+    let before = LogOptions { since: Some(clock::unix_seconds() - 3600), ..options };
+    assert_eq!(collect_text(engine.logs(&described.member, before).await?).await?, text);
+    Ok(())
+}
+
+pub async fn a_running_member_tells_what_it_uses(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    engine.ensure(&volume("data"), &images, &Quiet).await?;
+    let described = with_volume(workload(ground, "probe-1"), "data");
+    ensured(ground, &described).await?;
+    shell(&*engine, &described.member, "head -c 1048576 /dev/zero >/data/one").await?;
+    let members = [described.member.clone(), Member::named("nobody-1")];
+    let used = engine.usage(&members).await;
+    assert_eq!(used.keys().collect::<Vec<_>>(), [&described.member]);
+    let used = used[&described.member];
+    let memory = used.memory_bytes.ok_or("no memory is told")?;
+    assert!((1..64 << 20).contains(&memory), "{used:?}");
+    assert_eq!(used.memory_limit_bytes, Some(64 << 20));
+    assert!(used.cpu_percent.is_some_and(|percent| (0.0..6400.0).contains(&percent)), "{used:?}");
+    // An engine with much on its disks does not tell in time.
+    assert!(used.disk_bytes.is_none_or(|bytes| (1 << 20..8 << 20).contains(&bytes)), "{used:?}");
+    println!("{used:?}");
+
+    engine.set(&described.member, Power::Stopped).await?;
+    let used = engine.usage(&members).await[&described.member];
+    assert_eq!((used.memory_bytes, used.cpu_percent), (None, None));
+    Ok(())
 }
 
 pub async fn a_job_reports_its_exit_code_and_last_lines(ground: &dyn Ground) -> Outcome {

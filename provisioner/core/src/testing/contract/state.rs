@@ -9,7 +9,7 @@ use super::{Ground, Outcome, ensured, file, id, images, observed, secret, volume
 use crate::engine::{EngineError, Power, Quiet};
 use crate::name::Member;
 use crate::observed::State;
-use crate::stack::{Expose, OnChange, Port, Resource, ResourceId, Text};
+use crate::stack::{Expose, OnChange, Port, Resource, ResourceId, Secret, SecretSource, Text};
 
 pub async fn everything_ensured_is_observed(ground: &dyn Ground) -> Outcome {
     let (engine, images) = (ground.engine(), images(ground).await?);
@@ -23,10 +23,10 @@ pub async fn everything_ensured_is_observed(ground: &dyn Ground) -> Outcome {
     let reference = ground.image().reference();
     assert!(seen.images.contains(&reference) && seen.network, "{seen:?}");
     assert_eq!(seen.volumes, BTreeSet::from(["probe-1-data".to_owned()]));
-    assert_eq!(seen.secrets, BTreeSet::from(["probe".to_owned()]));
+    assert_eq!(seen.secrets.keys().collect::<Vec<_>>(), ["probe"]);
     assert_eq!(seen.workloads.keys().collect::<Vec<_>>(), [&described.member]);
     assert_eq!(found.spec, Some(described.spec_fingerprint(&reference)));
-    assert_eq!(found.files, described.file_fingerprints());
+    assert_eq!(found.files, described.file_fingerprints(&BTreeMap::new()));
     assert_eq!((found.component.as_str(), found.image, found.state), ("probe", reference, State::Running));
     assert!(found.internal_ip.is_some() && !found.instance.is_empty());
     Ok(())
@@ -47,7 +47,7 @@ pub async fn a_changed_description_or_file_makes_a_new_instance(ground: &dyn Gro
     described.files = vec![file("two\n")];
     let third = ensured(ground, &described).await?;
     assert!(first.instance != second.instance && second.instance != third.instance);
-    assert_eq!(third.files, described.file_fingerprints());
+    assert_eq!(third.files, described.file_fingerprints(&BTreeMap::new()));
     assert_eq!(third.spec, Some(described.spec_fingerprint(&third.image)));
     Ok(())
 }
@@ -60,7 +60,7 @@ pub async fn files_put_in_are_observed_without_a_new_instance(ground: &dyn Groun
         described.files = vec![file(content)];
         engine.put_files(&described.member, &described.files, &OnChange::Nothing).await?;
         let found = observed(&*engine, &described.member).await?;
-        assert_eq!((&found.instance, found.files), (&first.instance, described.file_fingerprints()));
+        assert_eq!((&found.instance, found.files), (&first.instance, described.file_fingerprints(&BTreeMap::new())));
     }
     let again = ensured(ground, &described).await?;
     assert_eq!(again.instance, first.instance, "it already is as described");
@@ -73,7 +73,11 @@ pub async fn a_new_instance_has_the_files_it_was_described_with(ground: &dyn Gro
     ground.engine().put_files(&described.member, &[file("two\n")], &OnChange::Nothing).await?;
     described.env.insert("MORE".to_owned(), "1".to_owned());
     let found = ensured(ground, &described).await?;
-    assert_eq!(found.files, described.file_fingerprints(), "what was put into the old instance is gone with it");
+    assert_eq!(
+        found.files,
+        described.file_fingerprints(&BTreeMap::new()),
+        "what was put into the old instance is gone with it"
+    );
     Ok(())
 }
 
@@ -167,7 +171,43 @@ pub async fn two_stacks_do_not_see_each_other(ground: &dyn Ground) -> Outcome {
     }
     let seen = engine.observe().await?;
     assert!(seen.is_running(&Member::named("probe-1")) && seen.volumes.contains("data"));
-    assert!(seen.secrets.contains("probe"));
+    assert!(seen.secrets.contains_key("probe"));
+    Ok(())
+}
+
+pub async fn a_certificate_is_made_again_only_for_a_reason(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    let authority = SecretSource::Authority { subject: "probe".to_owned(), days: 3650 };
+    let authority = Resource::Secret(Secret { name: "ca".to_owned(), source: authority });
+    let certificate = |name: &str| {
+        let source = SecretSource::Certificate { issuer: "ca".to_owned(), names: vec![name.to_owned()], days: 90 };
+        Resource::Secret(Secret { name: "tls-probe".to_owned(), source })
+    };
+    let names = BTreeSet::from(["tls-probe".to_owned()]);
+    let seen = async || {
+        let version = engine.observe().await?.secrets.get("tls-probe").map(|found| found.note.version.clone());
+        Ok::<_, EngineError>((version, engine.secrets(&names).await?))
+    };
+    for resource in [&authority, &certificate("a"), &authority, &certificate("a")] {
+        engine.ensure(resource, &images, &Quiet).await?;
+    }
+    let first = seen().await?;
+    let mut described = workload(ground, "probe-1");
+    described.files = vec![file(&Text::secret("tls-probe.crt"))];
+    let before = ensured(ground, &described).await?;
+    assert_eq!(ensured(ground, &described).await?, before);
+
+    engine.ensure(&certificate("a"), &images, &Quiet).await?;
+    assert_eq!(seen().await?, first, "nothing asks for another one");
+    engine.ensure(&certificate("b"), &images, &Quiet).await?;
+    let second = seen().await?;
+    assert!(second.0 != first.0 && second.1 != first.1, "other names need another one");
+
+    engine.put_files(&described.member, &described.files, &OnChange::Nothing).await?;
+    let after = observed(&*engine, &described.member).await?;
+    assert_eq!(after.instance, before.instance);
+    assert_ne!(after.files, before.files, "a file with another certificate in it is another file");
+    assert_eq!(after.files, described.file_fingerprints(&engine.observe().await?.secret_versions()));
     Ok(())
 }
 
@@ -188,7 +228,7 @@ pub async fn secrets_are_generated_once_and_never_change(ground: &dyn Ground) ->
         engine.ensure(secret, &images, &Quiet).await?;
     }
     assert_eq!(engine.secrets(&names).await?, values);
-    assert_eq!(engine.observe().await?.secrets, names);
+    assert!(engine.observe().await?.secrets.keys().eq(&names));
 
     engine.remove(&ResourceId::Secret("a".to_owned())).await?;
     let left = engine.secrets(&names).await?;

@@ -1,0 +1,221 @@
+//! `email.*`: sends mail.
+//!
+//! SMTP cannot take part in a transaction. The inbox row is written first, the mail goes out, and only the COMMIT comes
+//! after the server's 250: a process killed between the two sends the mail again, under the same Message-ID. Nothing
+//! else sends twice, because the uncommitted inbox row keeps a second worker waiting.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use lettre::{
+    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    message::{Mailbox, header::ContentType},
+    transport::smtp,
+};
+use serde::Deserialize;
+use sqlx::{Connection, Executor, PgPool};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Failure, Handled, Handler};
+use crate::{
+    background::Background,
+    config,
+    messaging::envelope::Envelope,
+    store::{
+        StoreError, inbox,
+        orders::{self, Order},
+        outbox::ORDER_CONFIRMATION,
+    },
+};
+
+const CONSUMER: &str = "email";
+const TEMPLATE: &str = "order_confirmation";
+const MAIL_SERVER: &str = "mail server";
+/// Less than the time that a worker has to stop. A server that took the mail may still be silent then.
+const SEND_WITHIN: Duration = Duration::from_secs(15);
+/// The transaction is idle while the mail goes out, for longer than sessions otherwise may be.
+const IDLE_LIMIT: &str = "SET LOCAL idle_in_transaction_session_timeout = '20s'";
+/// The server refuses this client's login, not this mail: RFC 4954.
+const LOGIN_REFUSED: [u16; 5] = [454, 530, 534, 535, 538];
+
+pub(crate) struct Confirmations {
+    pool: PgPool,
+    mailer: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+}
+
+/// Fields of the event that this worker needs.
+#[derive(Debug, Deserialize)]
+struct Confirmation {
+    order_id: Uuid,
+    email: String,
+}
+
+impl Confirmations {
+    pub(crate) fn new(config: &config::EmailWorker, background: &Background) -> anyhow::Result<Self> {
+        let mailer = config.smtp_url.smtp(&background.trust)?.timeout(Some(SEND_WITHIN)).build();
+        let from = config.mail_from.parse::<Mailbox>();
+        let from =
+            from.with_context(|| format!("parse MAIL_FROM {:?}: expected shop@example.com", config.mail_from))?;
+        Ok(Self { pool: background.pool.clone(), mailer, from })
+    }
+
+    async fn confirm(&self, event: &Envelope) -> Result<Handled, Failure> {
+        if event.topic != ORDER_CONFIRMATION {
+            let error = format!("found a message of type {:?}", event.topic);
+            return Err(Failure::Permanent { reason: "unknown_template", error });
+        }
+        let wanted: Confirmation =
+            serde_json::from_value(event.data.clone()).map_err(|error| Failure::undecodable(&error))?;
+        let order = orders::by_id(&self.pool, wanted.order_id).await?;
+        let order = order.ok_or_else(|| Failure::Permanent {
+            reason: "unknown_order",
+            error: format!("no order has the id {}", wanted.order_id),
+        })?;
+        let mail = compose(&self.from, &wanted.email, event.id, &order)?;
+
+        let mut connection = self.pool.acquire().await?;
+        let mut tx = connection.begin().await?;
+        tx.execute(IDLE_LIMIT).await?;
+        if !inbox::claim(&mut tx, CONSUMER, event.id).await? {
+            return Ok(Handled::Duplicate);
+        }
+        inbox::log_email(&mut tx, event.id, &wanted.email, TEMPLATE, order.id).await?;
+        match timeout(SEND_WITHIN, self.mailer.send(mail)).await {
+            Ok(sent) => sent.map_err(|error| refusal(&error, &wanted.email))?,
+            Err(_) => {
+                let why = format!("no answer within {SEND_WITHIN:?}");
+                return Err(Failure::Away { what: MAIL_SERVER, why });
+            }
+        };
+        tx.commit().await.map_err(StoreError::of_commit)?;
+        Ok(Handled::Done)
+    }
+}
+
+impl Handler for Confirmations {
+    const NEEDS: Option<&'static str> = Some(MAIL_SERVER);
+
+    async fn prepare(&self) -> Result<(), Failure> {
+        match timeout(SEND_WITHIN, self.mailer.test_connection()).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(Failure::Away { what: MAIL_SERVER, why: "it does not answer NOOP".to_owned() }),
+            Ok(Err(error)) => Err(Failure::Away { what: MAIL_SERVER, why: error_chain(&error) }),
+            Err(_) => Err(Failure::Away { what: MAIL_SERVER, why: format!("no answer within {SEND_WITHIN:?}") }),
+        }
+    }
+
+    async fn handle(&self, events: &[Envelope]) -> Result<Handled, Failure> {
+        let mut handled = Handled::Duplicate;
+        for event in events {
+            if self.confirm(event).await? == Handled::Done {
+                handled = Handled::Done;
+            }
+        }
+        Ok(handled)
+    }
+}
+
+fn refusal(error: &smtp::Error, recipient: &str) -> Failure {
+    // Servers like to repeat the address.
+    let why = error_chain(error).replace(recipient, "<recipient>");
+    match error.status().map(u16::from) {
+        Some(code) if LOGIN_REFUSED.contains(&code) => Failure::Away { what: MAIL_SERVER, why },
+        Some(_) if error.is_permanent() => Failure::Permanent { reason: "mail_refused", error: why },
+        Some(_) => Failure::Transient(why),
+        None => Failure::Away { what: MAIL_SERVER, why },
+    }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        // Some errors repeat their source, some their own name before it.
+        if inner_text.starts_with(&text) {
+            text = inner_text;
+        } else if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+fn compose(from: &Mailbox, to: &str, event: Uuid, order: &Order) -> Result<Message, Failure> {
+    let to: Mailbox = to.parse().map_err(|error| Failure::Permanent {
+        reason: "bad_recipient",
+        error: format!("parse the recipient: {error}"),
+    })?;
+    Message::builder()
+        .from(from.clone())
+        .to(to)
+        .subject(format!("Your order {}", order.number))
+        .message_id(Some(format!("<{event}@{}>", from.email.domain())))
+        .header(ContentType::TEXT_PLAIN)
+        .body(body(order))
+        .map_err(|error| Failure::Permanent { reason: "bad_mail", error: error.to_string() })
+}
+
+fn body(order: &Order) -> String {
+    let lines: String = order
+        .items
+        .iter()
+        .map(|item| {
+            let cents = item.unit_cents * i64::from(item.qty);
+            format!("{:>5} x {}  {}\n", item.qty, item.sku, money(cents, &order.currency))
+        })
+        .collect();
+    format!(
+        "Thank you for your order {}.\n\n{lines}\nTotal: {}\n",
+        order.number,
+        money(order.total_cents, &order.currency)
+    )
+}
+
+fn money(cents: i64, currency: &str) -> String {
+    format!("{}.{:02} {currency}", cents / 100, cents % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::orders::OrderItem;
+
+    fn order() -> Order {
+        Order {
+            id: Uuid::nil(),
+            number: 100_001,
+            status: "placed".to_owned(),
+            total_cents: 10_405,
+            currency: "EUR".to_owned(),
+            items: vec![
+                OrderItem { sku: "NOR-KNI-01".to_owned(), qty: 2, unit_cents: 5_190 },
+                OrderItem { sku: "ALM-LAM-02".to_owned(), qty: 1, unit_cents: 25 },
+            ],
+            created_at: "2026-11-22T18:00:00.000001Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_mail_has_an_id_that_follows_from_the_event_and_a_body_that_adds_up() {
+        let event: Uuid = "0193e3a8-0000-7000-8000-000000000001".parse().unwrap();
+        let from: Mailbox = "The Shop <shop@example.com>".parse().unwrap();
+        let mail = compose(&from, "ada@example.org", event, &order()).unwrap();
+        let text = String::from_utf8(mail.formatted()).unwrap();
+        assert!(text.contains("Message-ID: <0193e3a8-0000-7000-8000-000000000001@example.com>\r\n"), "{text}");
+        assert!(text.contains("Subject: Your order 100001\r\n"), "{text}");
+        for line in ["    2 x NOR-KNI-01  103.80 EUR", "    1 x ALM-LAM-02  0.25 EUR", "Total: 104.05 EUR"] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_the_end_of_the_message() {
+        let from: Mailbox = "shop@example.com".parse().unwrap();
+        let failure = compose(&from, "nobody\r\nBcc: all@example.com", Uuid::nil(), &order()).unwrap_err();
+        assert!(matches!(failure, Failure::Permanent { reason: "bad_recipient", .. }), "{failure:?}");
+    }
+}

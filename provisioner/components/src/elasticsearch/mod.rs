@@ -1,0 +1,110 @@
+//! Elasticsearch 8: a cluster whose nodes speak TLS to each other and to everybody else, with users and roles from files.
+//!
+//! A cluster is founded once, where neither a record nor data exists. A node whose volume is new waits to be told whether
+//! it founds the cluster or joins the one that is recorded ([`Cluster`]); it never guesses. Where too few volumes are left
+//! for a majority, nothing is started until somebody decides.
+//!
+//! An image of somebody's own must be laid out as the one of Elasticsearch's makers (`/usr/share/elasticsearch`, user
+//! 1000, group 0) and have `/bin/sh`, `base64`, `od`, `sed`, `sha256sum` and `sync`.
+
+mod client;
+mod cluster;
+mod declare;
+#[cfg(test)]
+mod golden;
+mod probe;
+mod run;
+mod scratch;
+mod tasks;
+mod verify;
+
+use async_trait::async_trait;
+use provisioner_core::component::{Access, Component, Entrypoint, NotReady, Situation, Task, Tasks, Variable};
+use provisioner_core::failure::Failure;
+use provisioner_core::finding::Finding;
+use provisioner_core::manifest::Manifest;
+use provisioner_core::name::Member;
+use provisioner_core::stack::{Resource, Stack, Text};
+
+pub use cluster::Cluster;
+pub use declare::{MAPS_MIN, OPEN_FILES_MIN, adapts, maps_files};
+
+pub(crate) const NAME: &str = "elasticsearch";
+const HTTP: u16 = 9200;
+const TRANSPORT: u16 = 9300;
+
+/// Users of the file realm, and the secrets that hold their passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum User {
+    Admin,
+    App,
+}
+
+impl User {
+    const ALL: [Self; 2] = [Self::Admin, Self::App];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::App => "app",
+        }
+    }
+
+    fn secret(self) -> &'static str {
+        match self {
+            Self::Admin => "elasticsearch-admin",
+            Self::App => "elasticsearch-app",
+        }
+    }
+}
+
+pub struct Elasticsearch;
+
+#[async_trait]
+impl Component for Elasticsearch {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
+        manifest.elasticsearch.as_ref().map(|section| declare::declare(manifest, section)).unwrap_or_default()
+    }
+
+    fn tasks(&self, situation: &Situation<'_>) -> Tasks {
+        tasks::tasks(situation)
+    }
+
+    fn variables(&self, stack: &Stack) -> Vec<Variable> {
+        let first = stack.members(NAME).next();
+        let variable = first.map(|workload| Variable {
+            name: "ELASTICSEARCH_URL",
+            prefix: Text::new(format!("https://{}:{}@", User::App.name(), Text::secret(User::App.secret()))),
+            host: NAME.to_owned(),
+            port: HTTP,
+            member: workload.member.clone(),
+            suffix: String::new(),
+            suffix_outside: None,
+        });
+        variable.into_iter().collect()
+    }
+
+    fn entrypoints(&self, stack: &Stack) -> Vec<Entrypoint> {
+        let first = stack.members(NAME).next();
+        let entrypoint = first.map(|workload| {
+            Entrypoint::new(NAME, "https", &workload.member, HTTP).login(User::Admin.name(), User::Admin.secret())
+        });
+        entrypoint.into_iter().collect()
+    }
+
+    async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
+        probe::ready(access, member).await.map_err(NotReady)
+    }
+
+    async fn run(&self, task: &Task, access: &Access<'_>) -> Result<(), Failure> {
+        run::run(task, access).await
+    }
+
+    async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
+        verify::verify(access).await
+    }
+}

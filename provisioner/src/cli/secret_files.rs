@@ -1,0 +1,71 @@
+//! Files of this machine that hold secrets: somebody's own certificate, a password of a mail server. Here they are only
+//! looked at; the engine reads them again when it takes them over.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use provisioner_core::clock;
+use provisioner_core::manifest::{HostFiles, MailServer, Manifest};
+use provisioner_core::secret;
+use provisioner_core::stack::Fingerprint;
+
+use super::exit::{Exit, Stop};
+use super::manifests::{Program, beside};
+
+/// A chain of certificates is a few KiB; more is another file given by mistake.
+const SIZE_MAX: u64 = 256 << 10;
+
+pub(super) fn read(manifest: &mut Manifest, manifest_path: &Path, program: Program) -> anyhow::Result<()> {
+    if let Some(own) = manifest.nginx.tls.as_mut().and_then(|tls| tls.own.as_mut()) {
+        let key = "nginx.tls.certificate";
+        if let Some(text) = read_one(own, key, manifest_path, program)? {
+            secret::check_own(&text, clock::unix_seconds()).map_err(|error| {
+                let files: Vec<_> = own.files.iter().map(|file| file.display().to_string()).collect();
+                let stop = Stop::new(Exit::Manifest, format!("read {key} {}: {error}", files.join(" and ")));
+                stop.hint(
+                    "name key and certificate of one pair as PEM, the certificate first in its chain; \
+                           or leave both out, and the stack's own authority issues one",
+                )
+            })?;
+        }
+    }
+    if let Some(MailServer::Smtp { login: Some(login), .. }) = manifest.mail.as_mut().map(|mail| &mut mail.server) {
+        read_one(&mut login.password, "mail.password_file", manifest_path, program)?;
+    }
+    Ok(())
+}
+
+/// The text of the files, and their digest noted; nothing where the verb needs none.
+fn read_one(
+    files: &mut HostFiles,
+    key: &str,
+    manifest_path: &Path,
+    program: Program,
+) -> anyhow::Result<Option<String>> {
+    for file in &mut files.files {
+        *file = beside(manifest_path, file);
+    }
+    if program == Program::Unneeded {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    for file in &files.files {
+        let content = read_text(file).map_err(|error| {
+            Stop::new(Exit::Manifest, format!("read {key} {}: {error}, expected a text file", file.display()))
+        })?;
+        text.push_str(&content);
+    }
+    files.digest = Fingerprint::of_bytes(text.as_bytes());
+    Ok(Some(text))
+}
+
+fn read_text(file: &Path) -> std::io::Result<String> {
+    let found = std::fs::metadata(file)?;
+    if !found.is_file() || found.len() > SIZE_MAX {
+        return Err(std::io::Error::other(format!("it is no regular file of at most {SIZE_MAX} bytes")));
+    }
+    let mut text = String::new();
+    File::open(file)?.take(SIZE_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
