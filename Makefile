@@ -60,9 +60,11 @@ lint: ## Formatting, clippy, dependency rules, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo deny --log-level error check bans licenses sources
-	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point postgres/bootstrap postgres/clone postgres/common.sh postgres/member)
+	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point postgres/bootstrap postgres/clone postgres/common.sh postgres/member rabbitmq/member elasticsearch/node)
 
 .PHONY: bench
 bench: engine build ## The figures of docs/benchmarks.md
 	cargo bench --locked -p provisioner-core --bench plan
 	scripts/bench-noop.sh
+	scripts/bench-es-start.sh
+	scripts/bench-up.sh

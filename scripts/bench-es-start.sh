@@ -29,7 +29,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -su
     -keyout "$work/node.key" -out "$work/node.crt" 2> /dev/null
 # As recipes/elasticsearch/node writes it: the salt's text and, in the digest, its bytes.
 salt=$(printf bench-es- | base64)
-printf 'admin:{SSHA256}%s%s\n' "$salt" "$(printf '%s' bench-only-bench-es- | openssl dgst -sha256 -binary | base64)" \
+printf 'admin:{SSHA256}%s%s\n' "$salt" "$(printf '%s' bench-onlybench-es- | openssl dgst -sha256 -binary | base64)" \
     > "$work/users"
 echo 'superuser:admin' > "$work/users_roles"
 

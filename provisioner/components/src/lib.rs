@@ -64,6 +64,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use provisioner_core::component::{Dependency, Situation};
+    use provisioner_core::manifest::Manifest;
     use provisioner_core::observed::Observed;
     use provisioner_core::stack::{Resource, Stack};
 
@@ -72,9 +73,14 @@ mod tests {
     /// A plan ignores what nobody offers, so a misspelt name would silently lose an order.
     #[test]
     fn whatever_is_waited_for_exists() {
-        let manifest = testing::manifest();
+        for manifest in [testing::manifest(), testing::whole_manifest()] {
+            nothing_is_missing(&manifest);
+        }
+    }
+
+    fn nothing_is_missing(manifest: &Manifest) {
         let components = all();
-        let declared = components.iter().flat_map(|component| component.declare(&manifest));
+        let declared = components.iter().flat_map(|component| component.declare(manifest));
         let stack = Stack::new(manifest.name.clone(), declared.chain([Resource::Network]));
         let (observed, changing) = (Observed::default(), BTreeSet::new());
         let situation = Situation { stack: &stack, observed: &observed, changing: &changing };

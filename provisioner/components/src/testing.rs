@@ -10,6 +10,13 @@ pub(crate) fn manifest() -> Manifest {
     parse(b"name: dev\napp:\n  binary: target/app\n").expect("the smallest manifest is right")
 }
 
+/// One with every system.
+pub(crate) fn whole_manifest() -> Manifest {
+    let text = "name: dev\nnginx: { tls: {} }\npostgres: { tls: true }\nredis: { tls: true }\nrabbitmq: { tls: true }\n\
+                elasticsearch: {}\nmail: {}\napp: { binary: target/app }\nworkers: { relay: {}, email: {}, search: {} }\n";
+    parse(text.as_bytes()).expect("a manifest with every system is right")
+}
+
 /// A secret whose value may stay.
 pub(crate) fn made(secret: &Secret) -> ObservedSecret {
     let version = "1".to_owned();

@@ -74,7 +74,7 @@ impl Status {
         for status in &mut self.members {
             status.usage = Some(usages.remove(&status.member).unwrap_or_default());
         }
-        self.total = Some(total(self.members.iter().filter_map(|status| status.usage.as_ref())));
+        self.total = Some(total(&self.members.iter().filter_map(|status| status.usage).collect::<Vec<_>>()));
     }
 
     fn human(&self, color: bool) -> String {
@@ -139,12 +139,12 @@ fn member(context: &Context, observed: &Observed, name: &Member) -> MemberStatus
     }
 }
 
-fn total<'a>(usages: impl Iterator<Item = &'a Usage> + Clone) -> Usage {
-    let bytes = |of: fn(&Usage) -> Option<u64>| usages.clone().filter_map(of).reduce(u64::saturating_add);
+fn total(usages: &[Usage]) -> Usage {
+    let bytes = |of: fn(&Usage) -> Option<u64>| usages.iter().filter_map(of).reduce(u64::saturating_add);
     Usage {
         memory_bytes: bytes(|usage| usage.memory_bytes),
         memory_limit_bytes: bytes(|usage| usage.memory_bytes.and(usage.memory_limit_bytes)),
-        cpu_percent: usages.clone().filter_map(|usage| usage.cpu_percent).reduce(|sum, next| sum + next),
+        cpu_percent: usages.iter().filter_map(|usage| usage.cpu_percent).reduce(|sum, next| sum + next),
         disk_bytes: bytes(|usage| usage.disk_bytes),
     }
 }
@@ -176,7 +176,7 @@ mod tests {
         let known = Usage { memory_bytes: Some(1), memory_limit_bytes: Some(4), ..Usage::default() };
         let stopped = Usage { memory_limit_bytes: Some(8), disk_bytes: Some(2), ..Usage::default() };
         let expected = Usage { disk_bytes: Some(2), ..known };
-        assert_eq!(total([known, stopped].iter()), expected);
-        assert_eq!(total([].iter()), Usage::default());
+        assert_eq!(total(&[known, stopped]), expected);
+        assert_eq!(total(&[]), Usage::default());
     }
 }

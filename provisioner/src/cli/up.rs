@@ -1,6 +1,6 @@
 //! `up`: preflight, plan, carry it out under the lock, verify, say what is where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -213,20 +213,21 @@ async fn settle(context: &Context, observed: &Observed, targets: &BTreeSet<Strin
 
 /// What became of members, one line a kind of change.
 fn changed(plan: &Plan) -> Vec<String> {
-    let kinds: [(&str, fn(&Action) -> bool); 6] = [
-        ("created", |action| matches!(action, Action::Create { .. })),
-        ("replaced", |action| matches!(action, Action::Change { impact: Impact::Restart, .. })),
-        ("started", |action| matches!(action, Action::Change { impact: Impact::Start, .. })),
-        ("reloaded", |action| matches!(action, Action::Change { impact: Impact::Reload { .. }, .. })),
-        ("updated", |action| matches!(action, Action::Change { impact: Impact::None { .. }, .. })),
-        ("removed", |action| matches!(action, Action::Remove { .. })),
-    ];
-    let lines = kinds.into_iter().filter_map(|(kind, is_of_kind)| {
-        let actions = plan.steps.iter().map(|step| &step.action).filter(|action| is_of_kind(action));
-        let members: Vec<&str> = actions.filter_map(Action::member).map(Member::as_str).collect();
-        (!members.is_empty()).then(|| format!("{kind:<8} {}", members.join(", ")))
-    });
-    lines.collect()
+    let mut kinds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for action in plan.steps.iter().map(|step| &step.action) {
+        let kind = match action {
+            Action::Create { .. } => "created",
+            Action::Change { impact: Impact::Restart, .. } => "replaced",
+            Action::Change { impact: Impact::Start, .. } => "started",
+            Action::Change { impact: Impact::Reload { .. }, .. } => "reloaded",
+            Action::Change { impact: Impact::None { .. }, .. } => "updated",
+            Action::Remove { .. } => "removed",
+            Action::Await { .. } | Action::Run { .. } => continue,
+        };
+        kinds.entry(kind).or_default().extend(action.member().map(Member::as_str));
+    }
+    let changed = kinds.into_iter().filter(|(_, members)| !members.is_empty());
+    changed.map(|(kind, members)| format!("{kind:<8} {}", members.join(", "))).collect()
 }
 
 fn steps(walk: &Walk) -> Vec<Value> {

@@ -59,7 +59,7 @@ fn an_engine_that_is_none_of_ours_is_refused_by_name() {
 #[test]
 fn a_small_host_is_told_what_to_leave_out() {
     let mut facts = facts();
-    facts.host.memory_bytes = GIB + 600 * MIB;
+    facts.host.memory_bytes = GIB + 660 * MIB;
     assert!(refusal("memory", &facts).contains("app.replicas: 1"), "{}", refusal("memory", &facts));
     facts.host.memory_bytes = GIB + 300 * MIB;
     assert!(refusal("memory", &facts).contains("`solo`"), "{}", refusal("memory", &facts));

@@ -73,6 +73,7 @@ async fn following_shows_lines_as_they_come_and_ends_when_told() {
     let ran = while_following(&mut world, "logs -e dev -f redis nginx --tail 0", async |world| {
         for nth in 1..=2 {
             world.print("redis-1", &format!("redis {nth}"));
+            a_moment().await;
             world.print("nginx-1", &format!("nginx {nth}"));
             a_moment().await;
         }

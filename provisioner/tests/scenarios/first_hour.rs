@@ -1,8 +1,9 @@
 //! What the README promises for the first hour.
 
 use std::process::Command;
+use std::time::Duration;
 
-use crate::harness::{Scenario, Stack, root};
+use crate::harness::{Scenario, Stack, eventually, root};
 use crate::http;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -13,11 +14,25 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("the_listing_is_served_stale_while_every_backend_is_down", the_listing_is_served_stale),
     ("env_leads_psql_to_the_primary_and_to_a_replica", env_leads_psql),
     ("exec_streams_and_passes_the_exit_code", exec_passes_the_exit_code),
+    ("every_system_is_reached_at_the_port_that_people_know", every_system_is_reached_at_its_port),
+    ("search_finds_with_a_typo_and_by_facets", search_finds_with_a_typo_and_by_facets),
+    ("https_is_served_by_the_stacks_own_authority", https_is_served_by_the_stacks_own_authority),
 ];
 
 /// Checks that must be among the findings, so that a verification which looks at nothing does not pass for one.
-const PROVEN: [(&str, &str); 6] =
-    [("postgres", "L3"), ("route", "L2"), ("redis", "L2"), ("nginx", "L2"), ("nginx", "L3"), ("app", "L2")];
+const PROVEN: [(&str, &str); 11] = [
+    ("postgres", "L3"),
+    ("route", "L2"),
+    ("redis", "L2"),
+    ("nginx", "L2"),
+    ("nginx", "L3"),
+    ("app", "L2"),
+    ("app", "L3"),
+    ("rabbitmq", "L2"),
+    ("rabbitmq", "L3"),
+    ("mail", "L2"),
+    ("elasticsearch", "L3"),
+];
 
 fn everything_is_verified_after_up() {
     let findings = Stack::dev().json(&["verify"]);
@@ -74,7 +89,7 @@ fn the_listing_is_served_stale() {
     let url = format!("{}/api/v1/products?limit=7", stack.http());
     assert_eq!(http::get(&url).status, 200);
     stack.ok(&["stop", "app"]);
-    let stale = crate::harness::eventually("a stale answer", std::time::Duration::from_secs(30), || {
+    let stale = eventually("a stale answer", Duration::from_secs(30), || {
         let answer = http::get(&url);
         assert_eq!(answer.status, 200, "{}", answer.body);
         (answer.header("X-Cache") == Some("STALE")).then_some(answer)
@@ -96,6 +111,58 @@ fn env_leads_psql() {
     std::io::Write::write_all(&mut shell.stdin.take().unwrap(), stack.ok(&["env"]).as_bytes()).unwrap();
     let output = shell.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "f\nt\n");
+}
+
+/// The names and ports of the architecture, as programs inside the stack use them.
+const PORTS: &str = "nginx-1:80 nginx-1:443 backend-1:8000 postgres-rw:5432 postgres-ro:5433 redis-1:6379 \
+    rabbitmq-1:5672 elasticsearch:9200";
+
+fn every_system_is_reached_at_its_port() {
+    let stack = Stack::dev();
+    let program = "import socket, sys\nfor name in sys.argv[1:]:\n    host, port = name.split(':')\n    \
+        socket.create_connection((host, int(port)), 3).close()\n    print(name)";
+    let mut arguments = vec!["exec", "mail-1", "--", "python3", "-c", program];
+    arguments.extend(PORTS.split_whitespace());
+    let reached = stack.ok(&arguments);
+    assert_eq!(reached.split_whitespace().collect::<Vec<_>>(), PORTS.split_whitespace().collect::<Vec<_>>());
+}
+
+fn search_finds_with_a_typo_and_by_facets() {
+    let stack = Stack::dev();
+    let url = format!("{}/api/v1/search?q=merno+beanie&limit=3", stack.http());
+    let found = eventually("search that is not degraded", Duration::from_secs(30), || {
+        let answer = http::get(&url);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let found = answer.json();
+        (found["degraded"] == false).then_some(found)
+    });
+    assert!(found["items"][0]["name"].as_str().unwrap().contains("Merino Beanie"), "{found}");
+    let brands = found["facets"]["brands"].as_array().unwrap();
+    assert!(brands.len() > 1, "{found}");
+    let brand = brands[0]["value"].as_str().unwrap().replace(' ', "+").replace('&', "%26");
+    let narrowed = http::get(&format!("{url}&brand={brand}")).json();
+    assert_eq!(narrowed["total"], brands[0]["count"], "{narrowed}");
+    assert_eq!(narrowed["facets"]["brands"], found["facets"]["brands"], "a facet is counted without its own filter");
+}
+
+fn https_is_served_by_the_stacks_own_authority() {
+    let stack = Stack::dev();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    std::fs::write(&file, stack.ok(&["config", "ca"])).unwrap();
+    let status = stack.json(&["status"]);
+    let entrypoints = status["entrypoints"].as_array().unwrap();
+    let https = entrypoints.iter().find(|entrypoint| entrypoint["name"] == "https").unwrap();
+    let port = https["url"].as_str().unwrap().rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
+    let url = format!("https://localhost:{port}/api/v1/products?limit=1");
+    let asked = |trust: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "-w", "%{http_version} %{http_code}", "-o", "/dev/null"]).args(trust).arg(&url);
+        curl.output().unwrap()
+    };
+    let trusting = asked(&["--cacert", file.to_str().unwrap()]);
+    assert_eq!(String::from_utf8_lossy(&trusting.stdout), "2 200", "{}", String::from_utf8_lossy(&trusting.stderr));
+    assert_eq!(asked(&[]).status.code(), Some(60), "curl must not believe a stranger's authority");
 }
 
 fn exec_passes_the_exit_code() {

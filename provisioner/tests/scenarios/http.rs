@@ -30,7 +30,11 @@ pub(crate) fn get(url: &str) -> Response {
 }
 
 pub(crate) fn order(base: &str, key: &str, sku: &str) -> Response {
-    let body = format!(r#"{{"email":"ada@example.com","items":[{{"sku":"{sku}","qty":1}}]}}"#);
+    order_for(base, key, sku, "ada@example.com")
+}
+
+pub(crate) fn order_for(base: &str, key: &str, sku: &str, email: &str) -> Response {
+    let body = format!(r#"{{"email":"{email}","items":[{{"sku":"{sku}","qty":1}}]}}"#);
     let headers = format!("Idempotency-Key: {key}\r\nContent-Type: application/json\r\n");
     request("POST", &format!("{base}/api/v1/orders"), &headers, &body)
 }

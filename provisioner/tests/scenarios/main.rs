@@ -10,12 +10,14 @@
 
 mod data;
 mod drift;
+mod elasticsearch;
 mod first_hour;
 mod foreign;
 mod harness;
 mod http;
 mod killed;
 mod lock;
+mod messaging;
 mod tls;
 mod wire;
 
@@ -28,11 +30,13 @@ fn main() {
     let trials: Vec<Trial> = [
         first_hour::SCENARIOS,
         drift::SCENARIOS,
+        elasticsearch::SCENARIOS,
         lock::SCENARIOS,
         wire::SCENARIOS,
         data::SCENARIOS,
         killed::SCENARIOS,
         foreign::SCENARIOS,
+        messaging::SCENARIOS,
         tls::SCENARIOS,
     ]
     .concat()

@@ -2,6 +2,7 @@
 
 mod contract;
 mod jobs;
+mod search;
 mod verify;
 mod workers;
 
@@ -20,6 +21,7 @@ use provisioner_core::stack::{
 };
 
 use crate::certificates::{self, AUTHORITY, AUTHORITY_FILE};
+use crate::elasticsearch::Elasticsearch;
 use crate::http::Site;
 use crate::mail::{self, Mail};
 use crate::postgres::Postgres;
@@ -119,7 +121,7 @@ fn own_recipe(inputs: impl FnOnce() -> Vec<ImageInput>) -> impl FnOnce() -> Reci
 }
 
 /// The systems that every process of the app reaches.
-const SYSTEMS: [&dyn Component; 5] = [&Postgres, &Route, &Redis, &Rabbitmq, &Mail];
+const SYSTEMS: [&dyn Component; 6] = [&Postgres, &Route, &Redis, &Rabbitmq, &Elasticsearch, &Mail];
 
 fn reached(manifest: &Manifest) -> Stack {
     Stack::new(manifest.name.clone(), SYSTEMS.iter().flat_map(|system| system.declare(manifest)))

@@ -10,13 +10,13 @@ use provisioner_core::wait::{self, Look, WaitError};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Contract, NAME, workers};
+use super::{Contract, NAME, search, workers};
 use crate::checks::{self, nonce, unlimited};
 use crate::http::{Reply, Site};
 use crate::{mail, nginx, rabbitmq};
 
 /// Can be read and ordered, is never listed, and never runs out.
-const PROBE: &str = "PROBE-0";
+pub(super) const PROBE: &str = "PROBE-0";
 const RETRY_LIMIT: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_millis(300);
 const MAIL_LIMIT: Duration = Duration::from_secs(10);
@@ -50,6 +50,7 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
         if is_mailing(access.stack) {
             findings.push(check(NAME, "order-mail", Level::L3, order_mail(access)).await);
         }
+        findings.extend(search::verify(access).await);
     }
     findings
 }
@@ -69,7 +70,7 @@ async fn backend_site(access: &Access<'_>, backend: &Member, contract: &Contract
     Site::of(access, backend, contract.port, Duration::from_secs(5)).await.map_err(Broken::Unknown)
 }
 
-async fn get(site: &Site, path: &str) -> Result<Reply, Broken> {
+pub(super) async fn get(site: &Site, path: &str) -> Result<Reply, Broken> {
     unlimited(&format!("GET {path}"), || site.request(Method::GET, path)).await
 }
 

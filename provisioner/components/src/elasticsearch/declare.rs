@@ -236,9 +236,12 @@ mod tests {
 
     #[test]
     fn limits_are_taken_as_they_are_on_dev_and_ci_alone() {
-        for (environment, is_adapted) in
-            [(Environment::Dev, true), (Environment::Ci, true), (Environment::Staging, false), (Environment::Production, false)]
-        {
+        for (environment, is_adapted) in [
+            (Environment::Dev, true),
+            (Environment::Ci, true),
+            (Environment::Staging, false),
+            (Environment::Production, false),
+        ] {
             let mut manifest = with_search("");
             manifest.environment = environment;
             let section = manifest.elasticsearch.as_ref().unwrap();

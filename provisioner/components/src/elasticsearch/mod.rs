@@ -18,13 +18,17 @@ mod scratch;
 mod tasks;
 mod verify;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Entrypoint, NotReady, Situation, Task, Tasks, Variable};
 use provisioner_core::failure::Failure;
-use provisioner_core::finding::Finding;
+use provisioner_core::finding::{Broken, Finding};
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
 use provisioner_core::stack::{Resource, Stack, Text};
+use reqwest::Method;
+use serde_json::Value;
 
 pub use cluster::Cluster;
 pub use declare::{MAPS_MIN, OPEN_FILES_MIN, adapts, maps_files};
@@ -32,6 +36,7 @@ pub use declare::{MAPS_MIN, OPEN_FILES_MIN, adapts, maps_files};
 pub(crate) const NAME: &str = "elasticsearch";
 const HTTP: u16 = 9200;
 const TRANSPORT: u16 = 9300;
+const SEARCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Users of the file realm, and the secrets that hold their passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,18 @@ impl User {
 }
 
 pub struct Elasticsearch;
+
+/// The nodes of a stack, in order.
+pub(crate) fn members(stack: &Stack) -> impl Iterator<Item = &Member> {
+    stack.members(NAME).map(|workload| &workload.member)
+}
+
+/// What the administrator finds in an index.
+pub(crate) async fn search(access: &Access<'_>, index: &str, query: &Value) -> Result<Value, Broken> {
+    let first = members(access.stack).next().ok_or_else(|| Broken::unknown("the stack has no node"))?;
+    let node = client::Node::of(access, first, SEARCH_LIMIT).await.map_err(Broken::Unknown)?;
+    node.call(Method::POST, &format!("/{index}/_search"), Some(query)).await
+}
 
 #[async_trait]
 impl Component for Elasticsearch {

@@ -15,8 +15,8 @@ use super::client::{Node, text};
 use super::cluster::{Cluster, RECORD};
 use super::{NAME, declare, tasks};
 
-/// For the whole cluster, once each of its nodes has answered.
-const FORM_LIMIT: Duration = Duration::from_secs(60);
+/// For the whole cluster. Nodes that an interrupted run has started are only met here, so it lasts as long as a start.
+const FORM_LIMIT: Duration = Duration::from_secs(240);
 const EVERY: Duration = Duration::from_millis(150);
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// What a node calls its cluster while it is in none.
@@ -61,8 +61,7 @@ async fn dismiss(access: &Access<'_>) -> Result<(), Failure> {
 }
 
 async fn form(access: &Access<'_>) -> Result<(), Failure> {
-    let members: BTreeSet<Member> =
-        access.stack.members(NAME).map(|workload| workload.member.clone()).collect();
+    let members: BTreeSet<Member> = access.stack.members(NAME).map(|workload| workload.member.clone()).collect();
     let waited = wait::until(FORM_LIMIT, EVERY, async || match look(access, &members).await {
         Ok(uuid) => Look::Done(uuid),
         Err(reason) => Look::<_, Failure>::Pending(reason),

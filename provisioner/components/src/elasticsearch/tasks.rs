@@ -43,12 +43,14 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
         let held = hold(known(situation).into_iter().filter(missing));
         return Tasks { withheld: vec![withheld], held, ..Tasks::default() };
     }
+    let surplus = layout.surplus();
+    if !surplus.is_empty() {
+        return Tasks { withheld: vec![too_many(&surplus)], held: hold(known(situation)), ..Tasks::default() };
+    }
     let mut tasks: Vec<Planned> = layout.lost.iter().map(forget).collect();
     tasks.extend(layout.newcomers().map(|member| tell(member, &layout)));
     tasks.push(form(&layout));
-    let surplus = layout.surplus();
-    let withheld = (!surplus.is_empty()).then(|| too_many(&surplus)).into_iter().collect();
-    Tasks { tasks, withheld, held: hold(surplus) }
+    Tasks { tasks, ..Tasks::default() }
 }
 
 /// The one way to another cluster beside data of other systems that stays.
@@ -77,13 +79,12 @@ fn known<'a>(situation: &Situation<'a>) -> BTreeSet<&'a Member> {
 
 /// Neither come up nor go.
 fn hold<'a>(members: impl IntoIterator<Item = &'a Member>) -> BTreeSet<ResourceId> {
-    let both = |member: &Member| {
-        [ResourceId::Workload(member.clone()), ResourceId::Volume(declare::volume(member))]
-    };
+    let both = |member: &Member| [ResourceId::Workload(member.clone()), ResourceId::Volume(declare::volume(member))];
     members.into_iter().flat_map(both).collect()
 }
 
-/// Half of a cluster that goes at once leaves the other half without a majority.
+/// Half of a cluster that goes at once leaves the other half without a majority, and a node that is restarted with
+/// fewer names to look for may not find the others again.
 fn too_many(surplus: &BTreeSet<&Member>) -> Withheld {
     let names: Vec<&str> = surplus.iter().map(|member| member.as_str()).collect();
     Withheld {

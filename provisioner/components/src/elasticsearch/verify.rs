@@ -53,7 +53,9 @@ async fn tls(access: &Access<'_>, member: &Member) -> Result<String, Broken> {
 async fn strangers(access: &Access<'_>, member: &Member) -> Result<String, Broken> {
     let node = open(access, member).await?;
     let reply = node.send(None, Method::GET, "/", None).await;
-    reply.map_err(|error| Broken::fail(format!("GET / without a login: {error}")))?.expect(401, "GET / without a login")?;
+    reply
+        .map_err(|error| Broken::fail(format!("GET / without a login: {error}")))?
+        .expect(401, "GET / without a login")?;
     // The same port answers over TLS, so an answer that does not come is a refusal.
     let plain = Site::of(access, member, HTTP, REFUSAL_LIMIT).await.map_err(Broken::Unknown)?;
     match plain.get("/").await {
@@ -89,7 +91,8 @@ async fn app_limited(access: &Access<'_>, member: &Member) -> Result<String, Bro
     });
     let path = "/_security/user/_has_privileges";
     let reply = node.send(Some(User::App), Method::POST, path, Some(&wishes)).await;
-    let granted = reply.map_err(|error| Broken::fail(format!("POST {path} as app: {error}")))?.expect(200, path)?.json()?;
+    let granted =
+        reply.map_err(|error| Broken::fail(format!("POST {path} as app: {error}")))?.expect(200, path)?.json()?;
     let mut may = allowed(&granted["cluster"]);
     may.extend(allowed(&granted["index"]["foreign"]));
     if may.is_empty() {
@@ -146,8 +149,7 @@ fn declared_heap(workload: &Workload) -> Option<u64> {
     line.strip_suffix('m')?.parse().ok()
 }
 
-const BRANDS: [(&str, &str); 5] =
-    [("1", "acme"), ("2", "acme"), ("3", "acme"), ("4", "nord"), ("5", "nord")];
+const BRANDS: [(&str, &str); 5] = [("1", "acme"), ("2", "acme"), ("3", "acme"), ("4", "nord"), ("5", "nord")];
 
 async fn facets(access: &Access<'_>, member: &Member) -> Result<String, Broken> {
     let node = open(access, member).await?;
@@ -194,7 +196,7 @@ async fn round_trip(access: &Access<'_>, first: &Member, last: &Member, nodes: u
     let found = scratch.removed(&from, answer).await?;
     let hit = &found["hits"]["hits"][0]["_source"];
     if text(hit, "brand") == word {
-        Ok(format!("{} copies written through {first}, found in that of {last}", nodes))
+        Ok(format!("written through {first}, active copies {nodes} of {nodes}, found in that of {last}"))
     } else {
         let total = &found["hits"]["total"]["value"];
         Err(Broken::fail(format!("{total} documents in the copy of {last}, expected the one written through {first}")))
@@ -215,7 +217,7 @@ async fn one_cluster(access: &Access<'_>, members: &[&Member]) -> Result<String,
         return Err(Broken::fail(format!("the nodes are in cluster {uuid}, expected {}", recorded.uuid)));
     }
     let master = all.values().next().map(|said| said.master.as_str()).unwrap_or_default();
-    Ok(format!("{} nodes in cluster {uuid} as recorded, master {master} for all", members.len()))
+    Ok(format!("cluster {uuid} as recorded, nodes {0} of {0}, master {master} for all", members.len()))
 }
 
 async fn shards(access: &Access<'_>, member: &Member, nodes: usize) -> Result<String, Broken> {

@@ -162,7 +162,7 @@ mod tests {
         let files = rendered_files(&manifest());
         let server = content(&files, "/etc/nginx/site/server.conf");
         assert_eq!(server.matches("\nserver {").count(), 1);
-        assert!(server.contains("listen 8080 default_server;\n    listen 8089 default_server;"));
+        assert!(server.contains("listen 80 default_server;\n    listen 8089 default_server;"));
     }
 
     #[test]
@@ -222,20 +222,20 @@ mod tests {
     fn without_tls_there_is_no_trace_of_it() {
         let files = rendered_files(&manifest());
         assert!(files.iter().all(|file| !file.path.contains("tls") && file.content.secrets().is_empty()));
-        assert!(!content(&files, "/etc/nginx/site/server.conf").contains("8443"));
+        assert!(!content(&files, "/etc/nginx/site/server.conf").contains("listen 443"));
     }
 
     #[test]
     fn a_browser_is_bound_to_https_only_where_http_leads_there() {
         let beside = rendered_files(&encrypted(false));
         let server = content(&beside, "/etc/nginx/site/server.conf");
-        assert!(server.contains("listen 8080 default_server;\n    listen 8089 default_server;\n    listen 8443 ssl"));
+        assert!(server.contains("listen 80 default_server;\n    listen 8089 default_server;\n    listen 443 ssl"));
         assert!(server.contains(r#"on      "";"#));
         assert!(beside.iter().all(|file| file.path != "/etc/nginx/site/redirect.conf"));
 
         let only = rendered_files(&encrypted(true));
         let server = content(&only, "/etc/nginx/site/server.conf");
-        assert!(!server.contains("listen 8080"));
+        assert!(!server.contains("listen 80"));
         assert!(server.contains(r#"on      "max-age=63072000";"#));
         assert!(content(&only, "/etc/nginx/site/redirect.conf").contains("return 308 https://$host:8443$request_uri;"));
     }

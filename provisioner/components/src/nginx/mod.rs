@@ -33,9 +33,9 @@ pub(crate) use tls::customers;
 pub(crate) const NAME: &str = "nginx";
 const MEDIA: &str = "media";
 /// Customers.
-const HTTP: u16 = 8080;
+const HTTP: u16 = 80;
 /// Customers, encrypted.
-const HTTPS: u16 = 8443;
+const HTTPS: u16 = 443;
 /// The same server for checks: its own rate limit counters, and it names the backend that answered.
 pub(crate) const CHECKS: u16 = 8089;
 const STATUS: u16 = 8081;

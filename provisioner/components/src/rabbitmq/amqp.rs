@@ -164,7 +164,10 @@ async fn greet(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<String
     let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     if head[0] != METHOD || !(START.len()..=GREETING_MAX).contains(&size) {
-        return Err(format!("greet RabbitMQ: a frame of type {} with {size} bytes, expected connection.start", head[0]));
+        return Err(format!(
+            "greet RabbitMQ: a frame of type {} with {size} bytes, expected connection.start",
+            head[0]
+        ));
     }
     let mut frame = vec![0_u8; size];
     stream.read_exact(&mut frame).await.map_err(failed)?;

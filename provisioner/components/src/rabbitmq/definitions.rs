@@ -39,8 +39,7 @@ const PREFIX: &str = "q.";
 /// The checks' own queue beside the manifest's.
 const PROBE: &str = "probe";
 /// How long a message waits on each rung; the first is for the checks alone.
-const LADDER: [(&str, u64); 5] =
-    [("1s", 1_000), ("5s", 5_000), ("30s", 30_000), ("5m", 300_000), ("30m", 1_800_000)];
+const LADDER: [(&str, u64); 5] = [("1s", 1_000), ("5s", 5_000), ("30s", 30_000), ("5m", 300_000), ("30m", 1_800_000)];
 const FACTS_LIMIT: Duration = Duration::from_secs(1);
 const IMPORT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -197,7 +196,8 @@ fn retired(situation: &Situation<'_>) -> Vec<Withheld> {
 }
 
 pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
-    let fail = |what: String| Failure::new(format!("run {task}: {what}")).hint(format!("provisioner logs {}", member()));
+    let fail =
+        |what: String| Failure::new(format!("run {task}: {what}")).hint(format!("provisioner logs {}", member()));
     if task.name != DEFINE {
         return Err(fail(format!("component {NAME} has no such task")));
     }

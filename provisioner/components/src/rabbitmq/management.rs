@@ -53,7 +53,8 @@ impl Management {
         let what = format!("GET {path}");
         let reply = self.send(Method::GET, path, None).await;
         let reply = reply.map_err(|error| Broken::fail(format!("{what}: {error}")))?.expect(200, &what)?;
-        serde_json::from_slice(&reply.body).map_err(|error| Broken::unknown(format!("{what}: read the answer: {error}")))
+        serde_json::from_slice(&reply.body)
+            .map_err(|error| Broken::unknown(format!("{what}: read the answer: {error}")))
     }
 
     /// Without a login.

@@ -108,8 +108,7 @@ impl Component for Rabbitmq {
             inputs: Vec::new(),
         };
         let mut resources = recipe(NAME, section.service.image.as_deref(), own);
-        resources
-            .extend(User::ALL.map(|user| Resource::Secret(Secret::password(user.secret(), PASSWORD_LENGTH))));
+        resources.extend(User::ALL.map(|user| Resource::Secret(Secret::password(user.secret(), PASSWORD_LENGTH))));
         resources.push(Resource::Secret(Secret::password(COOKIE, COOKIE_LENGTH)));
         if section.tls {
             resources.push(certificates::authority(manifest));
@@ -243,4 +242,53 @@ fn files(section: &Section) -> Vec<File> {
         files.push(file("/etc/rabbitmq/tls/server.key", 0o400, part("key"), &reload));
     }
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use provisioner_core::manifest::parse;
+
+    use super::*;
+
+    fn manifest(section: &str) -> Manifest {
+        let text = format!("name: dev\n{section}app:\n  binary: target/app\n");
+        parse(text.as_bytes()).unwrap()
+    }
+
+    fn stack(section: &str) -> Stack {
+        let manifest = manifest(section);
+        Stack::new(manifest.name.clone(), Rabbitmq.declare(&manifest))
+    }
+
+    fn shown(section: &str) -> String {
+        let manifest = manifest(section);
+        let files = files(manifest.rabbitmq.as_ref().unwrap());
+        let configured = files.iter().filter(|file| file.path != definitions::PATH && file.path != SCRIPT);
+        let shown = configured
+            .map(|file| format!("==> {} {:o} {:?}\n{}", file.path, file.mode, file.owner, file.content.masked()));
+        shown.collect()
+    }
+
+    #[test]
+    fn the_files() {
+        let section = "rabbitmq: { memory: 512MiB, settings: { consumer_timeout: 3600000 } }\n";
+        insta::assert_snapshot!(shown(section));
+    }
+
+    #[test]
+    fn with_tls_nothing_is_said_in_clear() {
+        let stack = stack("rabbitmq: { tls: true }\n");
+        let ports: Vec<u16> = stack.workload(&member()).unwrap().ports.iter().map(|port| port.port).collect();
+        assert_eq!(ports, [AMQPS, MANAGEMENT]);
+        let variable = &Rabbitmq.variables(&stack)[0];
+        assert_eq!(variable.inside().masked(), "amqps://app:@{secret:rabbitmq-app}@rabbitmq-1:5671/app");
+        insta::assert_snapshot!(shown("rabbitmq: { tls: true }\n"));
+    }
+
+    #[test]
+    fn a_manifest_without_the_section_has_no_broker() {
+        let stack = stack("");
+        assert_eq!(stack.resources().count(), 0);
+        assert!(Rabbitmq.variables(&stack).is_empty() && Rabbitmq.entrypoints(&stack).is_empty());
+    }
 }

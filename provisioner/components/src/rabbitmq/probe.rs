@@ -14,8 +14,8 @@ use provisioner_core::component::Access;
 use provisioner_core::finding::Broken;
 use provisioner_core::wait::{self, Look, WaitError};
 
-use super::amqp::{self, Link, RESOURCE_LOCKED, Refusal};
 use super::User;
+use super::amqp::{self, Link, RESOURCE_LOCKED, Refusal};
 use crate::checks::nonce;
 
 const OWN: &str = "probe.own";
@@ -111,7 +111,9 @@ impl Turn {
     async fn publish_confirmed(&self, exchange: &str, key: &str, id: &str) -> Result<(), Broken> {
         match self.publish(exchange, key, id, None).await? {
             Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(_)) => Err(Broken::fail(format!("{exchange} returned {key}, expected a queue for it"))),
+            Confirmation::Ack(Some(_)) => {
+                Err(Broken::fail(format!("{exchange} returned {key}, expected a queue for it")))
+            }
             other => Err(Broken::fail(format!("{exchange} answered {other:?} to {key}, expected a confirmation"))),
         }
     }
@@ -183,15 +185,17 @@ pub(super) async fn unroutable(access: &Access<'_>) -> Result<String, Broken> {
         let key = format!("unrouted.{id}");
         match turn.publish(EVENTS, &key, &id, Some(SHORT_MILLIS)).await? {
             Confirmation::Ack(None) => {}
-            other => return Err(Broken::fail(format!("{EVENTS} answered {other:?} to {key}, expected a confirmation"))),
+            other => {
+                return Err(Broken::fail(format!("{EVENTS} answered {other:?} to {key}, expected a confirmation")));
+            }
         }
         let message = turn.arrival(OWN, &id).await?;
         turn.done(message).await?;
         match turn.publish("dead", &key, &id, None).await? {
-            Confirmation::Ack(Some(back)) => {
-                Ok(format!("an event without a queue came to {UNROUTED}, and a dead letter without one came back: {} {}",
-                    back.reply_code, back.reply_text))
-            }
+            Confirmation::Ack(Some(back)) => Ok(format!(
+                "an event without a queue came to {UNROUTED}, and a dead letter without one came back: {} {}",
+                back.reply_code, back.reply_text
+            )),
             other => Err(Broken::fail(format!("dead answered {other:?} to a key without a queue, expected a return"))),
         }
     }
@@ -230,7 +234,9 @@ pub(super) async fn poison(access: &Access<'_>) -> Result<String, Broken> {
         if (reason.as_str(), queue.as_str()) == ("delivery_limit", QUEUE) {
             Ok(format!("rejected {DELIVERIES} times, then in {DEAD}: {reason} of {queue}"))
         } else {
-            Err(Broken::fail(format!("in {DEAD} because of {reason:?} of {queue:?}, expected delivery_limit of {QUEUE}")))
+            Err(Broken::fail(format!(
+                "in {DEAD} because of {reason:?} of {queue:?}, expected delivery_limit of {QUEUE}"
+            )))
         }
     }
     .await;

@@ -99,7 +99,8 @@ async fn alarms(access: &Access<'_>) -> Result<String, Broken> {
     let seen = figures.as_ref().map_or_else(
         || format!("{name}: no figures yet"),
         |Figures { mem_used, mem_limit, disk_free, disk_free_limit }| {
-            let [used, limit, free, needed] = [mem_used, mem_limit, disk_free, disk_free_limit].map(|bytes| bytes / MIB);
+            let [used, limit, free, needed] =
+                [mem_used, mem_limit, disk_free, disk_free_limit].map(|bytes| bytes / MIB);
             format!("{name}: {used} of {limit} MiB memory, {free} MiB disk free and at least {needed} needed")
         },
     );

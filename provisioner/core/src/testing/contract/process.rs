@@ -204,7 +204,6 @@ pub async fn a_running_member_tells_what_it_uses(ground: &dyn Ground) -> Outcome
     assert!(used.cpu_percent.is_some_and(|percent| (0.0..6400.0).contains(&percent)), "{used:?}");
     // An engine with much on its disks does not tell in time.
     assert!(used.disk_bytes.is_none_or(|bytes| (1 << 20..8 << 20).contains(&bytes)), "{used:?}");
-    println!("{used:?}");
 
     engine.set(&described.member, Power::Stopped).await?;
     let used = engine.usage(&members).await[&described.member];

@@ -1,0 +1,113 @@
+//! What was ordered is told to its customer once, whoever is killed on the way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::harness::{Scenario, Stack, docker, eventually};
+use crate::http;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("no_event_is_lost_or_doubled_whoever_is_killed", no_event_is_lost_or_doubled),
+    ("changed_queues_converge_on_a_live_broker", changed_queues_converge),
+];
+
+/// Less than the burst that NGINX lets through.
+const ORDERS_A_ROUND: usize = 40;
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(90);
+const MANIFEST: &str = "
+postgres: { replicas: 0 }
+rabbitmq: {}
+mail: {}
+app: { binary: ../target/x86_64-unknown-linux-musl/debug/app, replicas: 1 }
+workers: { relay: {}, email: {} }
+";
+
+fn stack() -> Stack {
+    let stack = Stack::of("sc-messaging", |_| format!("name: sc-messaging\n{MANIFEST}"));
+    stack.ok(&["up", "--no-verify"]);
+    stack
+}
+
+/// What is done to a member of that name in the middle of a stream of orders.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Restart(&'static str),
+    Kill(&'static str),
+}
+
+const HARMS: [Harm; 4] =
+    [Harm::Restart("rabbitmq-1"), Harm::Kill("rabbitmq-1"), Harm::Kill("worker-email-1"), Harm::Kill("worker-relay-1")];
+
+fn no_event_is_lost_or_doubled() {
+    let stack = stack();
+    let base = stack.http();
+    for (round, harm) in HARMS.into_iter().enumerate() {
+        let order = |nth: usize| {
+            let name = format!("order-{round}-{nth}");
+            let placed = http::order_for(&base, &name, "PROBE-0", &format!("{name}@example.com"));
+            assert_eq!(placed.status, 201, "{harm:?}: {}", placed.body);
+        };
+        (0..ORDERS_A_ROUND / 2).for_each(order);
+        std::thread::scope(|scope| {
+            let stream = scope.spawn(|| (ORDERS_A_ROUND / 2..ORDERS_A_ROUND).for_each(order));
+            match harm {
+                Harm::Restart(member) => drop(docker(&["restart", &format!("{}-{member}", stack.name)])),
+                Harm::Kill(member) => drop(docker(&["kill", &format!("{}-{member}", stack.name)])),
+            }
+            stream.join().unwrap();
+        });
+        stack.ok(&["up", "--no-verify"]);
+    }
+    let ordered = HARMS.len() * ORDERS_A_ROUND;
+    let mails = eventually("a mail for every order", ARRIVAL_LIMIT, || {
+        let mails = mails(&stack);
+        (mails.len() == ordered).then_some(mails)
+    });
+    let doubled: Vec<_> = mails.iter().filter(|(_, kept)| **kept != 1).collect();
+    assert!(doubled.is_empty(), "doubled: {doubled:?}");
+    stack.verify();
+    assert!(stack.plan().contains("nothing to do"));
+}
+
+/// Mails kept for each customer of this scenario.
+fn mails(stack: &Stack) -> BTreeMap<String, usize> {
+    let mailbox = stack.json(&["open", "mail", "--print"]);
+    let listed = http::get(&format!("{}api/messages", mailbox["url"].as_str().unwrap())).json();
+    let mut mails = BTreeMap::new();
+    for mail in listed["messages"].as_array().unwrap() {
+        let to = mail["to"].as_str().unwrap();
+        if to.starts_with("order-") {
+            *mails.entry(to.to_owned()).or_default() += 1;
+        }
+    }
+    mails
+}
+
+fn changed_queues_converge() {
+    let stack = stack();
+    let before = stack.containers();
+    let queues = |text: &str| format!("rabbitmq: {{ queues: {text} }}");
+    let all = "{ custom: [custom.#], email: [email.#], search: [search.#], report: [report.#] }";
+    let more = stack.changed(|text| text.replace("rabbitmq: {}", &queues(all)));
+    more.ok(&["up", "--no-verify"]);
+    assert!(more.plan().contains("nothing to do"));
+    assert!(bindings().contains("events report.# q.report"), "{}", bindings());
+    // A queue that is no longer named takes no new events and keeps those it has.
+    stack.ok(&["up", "--no-verify"]);
+    assert!(!bindings().contains("report.#"), "{}", bindings());
+    assert!(stack.plan().contains("withheld: remove queue q.report"), "{}", stack.plan());
+    assert!(broker(&["list_queues"]).contains("q.report"));
+    assert_eq!(stack.containers(), before);
+    stack.verify();
+}
+
+/// `EXCHANGE TOPIC QUEUE`, a line a binding, as the broker tells them.
+fn bindings() -> String {
+    let columns = ["source_name", "routing_key", "destination_name"];
+    broker(&[&["list_bindings"], &columns[..]].concat()).replace('\t', " ")
+}
+
+fn broker(words: &[&str]) -> String {
+    let (verb, rest) = words.split_first().unwrap();
+    docker(&[&["exec", "sc-messaging-rabbitmq-1", "rabbitmqctl", "-q", verb, "--vhost", "app"], rest].concat())
+}
