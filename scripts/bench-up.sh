@@ -26,6 +26,7 @@ alone_down() {
 clean() {
     ours down --volumes --yes > /dev/null 2>&1 || true
     alone_down
+    for node in "${nodes[@]}"; do docker rmi -f "bench-up:$node" > /dev/null 2>&1 || true; done
     rm -rf "$kept"
 }
 trap clean EXIT
@@ -34,14 +35,11 @@ seconds() { awk -v from="$1" -v to="$2" 'BEGIN { printf "%.1f\n", to - from }'; 
 
 median() { sort -n | awk '{ seen[NR] = $1 } END { print seen[int((NR + 1) / 2)] }'; }
 
-# What the nodes were given, and the password of the user that may look at the cluster.
+# The nodes with all that they were given, and the password of the user that may look at the cluster.
 keep() {
     for node in "${nodes[@]}"; do
-        docker cp -a "$stack-$node:$home/config" - > "$kept/$node.config.tar"
-        docker cp -a "$stack-$node:/run/provisioner" - > "$kept/$node.run.tar"
+        docker commit "$stack-$node" "bench-up:$node" > /dev/null
     done
-    image=$(docker inspect -f '{{.Config.Image}}' "$stack-${nodes[0]}")
-    mapfile -t environment < <(docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' "$stack-${nodes[0]}" | sed '/^$/d; /^PATH=/d')
     admin=$(docker exec "$stack-${nodes[0]}" sed -n 's/^admin //p' /run/provisioner/elasticsearch/passwords)
     memory=$(docker inspect -f '{{.HostConfig.Memory}}' "$stack-${nodes[0]}")
     cpus=$(docker inspect -f '{{.HostConfig.NanoCpus}}' "$stack-${nodes[0]}" | awk '{ print $1 / 1e9 }')
@@ -56,23 +54,18 @@ healthy() {
 }
 
 alone() {
-    local node flags=() variable
-    for variable in "${environment[@]}"; do flags+=(-e "$variable"); done
+    local node begin
     docker network create alone > /dev/null
     for node in "${nodes[@]}"; do
         docker volume create "alone-$node" > /dev/null
-        docker run --rm -v "alone-$node:$home/data" "$image" \
-            /bin/sh /usr/local/lib/provisioner/elasticsearch/node found "$(IFS=,; echo "${nodes[*]}")"
+        docker run --rm --entrypoint /bin/sh -v "alone-$node:$home/data" "bench-up:$node" \
+            -c "echo found $(IFS=,; echo "${nodes[*]}") > $home/data/word"
     done
-    local begin
     begin=$(date +%s.%N)
     for node in "${nodes[@]}"; do
-        docker create --name "alone-$node" --hostname "$node" --network alone --network-alias "$node" \
+        docker run -d --name "alone-$node" --hostname "$node" --network alone --network-alias "$node" \
             --network-alias elasticsearch -m "$memory" --memory-swap "$memory" --cpus "$cpus" -p 127.0.0.1::9200 \
-            -v "alone-$node:$home/data" "${flags[@]}" "$image" > /dev/null
-        docker cp -a - "alone-$node:$home" < "$kept/$node.config.tar"
-        docker cp -a - "alone-$node:/run" < "$kept/$node.run.tar"
-        docker start "alone-$node" > /dev/null
+            -v "alone-$node:$home/data" "bench-up:$node" > /dev/null
     done
     until healthy; do
         [ "$(date +%s)" -lt $((${begin%.*} + 300)) ] || { echo "the nodes alone form no cluster in 300 s" >&2; exit 1; }

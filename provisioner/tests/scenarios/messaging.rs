@@ -1,7 +1,13 @@
 //! What was ordered is told to its customer once, whoever is killed on the way.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::harness::{Scenario, Stack, docker, eventually};
 use crate::http;
@@ -35,29 +41,39 @@ enum Harm {
     Kill(&'static str),
 }
 
-const HARMS: [Harm; 4] =
-    [Harm::Restart("rabbitmq-1"), Harm::Kill("rabbitmq-1"), Harm::Kill("worker-email-1"), Harm::Kill("worker-relay-1")];
+const HARMS: [Harm; 6] = [
+    Harm::Restart("rabbitmq-1"),
+    Harm::Kill("rabbitmq-1"),
+    Harm::Kill("worker-email-1"),
+    Harm::Kill("worker-relay-1"),
+    Harm::Kill("worker-search-1"),
+    Harm::Kill("elasticsearch-2"),
+];
 
 fn no_event_is_lost_or_doubled() {
-    let stack = stack();
+    let stack = Stack::dev();
     let base = stack.http();
-    for (round, harm) in HARMS.into_iter().enumerate() {
-        let order = |nth: usize| {
-            let name = format!("order-{round}-{nth}");
-            let placed = http::order_for(&base, &name, "PROBE-0", &format!("{name}@example.com"));
-            assert_eq!(placed.status, 201, "{harm:?}: {}", placed.body);
-        };
-        (0..ORDERS_A_ROUND / 2).for_each(order);
-        std::thread::scope(|scope| {
-            let stream = scope.spawn(|| (ORDERS_A_ROUND / 2..ORDERS_A_ROUND).for_each(order));
-            match harm {
-                Harm::Restart(member) => drop(docker(&["restart", &format!("{}-{member}", stack.name)])),
-                Harm::Kill(member) => drop(docker(&["kill", &format!("{}-{member}", stack.name)])),
+    let is_over = AtomicBool::new(false);
+    let searched = std::thread::scope(|scope| {
+        let searching = scope.spawn(|| search_until(&is_over, &base));
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            for (round, harm) in HARMS.into_iter().enumerate() {
+                ordered_under(&stack, &base, round, harm);
+                stack.ok(&["up", "--no-verify"]);
             }
-            stream.join().unwrap();
-        });
-        stack.ok(&["up", "--no-verify"]);
-    }
+        }));
+        is_over.store(true, Ordering::SeqCst);
+        let searched = searching.join();
+        if let Err(panic) = done {
+            resume_unwind(panic);
+        }
+        searched.unwrap()
+    });
+    eprintln!("{} searches, {} of them degraded", searched.answered, searched.degraded);
+    assert!(searched.answered > 50);
+    // Two nodes of three live at any time.
+    assert_eq!(searched.degraded, 0, "of {} searches", searched.answered);
+
     let ordered = HARMS.len() * ORDERS_A_ROUND;
     let mails = eventually("a mail for every order", ARRIVAL_LIMIT, || {
         let mails = mails(&stack);
@@ -65,8 +81,72 @@ fn no_event_is_lost_or_doubled() {
     });
     let doubled: Vec<_> = mails.iter().filter(|(_, kept)| **kept != 1).collect();
     assert!(doubled.is_empty(), "doubled: {doubled:?}");
+    let sold = sold(&stack);
+    eventually("the stock in the index is the database's", ARRIVAL_LIMIT, || (indexed(&stack) == sold).then_some(()));
     stack.verify();
     assert!(stack.plan().contains("nothing to do"));
+}
+
+fn ordered_under(stack: &Stack, base: &str, round: usize, harm: Harm) {
+    let order = |nth: usize| {
+        let name = format!("order-{round}-{nth}");
+        let placed = http::order_for(base, &name, "PROBE-0", &format!("{name}@example.com"));
+        assert_eq!(placed.status, 201, "{harm:?}: {}", placed.body);
+    };
+    (0..ORDERS_A_ROUND / 2).for_each(order);
+    std::thread::scope(|scope| {
+        let stream = scope.spawn(|| (ORDERS_A_ROUND / 2..ORDERS_A_ROUND).for_each(order));
+        match harm {
+            Harm::Restart(member) => drop(docker(&["restart", &format!("{}-{member}", stack.name)])),
+            Harm::Kill(member) => drop(docker(&["kill", &format!("{}-{member}", stack.name)])),
+        }
+        stream.join().unwrap();
+    });
+}
+
+struct Searched {
+    answered: usize,
+    degraded: usize,
+}
+
+/// Asks again and again; every question is answered.
+fn search_until(is_over: &AtomicBool, base: &str) -> Searched {
+    let mut searched = Searched { answered: 0, degraded: 0 };
+    while !is_over.load(Ordering::SeqCst) {
+        let found = http::get(&format!("{base}/api/v1/search?q=merino&limit=1"));
+        assert_eq!(found.status, 200, "{}", found.body);
+        let found = found.json();
+        assert!(found["total"].as_u64().is_some_and(|total| total > 0), "{found}");
+        searched.answered += 1;
+        searched.degraded += usize::from(found["degraded"] == true);
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    searched
+}
+
+/// What is left of the probe product, as the database has it.
+fn sold(stack: &Stack) -> i64 {
+    let sql = "SELECT on_hand FROM inventory JOIN products ON id = product_id WHERE sku = 'PROBE-0'";
+    let told = stack.ok(&["exec", "postgres-1", "--", "psql", "-U", "postgres", "-d", "app", "-Atc", sql]);
+    told.trim().parse().unwrap()
+}
+
+/// The same as the index has it.
+fn indexed(stack: &Stack) -> i64 {
+    let opened = stack.json(&["open", "elasticsearch", "--print"]);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let login = &opened["login"];
+    let settings = format!("user = \"{}:{}\"\n", text(&login["user"]), text(&login["password"]));
+    let url = format!("{}products/_search?q=sku:PROBE-0", text(&opened["url"]));
+    let mut curl = Command::new("curl")
+        .args(["-sSk", "-K", "-", &url])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    curl.stdin.take().unwrap().write_all(settings.as_bytes()).unwrap();
+    let found: Value = serde_json::from_slice(&curl.wait_with_output().unwrap().stdout).unwrap();
+    found["hits"]["hits"][0]["_source"]["on_hand"].as_i64().unwrap_or_else(|| panic!("{found}"))
 }
 
 /// Mails kept for each customer of this scenario.
