@@ -68,7 +68,7 @@ impl Background {
     }
 }
 
-/// A restart of a dependency takes seconds: try often at first, and never less than every five seconds.
+/// A restart of a dependency takes seconds: try often at first, and never less than every two seconds.
 pub(crate) fn reconnecting() -> Backoff {
-    Backoff::new(Duration::from_millis(200), Duration::from_secs(5))
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(2))
 }

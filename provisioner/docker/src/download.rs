@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use provisioner_core::engine::{EngineError, Output};
-use provisioner_core::stack::ImageInput;
-use provisioner_core::stack::Recipe;
+use provisioner_core::stack::{ImageInput, Recipe};
+use provisioner_core::wait;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Client, StatusCode};
 use sha2::{Digest, Sha256};
@@ -85,7 +85,7 @@ impl Downloads {
             }
             output.line(&format!("attempt {attempt} of {ATTEMPTS}: {last}"));
             if attempt < ATTEMPTS {
-                tokio::time::sleep(PAUSE * attempt).await;
+                wait::pause(PAUSE * attempt).await;
             }
         }
         let have = fs::metadata(&partial).await.map_or(0, |found| found.len());
