@@ -235,7 +235,7 @@ mod tests {
 
         let only = rendered_files(&encrypted(true));
         let server = content(&only, "/etc/nginx/site/server.conf");
-        assert!(!server.contains("listen 80"));
+        assert!(!server.contains("listen 80 "));
         assert!(server.contains(r#"on      "max-age=63072000";"#));
         assert!(content(&only, "/etc/nginx/site/redirect.conf").contains("return 308 https://$host:8443$request_uri;"));
     }
