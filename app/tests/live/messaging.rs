@@ -187,7 +187,8 @@ async fn a_mail_server_that_is_away_is_waited_for_and_uses_up_no_attempt() {
     assert_eq!(header(&parked, "x-attempt"), "1");
     bench.publish("email.again", &String::from_utf8(parked.delivery.data).unwrap()).await;
     let worker = bench.start(&["worker", "email"]).await;
-    worker.eventually_ready(503).await;
+    // Not ready is a worker that has tried nothing yet, too.
+    eventually("the outage is told", async || (worker.logged("\"missing\"") == 1).then_some(())).await;
     assert_eq!(bench.ready("q.email").await, 1, "nothing is taken while there is no mail server");
     bench.mail.gate.reopen();
     bench.eventually_count(MAILED, 1).await;
