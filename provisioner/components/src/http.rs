@@ -1,10 +1,10 @@
 //! HTTP as clients speak it, for probes and checks: no proxy, no redirects, bounded time.
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use provisioner_core::component::Access;
+use provisioner_core::failure::chain;
 use provisioner_core::finding::Broken;
 use provisioner_core::name::Member;
 use reqwest::header::HeaderMap;
@@ -98,17 +98,6 @@ impl Reply {
         let start: String = text.trim().chars().take(200).collect();
         Err(Broken::fail(format!("{what}: {} {start}, expected {status}", self.status)))
     }
-}
-
-/// reqwest says what went wrong only in its sources.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

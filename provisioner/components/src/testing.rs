@@ -1,9 +1,11 @@
 //! What the unit tests of the components share.
 
+use std::collections::BTreeMap;
+
 use provisioner_core::manifest::{Manifest, parse};
-use provisioner_core::observed::ObservedSecret;
+use provisioner_core::observed::{Observed, ObservedSecret, ObservedWorkload, State};
 use provisioner_core::secret::Note;
-use provisioner_core::stack::{Fingerprint, Secret};
+use provisioner_core::stack::{Fingerprint, Resource, Secret, Stack};
 
 /// The smallest manifest with the shop: everything else is a default.
 pub(crate) fn manifest() -> Manifest {
@@ -18,7 +20,7 @@ pub(crate) fn whole_manifest() -> Manifest {
 }
 
 /// A secret whose value may stay.
-pub(crate) fn made(secret: &Secret) -> ObservedSecret {
+fn made(secret: &Secret) -> ObservedSecret {
     let version = "1".to_owned();
     let issuer = secret.issuer().map(|_| version.clone());
     let note = Note { version, source: Fingerprint::of(&secret.source), issuer, validity: None };
@@ -29,4 +31,37 @@ pub(crate) fn made(secret: &Secret) -> ObservedSecret {
 pub(crate) fn with_search(lines: &str) -> Manifest {
     let text = format!("name: dev\napp:\n  binary: target/app\nelasticsearch:\n  nodes: 3\n{lines}");
     parse(text.as_bytes()).expect("a small manifest with Elasticsearch is right")
+}
+
+/// Everything that the stack declares is there and as described; no record, no fact.
+pub(crate) fn settled(stack: &Stack) -> Observed {
+    let references = stack.image_references();
+    let mut observed = Observed { network: true, ..Observed::default() };
+    observed.images = references.values().cloned().collect();
+    for resource in stack.resources() {
+        match resource {
+            Resource::Secret(secret) => {
+                observed.secrets.insert(secret.name.clone(), made(secret));
+            }
+            Resource::Volume(volume) => {
+                observed.volumes.insert(volume.name.clone());
+            }
+            _ => {}
+        }
+    }
+    for workload in stack.workloads() {
+        let image = references[&workload.image].clone();
+        let found = ObservedWorkload {
+            instance: format!("{}-instance", workload.member),
+            component: workload.component.clone(),
+            state: State::Running,
+            spec: Some(workload.spec_fingerprint(&image)),
+            image,
+            files: workload.file_fingerprints(&observed.secret_versions()),
+            internal_ip: None,
+            published: BTreeMap::new(),
+        };
+        observed.workloads.insert(workload.member.clone(), found);
+    }
+    observed
 }

@@ -44,15 +44,20 @@ impl Failure {
 
     /// The whole chain on one line.
     pub fn chain(&self) -> String {
-        let mut chain = self.context.clone();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            chain.push_str(": ");
-            chain.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        chain
+        chain(self)
     }
+}
+
+/// An error with all that caused it, on one line: many libraries say what went wrong only in their sources.
+pub fn chain(error: &dyn Error) -> String {
+    let mut chain = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        chain.push_str(": ");
+        chain.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    chain
 }
 
 impl fmt::Display for Failure {

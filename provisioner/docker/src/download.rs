@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use provisioner_core::engine::{EngineError, Output};
+use provisioner_core::failure::chain;
 use provisioner_core::stack::{ImageInput, Recipe};
 use provisioner_core::wait;
 use reqwest::header::{CONTENT_RANGE, RANGE};
@@ -158,16 +159,6 @@ async fn hash(file: &Path) -> io::Result<String> {
         Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     });
     hashed.await.map_err(io::Error::other)?
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -34,34 +34,7 @@ fn stack(manifest: &Manifest) -> Stack {
 /// Everything is as it should be, and the record names all nodes.
 fn settled(manifest: &Manifest) -> Observed {
     let stack = stack(manifest);
-    let references = stack.image_references();
-    let mut observed = Observed { network: true, ..Observed::default() };
-    observed.images = references.values().cloned().collect();
-    for resource in stack.resources() {
-        match resource {
-            Resource::Secret(secret) => {
-                observed.secrets.insert(secret.name.clone(), made(secret));
-            }
-            Resource::Volume(volume) => {
-                observed.volumes.insert(volume.name.clone());
-            }
-            _ => {}
-        }
-    }
-    for workload in stack.workloads() {
-        let image = references[&workload.image].clone();
-        let found = ObservedWorkload {
-            instance: format!("{}-instance", workload.member),
-            component: workload.component.clone(),
-            state: State::Running,
-            spec: Some(workload.spec_fingerprint(&image)),
-            image,
-            files: workload.file_fingerprints(&observed.secret_versions()),
-            internal_ip: None,
-            published: BTreeMap::new(),
-        };
-        observed.workloads.insert(workload.member.clone(), found);
-    }
+    let mut observed = crate::testing::settled(&stack);
     let nodes: Vec<String> = stack.members(NAME).map(|workload| workload.member.to_string()).collect();
     record(&mut observed, json!({"uuid": "u1", "nodes": nodes}));
     observed

@@ -52,34 +52,7 @@ fn facts(observed: &mut Observed, component: &str, facts: &[(&str, &str)]) {
 /// Everything is as it should be, with this primary and these replicas.
 fn settled(manifest: &Manifest, primary: &str, replicas: &[&str]) -> Observed {
     let stack = stack(manifest);
-    let references = stack.image_references();
-    let mut observed = Observed { network: true, ..Observed::default() };
-    observed.images = references.values().cloned().collect();
-    for resource in stack.resources() {
-        match resource {
-            Resource::Secret(secret) => {
-                observed.secrets.insert(secret.name.clone(), crate::testing::made(secret));
-            }
-            Resource::Volume(volume) => {
-                observed.volumes.insert(volume.name.clone());
-            }
-            _ => {}
-        }
-    }
-    for workload in stack.workloads() {
-        let image = references[&workload.image].clone();
-        let found = ObservedWorkload {
-            instance: format!("{}-instance", workload.member),
-            component: workload.component.clone(),
-            state: State::Running,
-            spec: Some(workload.spec_fingerprint(&image)),
-            image,
-            files: workload.file_fingerprints(&observed.secret_versions()),
-            internal_ip: None,
-            published: BTreeMap::new(),
-        };
-        observed.workloads.insert(workload.member.clone(), found);
-    }
+    let mut observed = crate::testing::settled(&stack);
     let cluster = json!({"system_id": "7", "primary": primary, "replicas": replicas, "epoch": 1, "timeline": 1});
     record(&mut observed, "postgres.cluster", cluster);
     record(&mut observed, "postgres.roles", json!({"fingerprint": super::roles::fingerprint()}));

@@ -1,11 +1,10 @@
 //! Short sessions on single members, each bounded in time.
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use provisioner_core::component::Access;
-use provisioner_core::failure::Failure;
+use provisioner_core::failure::{Failure, chain};
 use provisioner_core::name::Member;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
@@ -44,13 +43,7 @@ impl From<tokio_postgres::Error> for SqlError {
         if let Some(server) = error.as_db_error() {
             return Self::Server { code: server.code().code().to_owned(), message: server.message().to_owned() };
         }
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Self::Connection(text)
+        Self::Connection(chain(&error))
     }
 }
 
