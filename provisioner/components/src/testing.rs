@@ -20,7 +20,7 @@ pub(crate) fn whole_manifest() -> Manifest {
 }
 
 /// A secret whose value may stay.
-fn made(secret: &Secret) -> ObservedSecret {
+pub(crate) fn made(secret: &Secret) -> ObservedSecret {
     let version = "1".to_owned();
     let issuer = secret.issuer().map(|_| version.clone());
     let note = Note { version, source: Fingerprint::of(&secret.source), issuer, validity: None };

@@ -1,19 +1,17 @@
 //! Plans for Elasticsearch as text, from made-up snapshots.
 
-use std::collections::BTreeMap;
-
 use insta::assert_snapshot;
 use provisioner_core::component::Component;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
-use provisioner_core::observed::{Observed, ObservedWorkload, State};
+use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::record::Record;
 use provisioner_core::stack::{Resource, Stack};
 use serde_json::json;
 
 use super::{Elasticsearch, NAME};
-use crate::testing::{made, manifest, with_search};
+use crate::testing::{manifest, with_search};
 
 fn plan_of(manifest: &Manifest, observed: &Observed) -> String {
     let components: Vec<Box<dyn Component>> = vec![Box::new(Elasticsearch)];

@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use provisioner_core::component::Component;
 use provisioner_core::manifest::{Manifest, Synchronous};
 use provisioner_core::name::Member;
-use provisioner_core::observed::{Observed, ObservedWorkload, State};
+use provisioner_core::observed::{Observed, State};
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::record::Record;
 use provisioner_core::stack::{Resource, Stack};
