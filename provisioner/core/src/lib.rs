@@ -11,6 +11,7 @@ pub mod engine;
 pub mod execute;
 pub mod failure;
 pub mod finding;
+pub mod history;
 pub mod lease;
 pub mod lines;
 pub mod manifest;

@@ -4,9 +4,12 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use provisioner_core::clock;
 use provisioner_core::engine::{LogOptions, collect_text};
 use provisioner_core::execute::{self, Execution, Outcome, Outcomes, execute};
-use provisioner_core::lease::{Lease, LeaseError};
+use provisioner_core::failure::chain;
+use provisioner_core::history::{self, Ended, Run};
+use provisioner_core::lease::{Holder, Lease, LeaseError};
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::Plan;
 use tokio::time::Instant;
@@ -16,7 +19,7 @@ use super::exit::{Exit, Stop};
 use super::settings::Settings;
 use crate::context::Context;
 use crate::machine;
-use crate::progress::{HEARTBEAT, Progress, Spans};
+use crate::progress::{HEARTBEAT, Progress, Spans, millis};
 
 /// How long one member may take to answer after its start; a database that replays a long log needs minutes.
 const READY_LIMIT: Duration = Duration::from_secs(180);
@@ -32,6 +35,7 @@ pub(super) struct Walk {
     cut: Option<Cut>,
 }
 
+/// What ended a run from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     Interrupted,
@@ -113,12 +117,41 @@ pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observe
     };
     let spans = progress.spans();
     drop(progress);
-    Walk { plan, outcomes, spans, cut }
+    let walk = Walk { plan, outcomes, spans, cut };
+    if let Err(error) = history::note(context.engine.records(), &walk.run(call)).await {
+        call.printer.note(&format!("this run is missing in the history: {}", chain(&error)));
+    }
+    walk
 }
 
 impl Walk {
-    pub(super) fn is_done(&self) -> bool {
-        self.cut.is_none() && self.plan.steps.iter().all(|step| self.is_step_done(step.id))
+    fn ended(&self) -> Ended {
+        match self.cut {
+            Some(Cut::Interrupted) => Ended::Interrupted,
+            Some(Cut::TimedOut) => Ended::TimedOut,
+            None if self.left() == 0 => Ended::Done,
+            None if self.outcomes.values().any(|outcome| matches!(outcome, Outcome::Failed(_))) => Ended::Failed,
+            None => Ended::LockLost,
+        }
+    }
+
+    fn left(&self) -> usize {
+        self.plan.steps.iter().filter(|step| !self.is_step_done(step.id)).count()
+    }
+
+    fn run(&self, call: &Call<'_>) -> Run {
+        let Holder { user, host, command, .. } = machine::holder(call.settings);
+        let took = call.begun.elapsed();
+        Run {
+            at: clock::unix_seconds().saturating_sub(took.as_secs()),
+            user,
+            host,
+            command,
+            took_ms: millis(took),
+            steps: self.plan.steps.len(),
+            left: self.left(),
+            ended: self.ended(),
+        }
     }
 
     fn is_step_done(&self, id: provisioner_core::plan::StepId) -> bool {
@@ -127,38 +160,29 @@ impl Walk {
 
     /// `Ok` when every step is done, else why not, after a word about each step that failed.
     pub(super) async fn conclude(&self, call: &Call<'_>, context: &Context, what: &str) -> Result<(), Stop> {
-        if self.is_done() {
-            return Ok(());
-        }
         for line in self.failures(call.settings, context).await {
             call.printer.note(&line);
         }
-        let total = self.plan.steps.len();
-        let count = |matches: fn(&Outcome) -> bool| self.outcomes.values().filter(|outcome| matches(outcome)).count();
-        let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
-        let skipped = count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
-        let done = count(|outcome| matches!(outcome, Outcome::Done { .. }));
-        let left = total - done;
-        let again = format!("what is done stays; go on with: {}", call.settings.again(what));
-        Err(match self.cut {
-            Some(Cut::Interrupted) => {
-                Stop::new(Exit::Interrupted, format!("{what}: interrupted, {left} of {total} steps left")).hint(again)
-            }
-            Some(Cut::TimedOut) => {
+        let (total, left) = (self.plan.steps.len(), self.left());
+        let (exit, message) = match self.ended() {
+            Ended::Done => return Ok(()),
+            Ended::Interrupted => (Exit::Interrupted, format!("{what}: interrupted, {left} of {total} steps left")),
+            Ended::TimedOut => {
                 let seconds = call.timeout.unwrap_or_default().as_secs();
-                let message = format!("{what}: no end within {seconds} s");
-                Stop::new(Exit::Timeout, message).hint(again)
+                (Exit::Timeout, format!("{what}: no end within {seconds} s"))
             }
-            None if failed == 0 => {
-                let message = format!("{what}: the lock was lost, {left} of {total} steps left");
-                Stop::new(Exit::LockHeld, message).hint(again)
-            }
-            None => {
+            Ended::LockLost => (Exit::LockHeld, format!("{what}: the lock was lost, {left} of {total} steps left")),
+            Ended::Failed => {
+                let count = |is: fn(&Outcome) -> bool| self.outcomes.values().filter(|outcome| is(outcome)).count();
+                let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
+                let skipped = count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
                 let message =
                     format!("{what}: {failed} of {total} steps failed, {skipped} were skipped because of that");
-                Stop::new(Exit::Error, message).hint(again)
+                (Exit::Error, message)
             }
-        })
+        };
+        let again = format!("what is done stays; go on with: {}", call.settings.again(what));
+        Err(Stop::new(exit, message).hint(again))
     }
 
     /// Every failed step with its error, the program's last words and the next command.

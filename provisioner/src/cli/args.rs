@@ -9,6 +9,7 @@ use super::completion::CompletionArgs;
 use super::config::ConfigArgs;
 use super::down::DownArgs;
 use super::exec::ExecArgs;
+use super::history::HistoryArgs;
 use super::lock::LockArgs;
 use super::logs::LogsArgs;
 use super::open::OpenArgs;
@@ -128,6 +129,8 @@ pub(super) enum Verb {
     Config(ConfigArgs),
     /// List the images of the stack
     Images,
+    /// Show the last runs that changed the stack
+    History(HistoryArgs),
     /// Show or release the lock of the stack
     Lock(LockArgs),
     /// Print a completion script for a shell

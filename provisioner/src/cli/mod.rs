@@ -9,6 +9,7 @@ mod down;
 mod env;
 mod exec;
 pub mod exit;
+mod history;
 mod images;
 mod lock;
 mod logs;
@@ -207,6 +208,7 @@ impl Call<'_> {
             Verb::Start(arguments) => start::start(self, arguments).await,
             Verb::Config(arguments) => config::config(self, arguments).await,
             Verb::Images => images::images(self).await,
+            Verb::History(arguments) => history::history(self, arguments).await,
             Verb::Lock(arguments) => lock::lock(self, arguments).await,
             Verb::Completion(arguments) => completion::completion(self, arguments),
         }

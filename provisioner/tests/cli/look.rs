@@ -5,7 +5,7 @@ use provisioner_core::name::Member;
 
 use crate::world::{MANIFEST, World, snapshot};
 
-const LOOKING: [&str; 20] = [
+const LOOKING: [&str; 21] = [
     "doctor -e dev",
     "plan -e dev",
     "up -e dev --dry-run",
@@ -21,6 +21,7 @@ const LOOKING: [&str; 20] = [
     "config -e dev",
     "config files redis-1 -e dev",
     "images -e dev",
+    "history -e dev",
     "lock status -e dev",
     "completion bash",
     "up --help",
@@ -78,6 +79,28 @@ async fn every_looking_verb_on_a_stack_that_is_up() {
         let text = world.shown(command).await;
         snapshot!(name, text);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_tells_who_did_what_and_how_it_ended() {
+    let world = World::new();
+    snapshot!("history_of_nothing", world.shown("history -e dev").await);
+    *world.script.broken.lock().unwrap() = Some("postgres.roles");
+    world.run("up -e dev").await;
+    *world.script.broken.lock().unwrap() = None;
+    world.ok("up -e dev").await;
+    // Nothing to do is nothing to tell.
+    world.ok("up -e dev").await;
+    let told = world.json("history -e dev").await;
+    let runs: Vec<_> = told["runs"].as_array().unwrap().iter().map(|run| (&run["ended"], &run["command"])).collect();
+    assert_eq!(
+        format!("{runs:?}"),
+        r#"[(String("done"), String("provisioner up -e dev")), (String("failed"), String("provisioner up -e dev"))]"#
+    );
+    assert!(told["runs"][1]["left"].as_u64().unwrap() > 0 && told["runs"][0]["left"] == 0);
+    snapshot!("history", world.shown("history -e dev -n 1").await);
+    world.ok("down -e dev --volumes").await;
+    assert_eq!(world.json("history -e dev").await["runs"], serde_json::json!([]));
 }
 
 #[tokio::test(start_paused = true)]

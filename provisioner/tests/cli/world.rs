@@ -203,6 +203,7 @@ macro_rules! snapshot {
         insta::with_settings!({
             filters => vec![
                 (r"[0-9a-f]{16}", "[hash]"),
+                (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  \S+@\S+ ", "[when]  [who] "),
                 (r"\(pid \d+, `([^`]*)`, for [^,]*, id [^)]*\)", "(pid [pid], `$1`, for [age], id [id])"),
             ],
             omit_expression => true,
