@@ -12,6 +12,7 @@ use super::exec::ExecArgs;
 use super::history::HistoryArgs;
 use super::lock::LockArgs;
 use super::logs::LogsArgs;
+use super::man::ManArgs;
 use super::open::OpenArgs;
 use super::plan::PlanArgs;
 use super::settings::{ColorMode, Format, HttpPort, ProgressMode, parse_duration, parse_http_port, parse_timeout};
@@ -133,6 +134,8 @@ pub(super) enum Verb {
     History(HistoryArgs),
     /// Show or release the lock of the stack
     Lock(LockArgs),
+    /// Print a manual page, or write all of them
+    Man(ManArgs),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
 }

@@ -13,6 +13,7 @@ mod history;
 mod images;
 mod lock;
 mod logs;
+mod man;
 pub(crate) mod manifests;
 mod open;
 mod plan;
@@ -210,6 +211,7 @@ impl Call<'_> {
             Verb::Images => images::images(self).await,
             Verb::History(arguments) => history::history(self, arguments).await,
             Verb::Lock(arguments) => lock::lock(self, arguments).await,
+            Verb::Man(arguments) => man::man(self, arguments),
             Verb::Completion(arguments) => completion::completion(self, arguments),
         }
     }

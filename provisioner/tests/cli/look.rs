@@ -44,12 +44,27 @@ async fn help_needs_neither_engine_nor_manifest() {
     let mut world = World::new();
     world.engine_is_gone = true;
     std::fs::remove_file(world.manifest()).unwrap();
-    for command in ["--help", "up --help", "lock release --help", "completion zsh", "--version"] {
+    for command in ["--help", "up --help", "lock release --help", "completion zsh", "man", "man up", "--version"] {
         world.ok(command).await;
     }
     snapshot!("help", world.shown("--help").await);
     snapshot!("help_of_up", world.shown("up -h").await);
     snapshot!("help_of_logs", world.shown("logs -h").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_command_has_a_manual_page_with_the_global_options() {
+    let world = World::new();
+    let directory = world.directory.path().join("man1");
+    snapshot!("man", world.shown(&format!("man --into {}", directory.display())).await);
+    let names: std::collections::BTreeSet<_> =
+        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.contains("provisioner.1") && names.contains("provisioner-up.1"), "{names:?}");
+    for name in names {
+        let page = std::fs::read_to_string(directory.join(&name)).unwrap();
+        assert!(page.contains("json\\-into"), "{name}: {page}");
+    }
+    snapshot!("man_of_nothing", world.shown("man nothing").await);
 }
 
 #[tokio::test(start_paused = true)]
