@@ -10,6 +10,7 @@ use super::config::ConfigArgs;
 use super::down::DownArgs;
 use super::exec::ExecArgs;
 use super::history::HistoryArgs;
+use super::init::InitArgs;
 use super::lock::LockArgs;
 use super::logs::LogsArgs;
 use super::man::ManArgs;
@@ -23,6 +24,7 @@ use super::up::UpArgs;
 
 const EXAMPLES: &str = "\
 Examples:
+  provisioner init --app-image IMAGE --serve \"COMMAND\"   write manifests/dev.yaml for an app of your own
   provisioner up --env dev                    stand the stack of manifests/dev.yaml up and verify it
   provisioner plan --env dev                  what `up` would do, and why
   provisioner status --env dev -o json        members, roles, addresses, memory and disk
@@ -102,6 +104,8 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    /// Write a commented manifest for a new project
+    Init(Box<InitArgs>),
     /// Look at this machine and its engine: what fits, what was adapted, what stands against it
     Doctor,
     /// Say what `up` would do and why; reads only
@@ -146,7 +150,7 @@ impl Verb {
         let minutes = match self {
             Self::Up(_) => 30,
             Self::Start(_) | Self::Down(_) | Self::Stop(_) | Self::Verify => 10,
-            Self::Logs(_) | Self::Exec(_) => return None,
+            Self::Logs(_) | Self::Exec(_) | Self::Init(_) => return None,
             _ => 2,
         };
         Some(Duration::from_secs(minutes * 60))

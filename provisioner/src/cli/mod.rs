@@ -11,6 +11,7 @@ mod exec;
 pub mod exit;
 mod history;
 mod images;
+mod init;
 mod lock;
 mod logs;
 mod man;
@@ -30,7 +31,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Parser;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -45,7 +46,7 @@ use crate::interrupt::Interrupt;
 use crate::report::Printer;
 use crate::streams::Streams;
 
-const ANSWER_MAX: u64 = 1024;
+const ANSWER_MAX: usize = 1024;
 
 /// Everything that a verb may use.
 pub(crate) struct Call<'a> {
@@ -178,23 +179,31 @@ impl Call<'_> {
         let question = format!("{what}? This is {environment}. Type yes: ");
         // Somebody who cannot read the question will not answer yes.
         let _ = self.printer.stderr(question.as_bytes());
-        match self.answer().await.trim() {
-            "yes" => Ok(()),
+        match self.answer().await.as_deref() {
+            Some("yes") => Ok(()),
             _ => Err(Stop::new(Exit::Refused, format!("{what}: not confirmed"))),
         }
     }
 
-    async fn answer(&self) -> String {
-        let mut answer = String::new();
-        if let Some(stdin) = self.stdin.lock().await.as_mut() {
-            // An answer that cannot be read is not a yes.
-            let _ = BufReader::new(stdin).take(ANSWER_MAX).read_line(&mut answer).await;
+    /// One line of what somebody types, without what surrounds it; `None`: nobody types anything any more.
+    async fn answer(&self) -> Option<String> {
+        let mut stdin = self.stdin.lock().await;
+        let stdin = stdin.as_mut()?;
+        let mut line = Vec::new();
+        // Byte by byte: what a buffer reads ahead would be lost for the next question.
+        while !line.ends_with(b"\n") && line.len() < ANSWER_MAX {
+            match stdin.read_u8().await {
+                Ok(byte) => line.push(byte),
+                Err(_) if line.is_empty() => return None,
+                Err(_) => break,
+            }
         }
-        answer
+        Some(String::from_utf8_lossy(&line).trim().to_owned())
     }
 
     async fn dispatch(&self, verb: &Verb) -> anyhow::Result<Exit> {
         match verb {
+            Verb::Init(arguments) => init::init(self, arguments).await,
             Verb::Doctor => doctor::doctor(self).await,
             Verb::Plan(arguments) => plan::plan(self, arguments).await,
             Verb::Up(arguments) => up::up(self, arguments).await,

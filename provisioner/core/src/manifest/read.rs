@@ -87,6 +87,11 @@ impl<'a> Table<'a> {
         entries
     }
 
+    /// Unlike [`Self::has`] not where nothing follows the key.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|value| !value.is_null())
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.map.contains_key(key)
     }

@@ -193,6 +193,7 @@ fn elasticsearch(mut table: Table<'_>) -> Elasticsearch {
 }
 
 fn app(mut table: Table<'_>) -> Option<App> {
+    let is_named = table.is_set("image") || table.is_set("binary");
     let image = table.value("image", IMAGE, |value| value.as_str().filter(|text| is_image(text)).map(str::to_owned));
     let binary = table.text("binary", "the path of a static Linux binary");
     let source = match (image, binary) {
@@ -202,6 +203,8 @@ fn app(mut table: Table<'_>) -> Option<App> {
             table.problem("binary", "`binary` beside `image`".to_owned(), "one of the two");
             None
         }
+        // What was named is no image: said already.
+        (None, None) if is_named => None,
         (None, None) => {
             table.problem("image", "neither `image` nor `binary`".to_owned(), "one of the two");
             None
