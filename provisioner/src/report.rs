@@ -70,6 +70,11 @@ impl Printer {
 
     /// The result of a verb: for people as `human` says it, else `value`. `--json-into` gets it as JSON besides.
     pub(crate) fn data(&self, value: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
+        self.frame(value, human).map(|_| ())
+    }
+
+    /// One of the results of a verb that goes on and on.
+    pub(crate) fn frame(&self, value: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<Reader> {
         let json = || serde_json::to_string_pretty(value).map(|text| text + "\n");
         if let Some(file) = &self.json_into {
             write_private(file, json()?.as_bytes()).with_context(|| format!("write {}", file.display()))?;
@@ -79,7 +84,7 @@ impl Printer {
             Format::Json => json()?,
             Format::Yaml => serde_yaml::to_string(value)?,
         };
-        self.stdout(text.as_bytes()).map(|_| ())
+        self.stdout(text.as_bytes())
     }
 
     /// Bytes for stdout as they are. A reader that went away (`| head`) is no error.

@@ -81,7 +81,7 @@ pub struct Global {
     #[arg(long, value_name = "MODE", global = true, value_enum, default_value = "auto", hide_possible_values = false)]
     pub progress: ProgressMode,
 
-    /// Give up after this long, such as 90s or 5m [default: by verb; logs, exec: none]
+    /// Give up after this long, such as 90s or 5m [default: by verb; none for what goes on until somebody ends it]
     #[arg(long, value_name = "DURATION", global = true, value_parser = parse_timeout)]
     pub timeout: Option<Duration>,
 
@@ -150,6 +150,7 @@ impl Verb {
         let minutes = match self {
             Self::Up(_) => 30,
             Self::Start(_) | Self::Down(_) | Self::Stop(_) | Self::Verify => 10,
+            Self::Status(arguments) if arguments.is_endless() => return None,
             Self::Logs(_) | Self::Exec(_) | Self::Init(_) => return None,
             _ => 2,
         };

@@ -1,25 +1,43 @@
 //! `status`: members, roles, states and addresses, as the engine and the records tell them, and what they use.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use clap::Args;
 use provisioner_core::engine::Usage;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
+use provisioner_core::{clock, wait};
 use serde::Serialize;
 
 use super::Call;
 use super::exit::Exit;
 use super::open::{self, Address};
+use super::settings::parse_duration;
 use crate::context::Context;
 use crate::preflight::human_bytes;
+use crate::report::Reader;
 use crate::table::{Table, Tone};
+
+/// To the upper left corner of an empty screen (ECMA-48, 8.3.21 and 8.3.39).
+const CLEAR: &str = "\x1b[H\x1b[2J";
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Do not ask for memory, processors and disk, which takes the engine up to three seconds
     #[arg(long)]
     no_usage: bool,
+
+    /// Show it again and again, by default every 2s, until somebody interrupts
+    #[arg(short, long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = "2s",
+        value_parser = parse_duration)]
+    watch: Option<Duration>,
+}
+
+impl StatusArgs {
+    pub(super) fn is_endless(&self) -> bool {
+        self.watch.is_some()
+    }
 }
 
 #[derive(Serialize)]
@@ -47,16 +65,34 @@ struct MemberStatus {
 
 pub(super) async fn status(call: &Call<'_>, arguments: &StatusArgs) -> anyhow::Result<Exit> {
     let context = Context::to_look(call).await?;
-    let observed = context.snapshot().await?;
-    let mut status = Status::of(&context, &observed);
-    if !arguments.no_usage {
-        status.measure(&context).await;
+    let Some(every) = arguments.watch else {
+        let status = Status::now(&context, arguments).await?;
+        call.printer.data(&status, || status.human(call.printer.is_colored()))?;
+        return Ok(Exit::Done);
+    };
+    loop {
+        let status = Status::now(&context, arguments).await?;
+        let shown = call.printer.frame(&status, || {
+            let clear = if call.settings.stdout_is_terminal { CLEAR } else { "" };
+            let at = clock::human_time(clock::unix_seconds());
+            format!("{clear}stack {} at {at}\n\n{}\n", context.name(), status.human(call.printer.is_colored()))
+        })?;
+        if shown == Reader::Gone {
+            return Ok(Exit::Done);
+        }
+        wait::pause(every).await;
     }
-    call.printer.data(&status, || status.human(call.printer.is_colored()))?;
-    Ok(Exit::Done)
 }
 
 impl Status {
+    async fn now(context: &Context, arguments: &StatusArgs) -> anyhow::Result<Self> {
+        let mut status = Self::of(context, &context.snapshot().await?);
+        if !arguments.no_usage {
+            status.measure(context).await;
+        }
+        Ok(status)
+    }
+
     fn of(context: &Context, observed: &Observed) -> Self {
         let declared = context.stack.workloads().map(|workload| &workload.member);
         let names: BTreeSet<&Member> = declared.chain(observed.workloads.keys()).collect();

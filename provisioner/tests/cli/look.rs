@@ -158,6 +158,17 @@ async fn a_written_out_manifest_is_a_manifest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn watching_goes_on_until_nobody_reads() {
+    let mut world = World::up().await;
+    world.stdout_takes = Some(3);
+    let ran = world.run("status -e dev --watch=1h --no-usage -o json").await;
+    assert_eq!(ran.code, 0, "{}", ran.shown());
+    assert_eq!(ran.stdout.matches("\"stack\": \"dev\"").count(), 3);
+    let ran = world.run("status -e dev --watch --no-usage").await;
+    assert_eq!(ran.stdout.lines().filter(|line| line.starts_with("stack dev at ")).count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_env_shows_a_secret() {
     let world = World::up().await;
     // The value that the memory engine gives to every secret.
