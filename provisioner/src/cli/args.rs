@@ -20,6 +20,7 @@ use super::settings::{ColorMode, Format, HttpPort, ProgressMode, parse_duration,
 use super::start::StartArgs;
 use super::status::StatusArgs;
 use super::stop::StopArgs;
+use super::top::TopArgs;
 use super::up::UpArgs;
 
 const EXAMPLES: &str = "\
@@ -116,6 +117,8 @@ pub(super) enum Verb {
     Verify,
     /// Show members, roles, states, addresses and what they use
     Status(StatusArgs),
+    /// Watch members and vital signs live on a terminal
+    Top(TopArgs),
     /// Show what members log
     Logs(LogsArgs),
     /// Show where people reach the stack's pages, with logins, and open one in a browser; shows passwords
@@ -151,7 +154,7 @@ impl Verb {
             Self::Up(_) => 30,
             Self::Start(_) | Self::Down(_) | Self::Stop(_) | Self::Verify => 10,
             Self::Status(arguments) if arguments.is_endless() => return None,
-            Self::Logs(_) | Self::Exec(_) | Self::Init(_) => return None,
+            Self::Logs(_) | Self::Exec(_) | Self::Init(_) | Self::Top(_) => return None,
             _ => 2,
         };
         Some(Duration::from_secs(minutes * 60))

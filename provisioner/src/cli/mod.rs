@@ -23,6 +23,7 @@ pub mod settings;
 mod start;
 mod status;
 mod stop;
+mod top;
 mod up;
 mod verify;
 mod written;
@@ -209,6 +210,7 @@ impl Call<'_> {
             Verb::Up(arguments) => up::up(self, arguments).await,
             Verb::Verify => verify::verify(self).await,
             Verb::Status(arguments) => status::status(self, arguments).await,
+            Verb::Top(arguments) => top::top(self, arguments).await,
             Verb::Logs(arguments) => logs::logs(self, arguments).await,
             Verb::Open(arguments) => open::open(self, arguments).await,
             Verb::Exec(arguments) => exec::exec(self, arguments).await,

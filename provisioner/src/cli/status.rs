@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use provisioner_core::engine::Usage;
 use provisioner_core::name::{Member, StackName};
-use provisioner_core::observed::Observed;
+use provisioner_core::observed::{Observed, State};
 use provisioner_core::{clock, wait};
 use serde::Serialize;
 
@@ -41,9 +41,9 @@ impl StatusArgs {
 }
 
 #[derive(Serialize)]
-struct Status {
+pub(super) struct Status {
     stack: StackName,
-    members: Vec<MemberStatus>,
+    pub(super) members: Vec<MemberStatus>,
     /// Sums of what is known; a limit counts where the use does.
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<Usage>,
@@ -51,16 +51,16 @@ struct Status {
 }
 
 #[derive(Serialize)]
-struct MemberStatus {
-    component: String,
-    member: Member,
-    role: Option<String>,
-    state: String,
-    image: String,
+pub(super) struct MemberStatus {
+    pub(super) component: String,
+    pub(super) member: Member,
+    pub(super) role: Option<String>,
+    pub(super) state: String,
+    pub(super) image: String,
     /// Name of a port to where it is reached from the operator's machine.
-    addresses: BTreeMap<String, String>,
+    pub(super) addresses: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+    pub(super) usage: Option<Usage>,
 }
 
 pub(super) async fn status(call: &Call<'_>, arguments: &StatusArgs) -> anyhow::Result<Exit> {
@@ -93,7 +93,7 @@ impl Status {
         Ok(status)
     }
 
-    fn of(context: &Context, observed: &Observed) -> Self {
+    pub(super) fn of(context: &Context, observed: &Observed) -> Self {
         let declared = context.stack.workloads().map(|workload| &workload.member);
         let names: BTreeSet<&Member> = declared.chain(observed.workloads.keys()).collect();
         let place = |status: &MemberStatus| {
@@ -104,7 +104,7 @@ impl Status {
         Self { stack: context.name().clone(), entrypoints: open::addresses(context, observed), members, total: None }
     }
 
-    async fn measure(&mut self, context: &Context) {
+    pub(super) async fn measure(&mut self, context: &Context) {
         let names: Vec<Member> = self.members.iter().map(|status| status.member.clone()).collect();
         let mut usages = context.engine.usage(&names).await;
         for status in &mut self.members {
@@ -120,8 +120,9 @@ impl Status {
         }
         header.extend(["ADDRESSES", "IMAGE"]);
         let mut table = Table::with_header(&header);
-        for MemberStatus { member, role, state, image, addresses, usage, .. } in &self.members {
-            let tone = if state == "running" { Tone::Good } else { Tone::Bad };
+        for status in &self.members {
+            let MemberStatus { member, role, state, image, addresses, usage, .. } = status;
+            let tone = if status.is_running() { Tone::Good } else { Tone::Bad };
             let addresses: Vec<String> = addresses.iter().map(|(name, address)| format!("{name}={address}")).collect();
             let mut row = vec![
                 (member.to_string(), None),
@@ -133,7 +134,7 @@ impl Status {
             table.row(row);
         }
         if let Some(total) = &self.total {
-            let running = self.members.iter().filter(|status| status.state == "running").count();
+            let running = self.members.iter().filter(|status| status.is_running()).count();
             let mut row =
                 vec![("total".to_owned(), None), ("-".to_owned(), None), (format!("{running} running"), None)];
             row.extend(cells(total, None));
@@ -149,6 +150,12 @@ impl Status {
             text.push('\n');
         }
         text + &known.concat()
+    }
+}
+
+impl MemberStatus {
+    pub(super) fn is_running(&self) -> bool {
+        self.state == State::Running.word()
     }
 }
 
@@ -186,12 +193,18 @@ fn total(usages: &[Usage]) -> Usage {
 }
 
 /// From nine tenths of its limit on, a member is close to being killed.
-fn memory_tone(usage: &Usage) -> Option<Tone> {
+pub(super) fn memory_tone(usage: &Usage) -> Option<Tone> {
     let (used, limit) = usage.memory_bytes.zip(usage.memory_limit_bytes)?;
     (used >= limit - limit / 10).then_some(Tone::Warn)
 }
 
 fn cells(usage: &Usage, memory_tone: Option<Tone>) -> [(String, Option<Tone>); 3] {
+    let [memory, cpu, disk] = shown_usage(usage);
+    [(memory, memory_tone), (cpu, None), (disk, None)]
+}
+
+/// Memory of its limit, processor, disk.
+pub(super) fn shown_usage(usage: &Usage) -> [String; 3] {
     let none = || "-".to_owned();
     let memory = match (usage.memory_bytes, usage.memory_limit_bytes) {
         (Some(used), Some(limit)) => format!("{} / {}", human_bytes(used), human_bytes(limit)),
@@ -200,7 +213,7 @@ fn cells(usage: &Usage, memory_tone: Option<Tone>) -> [(String, Option<Tone>); 3
     };
     let cpu = usage.cpu_percent.map_or_else(none, |percent| format!("{percent:.1}%"));
     let disk = usage.disk_bytes.map_or_else(none, human_bytes);
-    [(memory, memory_tone), (cpu, None), (disk, None)]
+    [memory, cpu, disk]
 }
 
 #[cfg(test)]

@@ -124,6 +124,7 @@ async fn a_stack_that_is_not_there() {
     snapshot!("status_of_nothing", world.shown("status -e dev").await);
     snapshot!("env_of_nothing", world.shown("env -e dev").await);
     snapshot!("exec_of_nothing", world.shown("exec redis-1 -e dev -- true").await);
+    snapshot!("top_without_terminal", world.shown("top -e dev").await);
     snapshot!("logs_of_nobody", world.shown("logs nobody -e dev").await);
 }
 
