@@ -39,7 +39,7 @@ test-unit: ## Everything that needs no engine
 
 .PHONY: unit
 unit:
-	cargo test --locked $(HOST) --lib --bins --test cli --test plan --test execute --test manifest
+	cargo test --locked $(HOST) --lib --bins --test cli --test plan --test execute --test manifest --test schema
 	$(MUSL_CC) cargo test --locked $(APP)
 
 .PHONY: test-contract

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use clap::{Args, Subcommand};
 use provisioner_components::AUTHORITY;
+use provisioner_core::manifest::SCHEMA;
 use provisioner_core::name::Member;
 use provisioner_core::secret;
 use provisioner_core::stack::Stack;
 use serde::Serialize;
 
-use super::Call;
 use super::exit::{Exit, Stop};
 use super::written::Written;
+use super::{Call, reference};
 use crate::context::{Context, no_such_member};
 
 #[derive(Debug, Args)]
@@ -30,6 +31,10 @@ enum What {
         /// Only this file, as it is
         path: Option<String>,
     },
+    /// Print the schema of manifests, for editors
+    Schema,
+    /// Print the reference of all keys as a page
+    Reference,
 }
 
 #[derive(Serialize)]
@@ -48,6 +53,12 @@ pub(super) async fn config(call: &Call<'_>, arguments: &ConfigArgs) -> anyhow::R
             let value = Written::from(&offline.manifest);
             let yaml = serde_yaml::to_string(&value)?;
             call.printer.data(&value, || yaml)?;
+        }
+        Some(What::Schema) => {
+            call.printer.stdout(SCHEMA.as_bytes())?;
+        }
+        Some(What::Reference) => {
+            call.printer.stdout(reference::page()?.as_bytes())?;
         }
         Some(What::Files { member, path }) => {
             files(call, &Context::offline(call)?.stack, member, path.as_deref())?;

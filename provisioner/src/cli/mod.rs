@@ -18,6 +18,7 @@ mod man;
 pub(crate) mod manifests;
 mod open;
 mod plan;
+mod reference;
 mod secret_files;
 pub mod settings;
 mod start;

@@ -53,6 +53,20 @@ async fn help_needs_neither_engine_nor_manifest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_reference_of_the_manifest_is_that_of_the_schema() {
+    let world = World::new();
+    std::fs::remove_file(world.manifest()).unwrap();
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/manifest.md");
+    let page = world.ok("config reference").await.stdout;
+    assert!(
+        page == std::fs::read_to_string(kept).unwrap_or_default(),
+        "provisioner config reference > docs/manifest.md"
+    );
+    let schema: serde_json::Value = serde_json::from_str(&world.ok("config schema").await.stdout).unwrap();
+    assert_eq!(schema["required"], serde_json::json!(["name", "app"]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_command_has_a_manual_page_with_the_global_options() {
     let world = World::new();
     let directory = world.directory.path().join("man1");

@@ -17,6 +17,9 @@ pub use read::{InvalidManifest, Problem};
 use crate::name::StackName;
 use crate::stack::Fingerprint;
 
+/// What a manifest may hold, as JSON Schema 2020-12: for editors, and for the reference.
+pub const SCHEMA: &str = include_str!("schema.json");
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     pub name: StackName,

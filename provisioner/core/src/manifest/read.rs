@@ -1,5 +1,6 @@
 //! Reads a YAML tree key by key, collecting every problem instead of stopping at the first.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -88,11 +89,13 @@ impl<'a> Table<'a> {
     }
 
     /// Unlike [`Self::has`] not where nothing follows the key.
-    pub(super) fn is_set(&self, key: &str) -> bool {
+    pub(super) fn is_set(&mut self, key: &'static str) -> bool {
+        self.known.push(key);
         self.map.get(key).is_some_and(|value| !value.is_null())
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&mut self, key: &'static str) -> bool {
+        self.known.push(key);
         self.map.contains_key(key)
     }
 
@@ -191,6 +194,9 @@ impl<'a> Table<'a> {
 
     /// Reports the keys that nobody asked for, each with the nearest one that exists.
     pub(super) fn finish(mut self) {
+        // In the order in which they are read, which is that of the documentation.
+        let mut named = BTreeSet::new();
+        self.known.retain(|key| named.insert(*key));
         for key in std::mem::take(&mut self.map).into_iter().map(|(key, _)| key) {
             let nearest = self.known.iter().map(|known| (strsim::damerau_levenshtein(known, &key), *known)).min();
             let expected = match nearest {
