@@ -104,7 +104,8 @@ fn unused(images: &[ImageSummary], containers: &[ContainerSummary]) -> BTreeSet<
         images.iter().map(|image| (image.id.as_str(), image.parent_id.as_str())).collect();
     let run = containers.iter().filter_map(|container| container.image_id.as_deref());
     // Somebody else's image that is built on one of ours is no business of ours.
-    let foreign = images.iter().filter(|image| image.repo_tags.iter().any(|tag| !is_own(tag) && !tag.contains("<none>")));
+    let foreign =
+        images.iter().filter(|image| image.repo_tags.iter().any(|tag| !is_own(tag) && !tag.contains("<none>")));
     let mut used: BTreeSet<&str> = BTreeSet::new();
     for start in run.chain(foreign.map(|image| image.id.as_str())) {
         let mut next = Some(start).filter(|id| !id.is_empty());

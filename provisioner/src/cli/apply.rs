@@ -44,6 +44,16 @@ pub(super) async fn under_lease<T>(
     context: &Context,
     work: impl AsyncFnOnce(&Lease) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    let lease = take_lock(call, context).await?;
+    let result = work(&lease).await;
+    let released = lease.release().await;
+    let value = result?;
+    released?;
+    Ok(value)
+}
+
+/// The stack's lock, once nobody else works on the stack.
+pub(super) async fn take_lock(call: &Call<'_>, context: &Context) -> anyhow::Result<Lease> {
     let us = machine::holder(call.settings);
     let is_dead = |other: &_| machine::is_dead(other, &us);
     let on_wait = |other: &_| {
@@ -54,12 +64,7 @@ pub(super) async fn under_lease<T>(
     };
     let engine = Arc::clone(&context.engine);
     let taken = Lease::acquire(engine, &us, call.settings.lock_timeout, &is_dead, &on_wait);
-    let lease = call.cut(taken).await?.map_err(|error| held(call, error))?;
-    let result = work(&lease).await;
-    let released = lease.release().await;
-    let value = result?;
-    released?;
-    Ok(value)
+    call.cut(taken).await?.map_err(|error| held(call, error))
 }
 
 /// A holder who lives is never robbed silently: the command that does it is named instead.
@@ -162,7 +167,7 @@ impl Walk {
     }
 
     /// Every failed step with its error, the program's last words and the next command.
-    async fn failures(&self, settings: &Settings, context: &Context) -> Vec<String> {
+    pub(super) async fn failures(&self, settings: &Settings, context: &Context) -> Vec<String> {
         let mut blocks = Vec::new();
         for step in &self.plan.steps {
             let Some(Outcome::Failed(failure)) = self.outcomes.get(&step.id) else { continue };

@@ -15,8 +15,10 @@ mod logs;
 pub(crate) mod manifests;
 mod open;
 mod plan;
+mod prune;
 mod secret_files;
 pub mod settings;
+mod smoke;
 mod start;
 mod status;
 mod stop;
@@ -197,12 +199,14 @@ impl Call<'_> {
             Verb::Plan(arguments) => plan::plan(self, arguments).await,
             Verb::Up(arguments) => up::up(self, arguments).await,
             Verb::Verify => verify::verify(self).await,
+            Verb::Smoke(arguments) => smoke::smoke(self, arguments).await,
             Verb::Status(arguments) => status::status(self, arguments).await,
             Verb::Logs(arguments) => logs::logs(self, arguments).await,
             Verb::Open(arguments) => open::open(self, arguments).await,
             Verb::Exec(arguments) => exec::exec(self, arguments).await,
             Verb::Env => env::env(self).await,
             Verb::Down(arguments) => down::down(self, arguments).await,
+            Verb::Prune(arguments) => prune::prune(self, arguments).await,
             Verb::Stop(arguments) => stop::stop(self, arguments).await,
             Verb::Start(arguments) => start::start(self, arguments).await,
             Verb::Config(arguments) => config::config(self, arguments).await,

@@ -125,7 +125,9 @@ async fn on_sale(site: &Site) -> Result<String, Broken> {
     let page = get(site, path).await?.expect(200, "GET /api/v1/products")?.json()?;
     let items = page["items"].as_array().ok_or_else(|| Broken::fail("a listing has no items"))?;
     let bought = items.iter().find(|item| item["in_stock"] == true).and_then(|item| item["sku"].as_str());
-    bought.map(str::to_owned).ok_or_else(|| Broken::fail(format!("GET {path}: nothing is in stock, expected something")))
+    bought
+        .map(str::to_owned)
+        .ok_or_else(|| Broken::fail(format!("GET {path}: nothing is in stock, expected something")))
 }
 
 async fn confirmed(access: &Access<'_>, placed: &Placed) -> Result<String, Broken> {
@@ -140,7 +142,8 @@ async fn searched(access: &Access<'_>, placed: &Placed) -> Result<String, Broken
     let now = search::stock_falls(access, sku, before - QUANTITY).await?;
     let took = placed.at.elapsed().as_millis();
     let site = nginx::customers(access).await?;
-    let product: Value = get(&site, &format!("/api/v1/products/{sku}")).await?.expect(200, "GET the product")?.json()?;
+    let product: Value =
+        get(&site, &format!("/api/v1/products/{sku}")).await?.expect(200, "GET the product")?.json()?;
     let word = search::word(product["name"].as_str().unwrap_or_default());
     let found = search::answered(&site, &format!("/api/v1/search?limit=100&q={word}")).await?;
     let is_found = found["items"].as_array().is_some_and(|items| items.iter().any(|item| item["sku"] == **sku));
