@@ -17,8 +17,14 @@ pub trait Trial: Send + Sync {
     /// A member whose sudden end clients must not notice for long.
     fn expendable(&self, stack: &Stack) -> Option<Expendable>;
 
-    /// One read as a client makes it, through the published entrance.
-    async fn knock(&self, access: &Access<'_>) -> Result<(), Broken>;
+    /// Somebody who uses the stack through its published entrance again and again.
+    async fn client(&self, access: &Access<'_>) -> Result<Box<dyn Client>, Broken>;
+}
+
+#[async_trait]
+pub trait Client: Send + Sync {
+    /// One read that every part behind the entrance must answer for; no cache stands in.
+    async fn ask(&self) -> Result<(), Broken>;
 }
 
 /// What came of a journey: a part is either looked at or said not to be.

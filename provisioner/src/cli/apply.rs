@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::Call;
 use super::exit::{Exit, Stop};
-use super::settings::Settings;
 use crate::context::Context;
 use crate::machine;
 use crate::progress::{HEARTBEAT, Progress, Spans};
@@ -135,7 +134,7 @@ impl Walk {
         if self.is_done() {
             return Ok(());
         }
-        for line in self.failures(call.settings, context).await {
+        for line in self.failures(context, |hint| Some(call.settings.complete(hint))).await {
             call.printer.note(&line);
         }
         let total = self.plan.steps.len();
@@ -166,8 +165,17 @@ impl Walk {
         })
     }
 
-    /// Every failed step with its error, the program's last words and the next command.
-    pub(super) async fn failures(&self, settings: &Settings, context: &Context) -> Vec<String> {
+    /// Why the first step failed that did.
+    pub(super) fn first_failure(&self) -> Option<String> {
+        let failed = self.plan.steps.iter().find_map(|step| match self.outcomes.get(&step.id)? {
+            Outcome::Failed(failure) => Some((step, failure)),
+            _ => None,
+        });
+        failed.map(|(step, failure)| format!("{}: {}", step.action, failure.chain()))
+    }
+
+    /// Every failed step with its error, the program's last words and what `advice` makes of its hints.
+    pub(super) async fn failures(&self, context: &Context, advice: impl Fn(&str) -> Option<String>) -> Vec<String> {
         let mut blocks = Vec::new();
         for step in &self.plan.steps {
             let Some(Outcome::Failed(failure)) = self.outcomes.get(&step.id) else { continue };
@@ -182,8 +190,8 @@ impl Walk {
             for line in output.iter().flat_map(|output| output.lines()) {
                 let _ = write!(block, "\n  | {line}");
             }
-            for hint in &failure.hints {
-                let _ = write!(block, "\n  hint: {}", settings.complete(hint));
+            for hint in failure.hints.iter().filter_map(|hint| advice(hint)) {
+                let _ = write!(block, "\n  hint: {hint}");
             }
             blocks.push(block);
         }

@@ -62,7 +62,11 @@ enum Fate {
 
 pub(super) async fn prune(call: &Call<'_>, arguments: &PruneArgs) -> anyhow::Result<Exit> {
     let estate = call.cut(call.engines.estate(&call.settings.environment)).await??;
-    let survey = call.cut(estate.survey()).await??;
+    let mut survey = call.cut(estate.survey()).await??;
+    if let Some(name) = &call.settings.name {
+        survey.stacks.retain(|stack| stack == name);
+        survey.ended_jobs.retain(|job| matches!(job, Leftover::Job { stack, .. } if stack == name));
+    }
     let mut found = call.cut(look(call, &survey, arguments)).await??;
     let dead = found.iter().filter(|found| found.fate == Fate::Dead).count();
     let is_to_do = dead > 0 && !arguments.dry_run;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use provisioner_core::component::Access;
 use provisioner_core::finding::{Broken, Level, check};
 use provisioner_core::stack::Stack;
-use provisioner_core::trial::{Expendable, Journey, Trial};
+use provisioner_core::trial::{Client, Expendable, Journey, Trial};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -39,15 +39,28 @@ impl Trial for App {
         super::backends(stack).next().map(|backend| Expendable { member: backend.member.clone(), others })
     }
 
-    async fn knock(&self, access: &Access<'_>) -> Result<(), Broken> {
-        let contract = Contract::read(access.stack).map_err(Broken::Unknown)?;
-        let path = match contract {
-            // Nobody has asked for this brand before, so no cache answers.
-            Contract { is_shop: true, .. } => format!("/api/v1/products?limit=1&brand={}", nonce()),
-            Contract { smoke: Some(path), .. } => path,
-            Contract { health, .. } => health,
+    async fn client(&self, access: &Access<'_>) -> Result<Box<dyn Client>, Broken> {
+        let path = match Contract::read(access.stack).map_err(Broken::Unknown)? {
+            Contract { is_shop: true, .. } => None,
+            Contract { smoke: Some(path), .. } => Some(path),
+            Contract { health, .. } => Some(health),
         };
-        answers(access, &path).await.map(|_| ())
+        Ok(Box::new(Customer { site: nginx::customers(access).await?, path }))
+    }
+}
+
+/// Looks at the shop's listing, or at an app's own path.
+struct Customer {
+    site: Site,
+    path: Option<String>,
+}
+
+#[async_trait]
+impl Client for Customer {
+    async fn ask(&self) -> Result<(), Broken> {
+        // Nobody has asked for this brand before, so no cache answers.
+        let path = self.path.clone().unwrap_or_else(|| format!("/api/v1/products?limit=1&brand={}", nonce()));
+        get(&self.site, &path).await?.expect(200, &format!("GET {path}")).map(|_| ())
     }
 }
 

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use provisioner_core::component::{Access, Component};
+use provisioner_core::component::Component;
 use provisioner_core::engine::{Power, Quiet};
 use provisioner_core::finding::{Broken, Finding, Verdict};
 use provisioner_core::lease::Lease;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::Policy;
-use provisioner_core::trial::{Expendable, Journey, Trial};
+use provisioner_core::trial::{Client, Expendable, Journey, Trial};
 use provisioner_core::wait;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::progress::seconds;
 use crate::report::{Printer, counted};
 
 /// Clients of a stack that is being hurt: often enough to meet a gap, and below every rate limit.
-const KNOCK_EVERY: Duration = Duration::from_millis(100);
+const KNOCK_EVERY: Duration = Duration::from_millis(50);
 /// How long the others must hold out alone before the lost one is brought back.
 const ALONE: Duration = Duration::from_secs(1);
 /// After it is back, clients are served within this time.
@@ -46,13 +46,13 @@ pub(super) async fn up(scene: &Scene<'_>, observed: &Observed) -> anyhow::Result
 async fn stand_up(scene: &Scene<'_>) -> anyhow::Result<usize> {
     let Scene { call, context, lease, outside } = scene;
     let walk = up_verb::stand_up(call, context, &Policy::default(), None, lease).await?;
-    let concluded = walk.conclude(call, context, "up").await;
-    if let Err(stop) = concluded {
-        for block in walk.failures(call.settings, context).await {
+    if let Err(stop) = walk.conclude(call, context, "up").await {
+        // Commands for this very stack are no advice: it is removed.
+        let advice = |hint: &str| (!hint.starts_with("provisioner ")).then(|| hint.to_owned());
+        for block in walk.failures(context, advice).await {
             outside.note(&block);
         }
-        // To go on with this very stack is no advice: it is removed.
-        return Err(Stop::new(stop.exit, stop.to_string()).into());
+        return Err(Stop::new(stop.exit, walk.first_failure().unwrap_or_else(|| stop.to_string())).into());
     }
     Ok(walk.plan.steps.len())
 }
@@ -113,6 +113,8 @@ pub(super) async fn recover(scene: &Scene<'_>, seen: &mut Seen) -> anyhow::Resul
     };
     let observed = call.cut(context.snapshot()).await??;
     let access = context.access(&observed, &Quiet);
+    let client = call.cut(trial.client(&access)).await?;
+    let client = client.map_err(|(Broken::Fail(why) | Broken::Unknown(why))| Stop::new(Exit::Unknown, why))?;
     let is_back = AtomicBool::new(false);
     let begin = Instant::now();
     let hurt = async {
@@ -126,7 +128,7 @@ pub(super) async fn recover(scene: &Scene<'_>, seen: &mut Seen) -> anyhow::Resul
         is_back.store(true, Ordering::SeqCst);
         healed.map(|_| begin.elapsed())
     };
-    let (healed, knocks) = call.cut(async { tokio::join!(hurt, knock(trial, &access, &is_back)) }).await?;
+    let (healed, knocks) = call.cut(async { tokio::join!(hurt, knock(&*client, &is_back)) }).await?;
     let took = healed?;
     let Knocks { asked, failed } = knocks?;
     if let Some(first) = failed.first().filter(|_| others > 0) {
@@ -150,14 +152,14 @@ struct Knocks {
 }
 
 /// Asks again and again until the lost member is back, and then until somebody answers.
-async fn knock(trial: &dyn Trial, access: &Access<'_>, is_back: &AtomicBool) -> Result<Knocks, Stop> {
+async fn knock(client: &dyn Client, is_back: &AtomicBool) -> Result<Knocks, Stop> {
     let mut knocks = Knocks { asked: 0, failed: Vec::new() };
     while !is_back.load(Ordering::SeqCst) {
-        knocks.ask(trial, access).await;
+        knocks.ask(client).await;
         wait::pause(KNOCK_EVERY).await;
     }
     let end = Instant::now() + SERVED_LIMIT;
-    while !knocks.ask(trial, access).await {
+    while !knocks.ask(client).await {
         if Instant::now() >= end {
             let last = knocks.failed.pop().unwrap_or_default();
             let message = format!("nobody is served {} s after it was brought back: {last}", SERVED_LIMIT.as_secs());
@@ -169,9 +171,9 @@ async fn knock(trial: &dyn Trial, access: &Access<'_>, is_back: &AtomicBool) -> 
 }
 
 impl Knocks {
-    async fn ask(&mut self, trial: &dyn Trial, access: &Access<'_>) -> bool {
+    async fn ask(&mut self, client: &dyn Client) -> bool {
         self.asked += 1;
-        match trial.knock(access).await {
+        match client.ask().await {
             Ok(()) => true,
             Err(Broken::Fail(why) | Broken::Unknown(why)) => {
                 self.failed.push(why);

@@ -104,7 +104,7 @@ impl Report {
                 (word.to_owned(), Some(tone)),
                 (case.name.to_owned(), None),
                 (seconds(Duration::from_millis(case.took_ms)), None),
-                (text.to_owned(), None),
+                (one_line(text), None),
             ]);
         }
         let mut text = table.render(color);
@@ -112,10 +112,13 @@ impl Report {
             for part in &case.not_run {
                 text.push_str(&format!("not run: {part}\n"));
             }
-            for Finding { component, check, verdict, evidence, .. } in
-                case.findings.iter().filter(|finding| finding.verdict != Verdict::Pass)
-            {
-                text.push_str(&format!("{}: {verdict} {component}.{check}: {evidence}\n", case.name));
+            let is_told = |finding: &Finding| match &case.result {
+                CaseResult::Failed { error, .. } => error.contains(&finding.evidence),
+                _ => false,
+            };
+            let bad = case.findings.iter().filter(|finding| finding.verdict != Verdict::Pass && !is_told(finding));
+            for Finding { component, check, verdict, evidence, .. } in bad {
+                text.push_str(&format!("{}: {verdict} {component}.{check}: {}\n", case.name, one_line(evidence)));
             }
         }
         let count = |is: fn(&CaseResult) -> bool| self.cases.iter().filter(|case| is(&case.result)).count();
@@ -211,6 +214,11 @@ fn finding_junit(of: &str, finding: &Finding) -> TestCase {
     let mut case = TestCase::new(finding.check.as_str(), status);
     case.set_classname(format!("smoke.{of}.{}", finding.component)).set_time(Duration::from_millis(finding.took_ms));
     case
+}
+
+/// A page that an app answered with is no column of a table.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn skipped(because: &str) -> TestCaseStatus {
