@@ -168,10 +168,10 @@ impl Walk {
     /// Why the first step failed that did.
     pub(super) fn first_failure(&self) -> Option<String> {
         let failed = self.plan.steps.iter().find_map(|step| match self.outcomes.get(&step.id)? {
-            Outcome::Failed(failure) => Some((step, failure)),
+            Outcome::Failed(failure) => Some(failure),
             _ => None,
         });
-        failed.map(|(step, failure)| format!("{}: {}", step.action, failure.chain()))
+        failed.map(provisioner_core::failure::Failure::chain)
     }
 
     /// Every failed step with its error, the program's last words and what `advice` makes of its hints.

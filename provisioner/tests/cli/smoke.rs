@@ -158,7 +158,7 @@ async fn a_removal_that_fails_is_a_failure_of_its_own() {
     };
     let (ran, ()) = tokio::join!(world.run(SMOKE), lost);
     assert_eq!(ran.code, 67, "{}", ran.shown());
-    assert!(ran.stderr.contains("order, down failed"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("failed: order, down"), "{}", ran.stderr);
     assert!(ran.stderr.contains("`provisioner prune` removes what is left"), "{}", ran.stderr);
 }
 

@@ -9,6 +9,7 @@ use provisioner_core::finding::{Broken, Level, check};
 use provisioner_core::stack::Stack;
 use provisioner_core::trial::{Client, Expendable, Journey, Trial};
 use reqwest::Method;
+use reqwest::header::CONNECTION;
 use serde_json::{Value, json};
 
 use super::verify::{self, MAIL_LIMIT, get, order_id};
@@ -60,7 +61,11 @@ impl Client for Customer {
     async fn ask(&self) -> Result<(), Broken> {
         // Nobody has asked for this brand before, so no cache answers.
         let path = self.path.clone().unwrap_or_else(|| format!("/api/v1/products?limit=1&brand={}", nonce()));
-        get(&self.site, &path).await?.expect(200, &format!("GET {path}")).map(|_| ())
+        let what = format!("GET {path}");
+        // A connection each: one that is kept may be closed by a reload of NGINX just as it is used again, which a browser
+        // answers by asking once more.
+        let request = || self.site.request(Method::GET, &path).header(CONNECTION, "close");
+        unlimited(&what, request).await?.expect(200, &what).map(|_| ())
     }
 }
 

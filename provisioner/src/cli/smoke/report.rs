@@ -136,7 +136,7 @@ impl Report {
     pub(super) fn conclude(&self) -> Result<(), Stop> {
         let Some((_, exit)) = self.failed().next() else { return Ok(()) };
         let names: Vec<&str> = self.failed().map(|(name, _)| name).collect();
-        let mut stop = Stop::new(exit, format!("smoke {}: {} failed", self.stack, names.join(", ")));
+        let mut stop = Stop::new(exit, format!("smoke {}: failed: {}", self.stack, names.join(", ")));
         for case in &self.cases {
             if let CaseResult::Failed { hints, .. } = &case.result {
                 stop = hints.iter().fold(stop, Stop::hint);
