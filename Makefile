@@ -7,6 +7,7 @@ HOST := --workspace --exclude app
 APP := -p app --target x86_64-unknown-linux-musl
 MUSL_CC = CC_x86_64_unknown_linux_musl="$$(scripts/musl-gcc.sh)"
 PROVISIONER := target/debug/provisioner
+SCENARIOS := cargo test --locked $(HOST) --features provisioner/scenarios --test scenarios --
 
 .PHONY: help
 help: ## List the targets
@@ -31,7 +32,7 @@ build: ## Build the provisioner for this machine and the app as a static binary 
 	$(MUSL_CC) cargo build --locked $(APP)
 
 .PHONY: test
-test: test-unit test-contract test-stack ## All tests, those on the real engine included
+test: test-unit test-contract test-stack test-smoke ## All tests, those on the real engine included
 
 .PHONY: test-unit
 test-unit: ## Everything that needs no engine
@@ -48,7 +49,19 @@ test-contract: engine ## The contract that every engine passes, in memory and on
 
 .PHONY: test-stack
 test-stack: engine build ## Scenarios on real stacks
-	scripts/tier.sh stack 12 cargo test --locked $(HOST) --features provisioner/scenarios --test scenarios
+	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_
+
+.PHONY: test-smoke
+test-smoke: engine build ## The smoke of manifests/ci.yaml, and what becomes of one that fails, is ended or killed
+	scripts/tier.sh smoke 4 $(MAKE) --no-print-directory smoke smoke-scenarios
+
+.PHONY: smoke
+smoke: build ## Stand a stack of its own up, prove it, order, kill and recover, remove it; target/smoke.xml and .json
+	$(PROVISIONER) smoke --env ci --junit target/smoke.xml --json-into target/smoke.json
+
+.PHONY: smoke-scenarios
+smoke-scenarios:
+	$(SCENARIOS) smoke_
 
 # Run by a scenario, which names the servers in APP_TEST_DATABASE_URL and APP_TEST_REDIS_URL.
 .PHONY: app-live
@@ -56,10 +69,11 @@ app-live:
 	$(MUSL_CC) cargo test --locked $(APP) --features app/live-tests --test live
 
 .PHONY: lint
-lint: check-monitoring ## Formatting, clippy, dependency rules, shell scripts, monitoring/
+lint: check-monitoring ## Formatting, clippy, dependency rules, shell scripts, workflows, monitoring/
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo deny --log-level error check bans licenses sources
+	actionlint
 	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point postgres/bootstrap postgres/clone postgres/common.sh postgres/member rabbitmq/member elasticsearch/node)
 
 .PHONY: check-monitoring

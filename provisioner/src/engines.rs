@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use provisioner_core::component::Component;
 use provisioner_core::engine::Engine;
+use provisioner_core::estate::Estate;
 use provisioner_core::name::StackName;
 use provisioner_docker::{Docker, Downloads, Endpoint, EndpointInputs};
 
@@ -17,6 +18,9 @@ pub trait Engines: Send + Sync {
     /// The engine that the environment names, bound to one stack.
     async fn open(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>>;
 
+    /// The same engine with all the stacks that it holds.
+    async fn estate(&self, environment: &Environment) -> anyhow::Result<Arc<dyn Estate>>;
+
     fn components(&self) -> Vec<Box<dyn Component>>;
 }
 
@@ -25,14 +29,21 @@ pub struct RealEngines;
 #[async_trait]
 impl Engines for RealEngines {
     async fn open(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
-        let endpoint = Endpoint::resolve(&endpoint_inputs(environment))?;
-        let docker = Docker::connect(&endpoint).await?.keeping(downloads(environment));
-        Ok(Arc::new(docker.stack(stack)))
+        Ok(Arc::new(connect(environment).await?.stack(stack)))
+    }
+
+    async fn estate(&self, environment: &Environment) -> anyhow::Result<Arc<dyn Estate>> {
+        Ok(Arc::new(connect(environment).await?))
     }
 
     fn components(&self) -> Vec<Box<dyn Component>> {
         provisioner_components::all()
     }
+}
+
+async fn connect(environment: &Environment) -> anyhow::Result<Docker> {
+    let endpoint = Endpoint::resolve(&endpoint_inputs(environment))?;
+    Ok(Docker::connect(&endpoint).await?.keeping(downloads(environment)))
 }
 
 /// In the user's own cache folder, as the XDG base directory specification says.

@@ -15,6 +15,7 @@ use crate::name::Member;
 use crate::observed::Observed;
 use crate::plan::Withheld;
 use crate::stack::{Expose, Resource, ResourceId, Stack, Text};
+use crate::trial::Trial;
 
 /// One system. `declare`, `tasks`, `role` and `variables` are pure; the rest talks to running members.
 #[async_trait]
@@ -59,6 +60,11 @@ pub trait Component: Send + Sync {
 
     /// Checks L0 to L3, all safe on a live stack.
     async fn verify(&self, access: &Access<'_>) -> Vec<Finding>;
+
+    /// How clients use it and what it must survive, for stacks that are thrown away; `None`: it has no clients of its own.
+    fn trial(&self) -> Option<&dyn Trial> {
+        None
+    }
 }
 
 /// What a component may look at when it decides on its tasks.

@@ -77,6 +77,12 @@ pub trait Engine: Send + Sync {
     async fn usage(&self, _members: &[Member]) -> BTreeMap<Member, Usage> {
         BTreeMap::new()
     }
+
+    /// What the engine itself knows of the stack since this second, for whoever looks into a failure afterwards: names of
+    /// files and their text, without any secret.
+    async fn evidence(&self, _since: u64) -> Result<BTreeMap<String, String>, EngineError> {
+        Ok(BTreeMap::new())
+    }
 }
 
 /// Image id to the reference that the engine knows.

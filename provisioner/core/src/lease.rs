@@ -167,6 +167,33 @@ impl Drop for Lease {
     }
 }
 
+/// Whether somebody works on a stack, by the same rule by which a waiting run would take the lock over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Nobody holds the lock.
+    Free,
+    Alive(Holder),
+    /// The holder is gone without having given the lock back.
+    Abandoned(Holder),
+}
+
+/// Watches the lock until its holder has shown that it lives, or has not for [`TTL`]. Reads only.
+pub async fn life(engine: &dyn Engine, is_dead: &(dyn Fn(&Holder) -> bool + Sync)) -> Result<Life, LeaseError> {
+    let read = async || engine.records().get(KEY).await.map_err(RecordError::from);
+    let Some(first) = read().await? else { return Ok(Life::Free) };
+    let found: Holder = first.read(KEY)?;
+    let begin = Instant::now();
+    while !is_dead(&found) && begin.elapsed() < TTL {
+        wait::pause(WATCH_EVERY).await;
+        match read().await? {
+            None => return Ok(Life::Free),
+            Some(next) if next.version != first.version => return Ok(Life::Alive(next.read(KEY)?)),
+            Some(_) => {}
+        }
+    }
+    Ok(Life::Abandoned(found))
+}
+
 /// Who holds the lock according to the record.
 pub async fn holder(engine: &dyn Engine) -> Result<Option<Holder>, LeaseError> {
     let found = engine.records().get(KEY).await.map_err(RecordError::from)?;
@@ -258,6 +285,24 @@ mod tests {
         let taken = Lease::acquire(Arc::clone(&engine), &next, Duration::ZERO, &|other| other.pid == 7, &|_| ());
         assert!(taken.await.unwrap().is_held());
         assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_living_holder_is_told_from_one_that_is_gone() {
+        let engine = engine();
+        let look = async || life(&*engine, &|_| false).await.unwrap();
+        assert_eq!(look().await, Life::Free);
+
+        let lease = acquire(&engine, "first", 1).await.unwrap();
+        let begin = Instant::now();
+        assert_eq!(look().await, Life::Alive(holder("first")));
+        assert!(begin.elapsed() <= BEAT * 2);
+
+        drop(lease);
+        let begin = Instant::now();
+        assert_eq!(look().await, Life::Abandoned(holder("first")));
+        assert!(begin.elapsed() >= TTL);
+        assert_eq!(life(&*engine, &|_| true).await.unwrap(), Life::Abandoned(holder("first")));
     }
 
     #[tokio::test(start_paused = true)]

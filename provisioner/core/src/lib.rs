@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod component;
 pub mod engine;
+pub mod estate;
 pub mod execute;
 pub mod failure;
 pub mod finding;
@@ -24,4 +25,5 @@ pub mod secret;
 pub mod stack;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trial;
 pub mod wait;

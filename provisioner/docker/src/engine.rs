@@ -104,4 +104,8 @@ impl Engine for DockerEngine {
     async fn usage(&self, members: &[Member]) -> BTreeMap<Member, Usage> {
         self.member_usage(members).await
     }
+
+    async fn evidence(&self, since: u64) -> Result<BTreeMap<String, String>, EngineError> {
+        self.tell(since).await
+    }
 }

@@ -10,6 +10,8 @@ mod download;
 mod endpoint;
 mod engine;
 mod error;
+mod estate;
+mod evidence;
 mod exec;
 mod files;
 mod host;

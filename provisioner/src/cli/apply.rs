@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use super::Call;
 use super::exit::{Exit, Stop};
-use super::settings::Settings;
 use crate::context::Context;
 use crate::machine;
 use crate::progress::{HEARTBEAT, Progress, Spans, millis};
@@ -48,6 +47,16 @@ pub(super) async fn under_lease<T>(
     context: &Context,
     work: impl AsyncFnOnce(&Lease) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    let lease = take_lock(call, context).await?;
+    let result = work(&lease).await;
+    let released = lease.release().await;
+    let value = result?;
+    released?;
+    Ok(value)
+}
+
+/// The stack's lock, once nobody else works on the stack.
+pub(super) async fn take_lock(call: &Call<'_>, context: &Context) -> anyhow::Result<Lease> {
     let us = machine::holder(call.settings);
     let is_dead = |other: &_| machine::is_dead(other, &us);
     let on_wait = |other: &_| {
@@ -58,12 +67,7 @@ pub(super) async fn under_lease<T>(
     };
     let engine = Arc::clone(&context.engine);
     let taken = Lease::acquire(engine, &us, call.settings.lock_timeout, &is_dead, &on_wait);
-    let lease = call.cut(taken).await?.map_err(|error| held(call, error))?;
-    let result = work(&lease).await;
-    let released = lease.release().await;
-    let value = result?;
-    released?;
-    Ok(value)
+    call.cut(taken).await?.map_err(|error| held(call, error))
 }
 
 /// A holder who lives is never robbed silently: the command that does it is named instead.
@@ -160,7 +164,7 @@ impl Walk {
 
     /// `Ok` when every step is done, else why not, after a word about each step that failed.
     pub(super) async fn conclude(&self, call: &Call<'_>, context: &Context, what: &str) -> Result<(), Stop> {
-        for line in self.failures(call.settings, context).await {
+        for line in self.failures(context, |hint| Some(call.settings.complete(hint))).await {
             call.printer.note(&line);
         }
         let (total, left) = (self.plan.steps.len(), self.left());
@@ -185,8 +189,17 @@ impl Walk {
         Err(Stop::new(exit, message).hint(again))
     }
 
-    /// Every failed step with its error, the program's last words and the next command.
-    async fn failures(&self, settings: &Settings, context: &Context) -> Vec<String> {
+    /// Why the first step failed that did.
+    pub(super) fn first_failure(&self) -> Option<String> {
+        let failed = self.plan.steps.iter().find_map(|step| match self.outcomes.get(&step.id)? {
+            Outcome::Failed(failure) => Some(failure),
+            _ => None,
+        });
+        failed.map(provisioner_core::failure::Failure::chain)
+    }
+
+    /// Every failed step with its error, the program's last words and what `advice` makes of its hints.
+    pub(super) async fn failures(&self, context: &Context, advice: impl Fn(&str) -> Option<String>) -> Vec<String> {
         let mut blocks = Vec::new();
         for step in &self.plan.steps {
             let Some(Outcome::Failed(failure)) = self.outcomes.get(&step.id) else { continue };
@@ -201,8 +214,8 @@ impl Walk {
             for line in output.iter().flat_map(|output| output.lines()) {
                 let _ = write!(block, "\n  | {line}");
             }
-            for hint in &failure.hints {
-                let _ = write!(block, "\n  hint: {}", settings.complete(hint));
+            for hint in failure.hints.iter().filter_map(|hint| advice(hint)) {
+                let _ = write!(block, "\n  hint: {hint}");
             }
             blocks.push(block);
         }

@@ -16,7 +16,9 @@ use super::logs::LogsArgs;
 use super::man::ManArgs;
 use super::open::OpenArgs;
 use super::plan::PlanArgs;
+use super::prune::PruneArgs;
 use super::settings::{ColorMode, Format, HttpPort, ProgressMode, parse_duration, parse_http_port, parse_timeout};
+use super::smoke::SmokeArgs;
 use super::start::StartArgs;
 use super::status::StatusArgs;
 use super::stop::StopArgs;
@@ -115,6 +117,8 @@ pub(super) enum Verb {
     Up(UpArgs),
     /// Prove that everything works, safely on a live stack
     Verify,
+    /// Stand a stack of its own up, prove it, order, kill and recover, and remove it again; for CI
+    Smoke(SmokeArgs),
     /// Show members, roles, states, addresses and what they use
     Status(StatusArgs),
     /// Watch members and vital signs live on a terminal
@@ -129,6 +133,8 @@ pub(super) enum Verb {
     Env,
     /// Remove members and network; data stays unless told otherwise
     Down(DownArgs),
+    /// Remove what dead runs left: stacks of killed smokes, containers of ended jobs, images with --images
+    Prune(PruneArgs),
     /// Stop members
     Stop(StopArgs),
     /// Start members that are stopped
@@ -152,7 +158,7 @@ impl Verb {
     pub(super) fn default_timeout(&self) -> Option<Duration> {
         let minutes = match self {
             Self::Up(_) => 30,
-            Self::Start(_) | Self::Down(_) | Self::Stop(_) | Self::Verify => 10,
+            Self::Smoke(_) | Self::Prune(_) | Self::Start(_) | Self::Down(_) | Self::Stop(_) | Self::Verify => 10,
             Self::Status(arguments) if arguments.is_endless() => return None,
             Self::Logs(_) | Self::Exec(_) | Self::Init(_) | Self::Top(_) => return None,
             _ => 2,
@@ -162,6 +168,6 @@ impl Verb {
 
     /// Handles interrupts and its time limit itself, because it holds a lock and has something half done.
     pub(super) fn ends_gracefully(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Down(_) | Self::Start(_) | Self::Stop(_))
+        matches!(self, Self::Up(_) | Self::Down(_) | Self::Start(_) | Self::Stop(_) | Self::Smoke(_) | Self::Prune(_))
     }
 }

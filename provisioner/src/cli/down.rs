@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use provisioner_core::component::{Dependency, Situation};
-use provisioner_core::lease;
+use provisioner_core::engine::Engine;
+use provisioner_core::lease::{self, Lease};
 use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Plan, Step, StepId};
@@ -50,17 +51,7 @@ pub(super) async fn down(call: &Call<'_>, arguments: &DownArgs) -> anyhow::Resul
             false => format!("remove the members of stack {name}; its data stays"),
         };
         call.confirm(&context, &what).await?;
-        under_lease(call, &context, async |lease| {
-            let observed = call.cut(context.snapshot()).await??;
-            let plan = removals(&context, &observed, arguments.volumes);
-            let walk = walk(call, &context, plan, &observed, lease).await;
-            walk.conclude(call, &context, if arguments.volumes { "down --volumes" } else { "down" }).await?;
-            if arguments.volumes {
-                forget(&context).await?;
-            }
-            Ok(())
-        })
-        .await?;
+        under_lease(call, &context, async |lease| take_down(call, &context, lease, arguments.volumes).await).await?;
     }
     let left: Vec<&String> = if arguments.volumes { Vec::new() } else { observed.volumes.iter().collect() };
     let value = json!({"stack": name, "removed": first.steps.len(), "volumes_kept": left});
@@ -75,6 +66,23 @@ pub(super) async fn down(call: &Call<'_>, arguments: &DownArgs) -> anyhow::Resul
         text
     })?;
     Ok(Exit::Done)
+}
+
+/// Looks again now that nobody else can change anything, and removes what is there.
+pub(super) async fn take_down(
+    call: &Call<'_>,
+    context: &Context,
+    lease: &Lease,
+    with_data: bool,
+) -> anyhow::Result<()> {
+    let observed = call.cut(context.snapshot()).await??;
+    let plan = removals(context, &observed, with_data);
+    let walk = walk(call, context, plan, &observed, lease).await;
+    walk.conclude(call, context, if with_data { "down --volumes" } else { "down" }).await?;
+    if with_data {
+        forget(&*context.engine).await?;
+    }
+    Ok(())
 }
 
 /// Whoever uses another member goes before it, so that nobody meets a service that is gone; data goes last.
@@ -166,10 +174,10 @@ fn component_of(stack: &Stack, dependency: &Dependency) -> Option<String> {
 }
 
 /// Records live exactly as long as the data. The lock is given back by whoever holds it.
-async fn forget(context: &Context) -> anyhow::Result<()> {
-    let records = context.engine.observe().await?.records;
+pub(super) async fn forget(engine: &dyn Engine) -> anyhow::Result<()> {
+    let records = engine.observe().await?.records;
     for (key, record) in records.0.iter().filter(|(key, _)| *key != lease::KEY) {
-        match context.engine.records().remove_if(key, record.version).await {
+        match engine.records().remove_if(key, record.version).await {
             Ok(()) => {}
             Err(RecordError::Conflict { .. }) => {
                 let message = format!("remove record {key}: somebody writes it although the stack is down");

@@ -18,9 +18,11 @@ mod man;
 pub(crate) mod manifests;
 mod open;
 mod plan;
+mod prune;
 mod reference;
 mod secret_files;
 pub mod settings;
+mod smoke;
 mod start;
 mod status;
 mod stop;
@@ -178,13 +180,16 @@ impl Call<'_> {
             let message = format!("{what}: {environment} asks first, and there is nobody to ask");
             return Err(Stop::new(Exit::Refused, message).hint("say yes beforehand with --yes"));
         }
-        let question = format!("{what}? This is {environment}. Type yes: ");
-        // Somebody who cannot read the question will not answer yes.
-        let _ = self.printer.stderr(question.as_bytes());
-        match self.answer().await.as_deref() {
-            Some("yes") => Ok(()),
-            _ => Err(Stop::new(Exit::Refused, format!("{what}: not confirmed"))),
+        match self.agrees(&format!("{what}? This is {environment}")).await {
+            true => Ok(()),
+            false => Err(Stop::new(Exit::Refused, format!("{what}: not confirmed"))),
         }
+    }
+
+    /// Whether somebody at the terminal types `yes`; one who cannot read the question will not.
+    pub(crate) async fn agrees(&self, question: &str) -> bool {
+        let _ = self.printer.stderr(format!("{question}. Type yes: ").as_bytes());
+        self.answer().await.as_deref() == Some("yes")
     }
 
     /// One line of what somebody types, without what surrounds it; `None`: nobody types anything any more.
@@ -210,6 +215,7 @@ impl Call<'_> {
             Verb::Plan(arguments) => plan::plan(self, arguments).await,
             Verb::Up(arguments) => up::up(self, arguments).await,
             Verb::Verify => verify::verify(self).await,
+            Verb::Smoke(arguments) => smoke::smoke(self, arguments).await,
             Verb::Status(arguments) => status::status(self, arguments).await,
             Verb::Top(arguments) => top::top(self, arguments).await,
             Verb::Logs(arguments) => logs::logs(self, arguments).await,
@@ -217,6 +223,7 @@ impl Call<'_> {
             Verb::Exec(arguments) => exec::exec(self, arguments).await,
             Verb::Env => env::env(self).await,
             Verb::Down(arguments) => down::down(self, arguments).await,
+            Verb::Prune(arguments) => prune::prune(self, arguments).await,
             Verb::Stop(arguments) => stop::stop(self, arguments).await,
             Verb::Start(arguments) => start::start(self, arguments).await,
             Verb::Config(arguments) => config::config(self, arguments).await,

@@ -148,6 +148,27 @@ impl Settings {
         })
     }
 
+    /// The same wishes for a stack of another name, at ports of its own, told in whole lines and asking nobody.
+    pub(crate) fn for_stack(&self, name: StackName) -> Self {
+        let selection = match self.name {
+            Some(_) => self.selection.clone(),
+            None => format!("{} --name {name}", self.selection),
+        };
+        Self {
+            selection,
+            name: Some(name),
+            http_port: Some(self.http_port.unwrap_or(HttpPort::Auto)),
+            format: Format::Human,
+            json_into: None,
+            progress: ProgressMode::Plain,
+            yes: true,
+            verbose: true,
+            color: false,
+            interactive: false,
+            ..self.clone()
+        }
+    }
+
     /// A hint with the flags that choose this stack, where it is a command of ours.
     pub fn complete(&self, hint: &str) -> String {
         match hint.strip_prefix("provisioner ") {

@@ -144,7 +144,7 @@ fn interruption(context: &Context, plan: &Plan) -> Option<String> {
     (!steps.is_empty()).then(|| format!("interrupt service of stack {} ({})", context.name(), steps.join(", ")))
 }
 
-async fn preflight(call: &Call<'_>, context: &Context, observed: &Observed) -> anyhow::Result<()> {
+pub(super) async fn preflight(call: &Call<'_>, context: &Context, observed: &Observed) -> anyhow::Result<()> {
     let lines = call.cut(doctor::lines(context, observed)).await??;
     for line in preflight::render(&lines, false).lines() {
         call.printer.note(&format!("preflight: {line}"));
@@ -153,7 +153,7 @@ async fn preflight(call: &Call<'_>, context: &Context, observed: &Observed) -> a
 }
 
 /// Looks and plans again now that nobody else can change anything, and carries that plan out.
-async fn stand_up(
+pub(super) async fn stand_up(
     call: &Call<'_>,
     context: &Context,
     policy: &Policy,
@@ -182,7 +182,7 @@ fn announce(call: &Call<'_>, context: &Context, plan: &Plan) {
 }
 
 /// Of the targets alone, if there are any: what was not touched is no business of this run.
-async fn prove(
+pub(super) async fn prove(
     call: &Call<'_>,
     context: &Context,
     targets: &BTreeSet<String>,

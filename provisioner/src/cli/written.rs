@@ -161,6 +161,8 @@ struct WrittenApp<'a> {
     health: &'a str,
     env: &'a BTreeMap<String, String>,
     checks: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    smoke: Option<&'a str>,
 }
 
 impl<'a> From<&'a Manifest> for Written<'a> {
@@ -285,6 +287,7 @@ impl<'a> From<&'a App> for WrittenApp<'a> {
                 AppChecks::Health => "health",
                 AppChecks::Shop => "shop",
             },
+            smoke: app.smoke.as_deref(),
         }
     }
 }

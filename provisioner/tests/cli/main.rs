@@ -12,6 +12,8 @@ mod look;
 mod open;
 mod plans;
 mod player;
+mod prune;
 mod safety;
+mod smoke;
 mod targets;
 mod world;

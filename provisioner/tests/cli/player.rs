@@ -15,6 +15,7 @@ use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::record;
 use provisioner_core::stack::{Resource, Stack};
+use provisioner_core::trial::{Client, Expendable, Journey, Trial};
 use provisioner_core::wait;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -177,5 +178,45 @@ impl Component for Player {
         let verdict = self.script.verdicts.lock().unwrap().get(self.name()).cloned();
         let body = async { verdict.map_or(Ok(evidence), Err) };
         vec![check(self.name(), "answers", Level::L1, body).await]
+    }
+
+    fn trial(&self) -> Option<&dyn Trial> {
+        self.component.trial().map(|_| self as &dyn Trial)
+    }
+}
+
+/// Its customers are content, unless the script says otherwise of `order`.
+#[async_trait]
+impl Trial for Player {
+    async fn journey(&self, access: &Access<'_>) -> Journey {
+        self.script.reach("order").await.ok();
+        if !is_shop(access.stack) {
+            return self.component.trial().unwrap().journey(access).await;
+        }
+        let verdict = self.script.verdicts.lock().unwrap().get("order").cloned();
+        let body = async { verdict.map_or(Ok("an order was placed".to_owned()), Err) };
+        let not_run = vec!["search: the stack has no elasticsearch".to_owned()];
+        Journey { findings: vec![check(self.name(), "order-placed", Level::L2, body).await], not_run }
+    }
+
+    fn expendable(&self, stack: &Stack) -> Option<Expendable> {
+        self.component.trial()?.expendable(stack)
+    }
+
+    async fn client(&self, _access: &Access<'_>) -> Result<Box<dyn Client>, Broken> {
+        Ok(Box::new(Customer(Arc::clone(&self.script))))
+    }
+}
+
+fn is_shop(stack: &Stack) -> bool {
+    stack.workloads().any(|workload| workload.command.iter().any(|word| word.ends_with("/app")))
+}
+
+struct Customer(Arc<Script>);
+
+#[async_trait]
+impl Client for Customer {
+    async fn ask(&self) -> Result<(), Broken> {
+        self.0.verdicts.lock().unwrap().get("ask").cloned().map_or(Ok(()), Err)
     }
 }

@@ -1,5 +1,6 @@
 //! A directory with a manifest, an engine in memory, and command lines.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,7 @@ use provisioner::interrupt::Interrupt;
 use provisioner::streams::{Streams, Terminals};
 use provisioner_core::component::Component;
 use provisioner_core::engine::{Engine, EngineError};
+use provisioner_core::estate::{Estate, Leftover, Survey};
 use provisioner_core::name::StackName;
 use provisioner_core::testing::memory::MemoryEngine;
 
@@ -31,6 +33,12 @@ pub(crate) struct World {
     pub(crate) has_console: bool,
     /// Whoever reads stdout goes away after so many writes.
     pub(crate) stdout_takes: Option<usize>,
+    /// Other stacks of the same engine; every name that is not here is `engine`.
+    pub(crate) stacks: BTreeMap<StackName, Arc<MemoryEngine>>,
+    /// What stands on the engine besides stacks.
+    pub(crate) survey: Survey,
+    /// What was removed of the survey.
+    pub(crate) discarded: Arc<Mutex<Vec<Leftover>>>,
 }
 
 pub(crate) struct Ran {
@@ -68,6 +76,9 @@ impl World {
             engine_is_gone: false,
             has_console: false,
             stdout_takes: None,
+            stacks: BTreeMap::new(),
+            survey: Survey::default(),
+            discarded: Arc::default(),
         };
         world.write(manifest);
         world
@@ -134,14 +145,20 @@ impl World {
 
 #[async_trait]
 impl Engines for World {
-    async fn open(&self, _environment: &Environment, _stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
+    async fn open(&self, _environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
         if self.engine_is_gone {
             let address = "unix:///var/run/docker.sock".to_owned();
             return Err(
                 EngineError::Unreachable { engine: "Docker", address, detail: "no such file".to_owned() }.into()
             );
         }
-        Ok(Arc::<MemoryEngine>::clone(&self.engine))
+        Ok(Arc::<MemoryEngine>::clone(self.stacks.get(stack).unwrap_or(&self.engine)))
+    }
+
+    async fn estate(&self, _environment: &Environment) -> anyhow::Result<Arc<dyn Estate>> {
+        let mut survey = self.survey.clone();
+        survey.stacks.extend(self.stacks.keys().cloned());
+        Ok(Arc::new(Surveyed { survey, discarded: Arc::clone(&self.discarded) }))
     }
 
     fn components(&self) -> Vec<Box<dyn Component>> {
@@ -152,6 +169,23 @@ impl Engines for World {
             components.push(Box::new(Console));
         }
         components
+    }
+}
+
+struct Surveyed {
+    survey: Survey,
+    discarded: Arc<Mutex<Vec<Leftover>>>,
+}
+
+#[async_trait]
+impl Estate for Surveyed {
+    async fn survey(&self) -> Result<Survey, EngineError> {
+        Ok(self.survey.clone())
+    }
+
+    async fn discard(&self, leftover: &Leftover) -> Result<(), EngineError> {
+        self.discarded.lock().unwrap().push(leftover.clone());
+        Ok(())
     }
 }
 

@@ -14,6 +14,9 @@ pub(crate) struct Contract {
     pub(crate) health: String,
     /// It is the shop of this repository.
     pub(crate) is_shop: bool,
+    /// Path of an app of one's own that a smoke asks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) smoke: Option<String>,
     pub(crate) migrate: Option<Vec<String>>,
     pub(crate) seed: Option<Vec<String>>,
 }
@@ -25,6 +28,7 @@ impl Contract {
             port: app.port,
             health: app.health.clone(),
             is_shop: app.checks == AppChecks::Shop,
+            smoke: app.smoke.clone(),
             migrate: app.migrate.clone(),
             seed: app.seed.clone(),
         }

@@ -3,6 +3,7 @@
 mod contract;
 mod jobs;
 mod search;
+mod trial;
 mod verify;
 mod workers;
 
@@ -19,6 +20,7 @@ use provisioner_core::name::Member;
 use provisioner_core::stack::{
     Expose, ImageId, ImageInput, Limits, Port, Recipe, Resource, ResourceId, Restart, Stack, Stop, Text, Workload,
 };
+use provisioner_core::trial::Trial;
 
 use crate::certificates::{self, AUTHORITY, AUTHORITY_FILE};
 use crate::elasticsearch::Elasticsearch;
@@ -108,6 +110,10 @@ impl Component for App {
 
     async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
         verify::verify(access).await
+    }
+
+    fn trial(&self) -> Option<&dyn Trial> {
+        Some(self)
     }
 }
 

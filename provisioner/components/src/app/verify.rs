@@ -19,7 +19,7 @@ use crate::{mail, nginx, rabbitmq};
 pub(super) const PROBE: &str = "PROBE-0";
 const RETRY_LIMIT: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_millis(300);
-const MAIL_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const MAIL_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
     let Some(first) = super::backends(access.stack).next().map(|workload| workload.member.clone()) else {
@@ -154,7 +154,7 @@ async fn order(access: &Access<'_>) -> Result<String, Broken> {
 }
 
 /// A mail of the shop is seen only where the stack itself has every part of its way.
-fn is_mailing(stack: &Stack) -> bool {
+pub(super) fn is_mailing(stack: &Stack) -> bool {
     let parts = [rabbitmq::member(), mail::member()];
     parts.iter().all(|part| stack.workload(part).is_some())
         && ["relay", "email"].iter().all(|worker| workers::has(stack, worker))
@@ -176,7 +176,7 @@ async fn order_mail(access: &Access<'_>) -> Result<String, Broken> {
     Ok(format!("{:?} came {} ms after order {placed}", arrived.subject, begin.elapsed().as_millis()))
 }
 
-fn order_id(reply: &Reply) -> Result<String, Broken> {
+pub(super) fn order_id(reply: &Reply) -> Result<String, Broken> {
     let order = reply.json()?;
     order["id"].as_str().map(str::to_owned).ok_or_else(|| Broken::fail("an order has no id"))
 }

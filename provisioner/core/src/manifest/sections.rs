@@ -228,6 +228,7 @@ fn app(mut table: Table<'_>) -> Option<App> {
         health: path(&mut table, "health").unwrap_or_else(|| "/readyz".to_owned()),
         env: env(&mut table),
         checks: table.choice("checks", &CHECKS).unwrap_or(if is_shop { AppChecks::Shop } else { AppChecks::Health }),
+        smoke: path(&mut table, "smoke"),
     };
     table.finish();
     source.map(|source| App { source, ..rest })

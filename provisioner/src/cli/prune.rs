@@ -1,0 +1,265 @@
+//! `prune`: what dead runs left on this engine, of whichever stack. A stack that somebody made to use is none of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::future::{join_all, try_join_all};
+use provisioner_core::engine::Engine;
+use provisioner_core::estate::{Estate, Leftover, Survey};
+use provisioner_core::lease::{self, Lease, Life};
+use provisioner_core::name::StackName;
+use provisioner_core::observed::Observed;
+use provisioner_core::stack::ResourceId;
+use serde::Serialize;
+
+use super::Call;
+use super::down::forget;
+use super::exit::{Exit, Stop};
+use super::smoke::Mark;
+use crate::machine;
+use crate::report::counted;
+use crate::table::{Table, Tone};
+
+#[derive(Debug, Args)]
+pub(super) struct PruneArgs {
+    /// Images too that were made here and that no container runs; making them again takes minutes
+    #[arg(long)]
+    images: bool,
+
+    /// Say what would be removed and why; reads only
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// One thing that a survey found, and what is done about it.
+#[derive(Debug, Serialize)]
+struct Found {
+    #[serde(flatten)]
+    what: What,
+    because: String,
+    fate: Fate,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+enum What {
+    Stack { stack: StackName },
+    Leftover(Leftover),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Fate {
+    /// Somebody lives who needs it, or wants it.
+    Stays,
+    Dead,
+    Removed,
+    /// It was to be removed and is still there.
+    Left,
+}
+
+pub(super) async fn prune(call: &Call<'_>, arguments: &PruneArgs) -> anyhow::Result<Exit> {
+    let estate = call.cut(call.engines.estate(&call.settings.environment)).await??;
+    let mut survey = call.cut(estate.survey()).await??;
+    if let Some(name) = &call.settings.name {
+        survey.stacks.retain(|stack| stack == name);
+        survey.ended_jobs.retain(|job| matches!(job, Leftover::Job { stack, .. } if stack == name));
+    }
+    let mut found = call.cut(look(call, &survey, arguments)).await??;
+    let dead = found.iter().filter(|found| found.fate == Fate::Dead).count();
+    let is_to_do = dead > 0 && !arguments.dry_run;
+    if is_to_do {
+        confirm(call, &found).await?;
+        for found in found.iter_mut().filter(|found| found.fate == Fate::Dead) {
+            found.fate = match call.cut(remove(call, &*estate, &found.what)).await? {
+                Ok(()) => Fate::Removed,
+                Err(error) => {
+                    found.because = format!("{error:#}");
+                    Fate::Left
+                }
+            };
+        }
+    }
+    call.printer.data(&found, || human(&found, call.printer.is_colored()))?;
+    let left: Vec<String> =
+        found.iter().filter(|found| found.fate == Fate::Left).map(|found| found.what.name().to_owned()).collect();
+    if left.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let message = format!("prune: {} of {dead} could not be removed: {}", left.len(), left.join(", "));
+    Err(Stop::new(Exit::Error, message).hint("provisioner prune --dry-run").into())
+}
+
+/// Judges everything of the survey, by reads only. Locks are watched side by side: a dead one takes [`lease::TTL`].
+async fn look(call: &Call<'_>, survey: &Survey, arguments: &PruneArgs) -> anyhow::Result<Vec<Found>> {
+    let stacks = try_join_all(survey.stacks.iter().map(|stack| judge(call, stack))).await?;
+    let mut found: Vec<Found> = stacks.into_iter().flatten().collect();
+    let is_going = |stack: &StackName| {
+        found.iter().any(|found| {
+            found.fate == Fate::Dead && matches!(&found.what, What::Stack { stack: dead } if dead == stack)
+        })
+    };
+    let jobs = survey.ended_jobs.iter().filter_map(|job| match job {
+        Leftover::Job { stack, .. } if !is_going(stack) => Some((job, stack)),
+        _ => None,
+    });
+    let jobs: Vec<(&Leftover, &StackName)> = jobs.collect();
+    let judged = join_all(jobs.into_iter().map(async |(job, stack)| {
+        let (because, fate) = match life(call, &*open(call, stack).await?).await? {
+            Life::Alive(holder) => (format!("{holder} works on stack {stack}"), Fate::Stays),
+            Life::Free | Life::Abandoned(_) => {
+                (format!("its job has ended, and nobody works on stack {stack}"), Fate::Dead)
+            }
+        };
+        anyhow::Ok(Found { what: What::Leftover(job.clone()), because, fate })
+    }));
+    found.extend(judged.await.into_iter().collect::<anyhow::Result<Vec<_>>>()?);
+    if arguments.images {
+        found.extend(survey.unused_images.iter().map(|image| Found {
+            what: What::Leftover(image.clone()),
+            because: "no container runs it, and no image that stays is built on it".to_owned(),
+            fate: Fate::Dead,
+        }));
+    }
+    Ok(found)
+}
+
+async fn open(call: &Call<'_>, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
+    call.engines.open(&call.settings.environment, stack).await
+}
+
+async fn life(call: &Call<'_>, engine: &dyn Engine) -> anyhow::Result<Life> {
+    let us = machine::holder(call.settings);
+    Ok(lease::life(engine, &|holder| machine::is_dead(holder, &us)).await?)
+}
+
+/// `None`: a stack that no smoke made, so whether it is used is nobody's guess.
+async fn judge(call: &Call<'_>, stack: &StackName) -> anyhow::Result<Option<Found>> {
+    let engine = open(call, stack).await?;
+    let observed = engine.observe().await?;
+    let told = match Mark::read(&observed.records)? {
+        Some(Mark { kept: true, run }) => Some((format!("kept on purpose by `{}`", run.command), Fate::Stays)),
+        Some(Mark { run, .. }) => Some(match life(call, &*engine).await? {
+            Life::Alive(holder) => (format!("{holder} works on it"), Fate::Stays),
+            Life::Abandoned(holder) => (format!("its smoke is gone: {holder}"), Fate::Dead),
+            Life::Free => (format!("its smoke ended without removing it: {run}"), Fate::Dead),
+        }),
+        None if holds_but_a_lock(&observed) => match life(call, &*engine).await? {
+            Life::Abandoned(holder) => {
+                Some((format!("nothing is there but the lock of a run that is gone: {holder}"), Fate::Dead))
+            }
+            Life::Alive(_) | Life::Free => None,
+        },
+        None => None,
+    };
+    let what = What::Stack { stack: stack.clone() };
+    Ok(told.map(|(because, fate)| Found { what, because, fate }))
+}
+
+fn holds_but_a_lock(observed: &Observed) -> bool {
+    let is_lock = observed.records.0.keys().map(String::as_str).eq([lease::KEY]);
+    is_lock && observed.workloads.is_empty() && observed.volumes.is_empty() && !observed.network
+}
+
+async fn confirm(call: &Call<'_>, found: &[Found]) -> Result<(), Stop> {
+    if call.settings.yes {
+        return Ok(());
+    }
+    let dead: Vec<&Found> = found.iter().filter(|found| found.fate == Fate::Dead).collect();
+    let what = format!("remove {}, for good", counted(dead.len(), "thing"));
+    let listed = human(found, false);
+    if !call.settings.interactive {
+        let message = format!("prune: {what}: it asks first, and there is nobody to ask\n{}", listed.trim_end());
+        return Err(Stop::new(Exit::Refused, message).hint("say yes beforehand with --yes"));
+    }
+    match call.agrees(&format!("{listed}{what}? Nothing of it can be had back")).await {
+        true => Ok(()),
+        false => Err(Stop::new(Exit::Refused, format!("prune: {what}: not confirmed"))),
+    }
+}
+
+async fn remove(call: &Call<'_>, estate: &dyn Estate, what: &What) -> anyhow::Result<()> {
+    match what {
+        What::Leftover(leftover) => Ok(estate.discard(leftover).await?),
+        What::Stack { stack } => {
+            let engine = open(call, stack).await?;
+            // Whoever came back to life, or came first, since the look keeps the stack.
+            let dead = match life(call, &*engine).await? {
+                Life::Alive(holder) => anyhow::bail!("left: {holder} works on it"),
+                Life::Abandoned(holder) => Some(holder),
+                Life::Free => None,
+            };
+            let us = machine::holder(call.settings);
+            let is_dead = |holder: &lease::Holder| Some(holder) == dead.as_ref();
+            let lease = Lease::acquire(Arc::clone(&engine), &us, Duration::ZERO, &is_dead, &|_| ()).await?;
+            let removed = remove_all(&*engine).await;
+            lease.release().await?;
+            removed
+        }
+    }
+}
+
+/// Without a manifest, which the machine of a dead run may have had alone. Nobody uses the stack, so there is no order to
+/// keep but the engine's own: what holds data goes after what uses it.
+async fn remove_all(engine: &dyn Engine) -> anyhow::Result<()> {
+    let observed = engine.observe().await?;
+    let ours = observed.workloads.iter().filter(|(_, workload)| workload.spec.is_some());
+    let gone = |id: ResourceId| async move { engine.remove(&id).await };
+    try_join_all(ours.map(|(member, _)| gone(ResourceId::Workload(member.clone())))).await?;
+    engine.remove(&ResourceId::Network).await?;
+    // With the last secret goes what holds them all; a run that was killed before it noted the first one left that too.
+    let first = [provisioner_components::AUTHORITY.to_owned()];
+    let secrets: BTreeSet<String> = observed.secrets.into_keys().chain(first).collect();
+    for name in secrets {
+        engine.remove(&ResourceId::Secret(name)).await?;
+    }
+    let volumes = observed.volumes.into_iter().map(|name| gone(ResourceId::Volume(name)));
+    try_join_all(volumes).await?;
+    forget(engine).await
+}
+
+impl What {
+    fn name(&self) -> &str {
+        match self {
+            Self::Stack { stack } => stack.as_str(),
+            Self::Leftover(Leftover::Job { container, .. }) => container,
+            Self::Leftover(Leftover::Image { reference }) => reference,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Stack { .. } => "stack",
+            Self::Leftover(Leftover::Job { .. }) => "job",
+            Self::Leftover(Leftover::Image { .. }) => "image",
+        }
+    }
+}
+
+fn human(found: &[Found], color: bool) -> String {
+    let mut table = Table::default();
+    for Found { what, because, fate } in found {
+        let (word, tone) = match fate {
+            Fate::Stays => ("stays", Tone::Good),
+            Fate::Dead => ("dead", Tone::Warn),
+            Fate::Removed => ("removed", Tone::Good),
+            Fate::Left => ("left", Tone::Bad),
+        };
+        table.row(vec![
+            (word.to_owned(), Some(tone)),
+            (what.kind().to_owned(), None),
+            (what.name().to_owned(), None),
+            (because.clone(), None),
+        ]);
+    }
+    let of = |fate| found.iter().filter(|found| found.fate == fate).count();
+    let (dead, removed) = (of(Fate::Dead), of(Fate::Removed));
+    let summary = match (dead, removed) {
+        (0, 0) => "nothing that a dead run left\n".to_owned(),
+        (0, removed) => format!("{} removed\n", counted(removed, "thing")),
+        (dead, _) => format!("{} to remove\n", counted(dead, "thing")),
+    };
+    format!("{}{summary}", table.render(color))
+}
