@@ -31,7 +31,8 @@ fn fails() {
 
     let junit = std::fs::read_to_string(junit).unwrap();
     assert!(junit.contains(r#"<failure message="smoke-path: GET /nowhere: 404"#), "{junit}");
-    let kept = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let kept =
+        |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     assert!(kept("logs/backend-1.log").contains("listening"));
     assert!(kept("findings.json").contains("GET /nowhere: 404"));
     assert!(kept("run.log").contains("run postgres.bootstrap"));
