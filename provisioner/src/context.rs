@@ -12,6 +12,7 @@ use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Plan, Policy, plan};
 use provisioner_core::stack::{Expose, Resource, Stack};
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Call;
@@ -285,7 +286,16 @@ fn ports_in_use(
     Ok(Some(Entrance { http_port, https_port }))
 }
 
-/// The kernel's choice; somebody else may take it before the engine does, which then says so.
+/// Below the range from which the kernel and engines give ports out by themselves (Linux: from 32768), so that none of the
+/// ports that this very stack gets while it is made is the one picked here.
+const PICKED: std::ops::Range<u16> = 20_000..32_768;
+const PICKS: usize = 50;
+
+/// A port that nobody holds right now; somebody else may take it before the engine does, which then says so.
 fn free_port(ip: IpAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind((ip, 0)).with_context(|| format!("pick a free port on {ip}"))
+    let picked = (0..PICKS).find_map(|_| TcpListener::bind((ip, rand::rng().random_range(PICKED))).ok());
+    match picked {
+        Some(listener) => Ok(listener),
+        None => TcpListener::bind((ip, 0)).with_context(|| format!("pick a free port on {ip}")),
+    }
 }

@@ -14,6 +14,7 @@ use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, RenameContainerOptions, StartContainerOptions,
 };
 use provisioner_core::engine::{Engine, ImageReferences, Power, Quiet};
+use provisioner_core::estate::{Estate, Leftover};
 use provisioner_core::name::Member;
 use provisioner_core::observed::State;
 use provisioner_core::stack::{Expose, Limits, Port, Resource, Restart, Text, Workload};
@@ -284,4 +285,44 @@ async fn the_host_is_described() {
     assert!(host.cpus > 0 && host.memory_bytes > 0);
     assert_eq!(host.is_local, host.free_disk_bytes.is_some());
     ground.clean().await;
+}
+
+#[tokio::test]
+async fn a_survey_finds_stacks_and_ended_jobs_and_a_running_job_is_not_discarded() {
+    with_ground("survey", async |ground| {
+        let (stack, docker) = (ground.engine.stack().clone(), support::connect().await);
+        assert!(!docker.survey().await.unwrap().stacks.contains(&stack));
+        let job = |word: &str| format!("{stack}-job-{word}");
+        for (word, command) in [("ended", vec!["true"]), ("running", vec!["sleep", "60"])] {
+            let labels = [("provisioner.stack", stack.as_str()), ("provisioner.kind", "job")];
+            let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let cmd = Some(command.into_iter().map(str::to_owned).collect());
+            let body = ContainerCreateBody {
+                image: Some(base().reference()),
+                labels: Some(labels),
+                cmd,
+                ..Default::default()
+            };
+            let options = CreateContainerOptions { name: Some(job(word)), ..Default::default() };
+            ground.raw.create_container(Some(options), body).await.unwrap();
+            ground.raw.start_container(&job(word), None::<StartContainerOptions>).await.unwrap();
+        }
+        let left = |word: &str| Leftover::Job { stack: stack.clone(), container: job(word) };
+        let ended =
+            wait::until(Duration::from_secs(10), Duration::from_millis(50), async || match docker.survey().await {
+                Ok(survey) if survey.ended_jobs.contains(&left("ended")) => Look::Done(survey),
+                Ok(_) => Look::Pending("the job has not ended".to_owned()),
+                Err(error) => Look::Broken(error),
+            });
+        let survey = ended.await.unwrap();
+        assert!(survey.stacks.contains(&stack) && !survey.ended_jobs.contains(&left("running")));
+        let used = Leftover::Image { reference: base().reference() };
+        assert!(!survey.unused_images.contains(&used));
+
+        docker.discard(&left("ended")).await.unwrap();
+        docker.discard(&left("ended")).await.unwrap();
+        docker.discard(&left("running")).await.unwrap_err();
+        assert_eq!(ground.containers().await, [format!("/{}", job("running"))]);
+    })
+    .await;
 }

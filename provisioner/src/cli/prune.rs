@@ -72,15 +72,12 @@ pub(super) async fn prune(call: &Call<'_>, arguments: &PruneArgs) -> anyhow::Res
     let is_to_do = dead > 0 && !arguments.dry_run;
     if is_to_do {
         confirm(call, &found).await?;
-        for found in found.iter_mut().filter(|found| found.fate == Fate::Dead) {
-            found.fate = match call.cut(remove(call, &*estate, &found.what)).await? {
-                Ok(()) => Fate::Removed,
-                Err(error) => {
-                    found.because = format!("{error:#}");
-                    Fate::Left
-                }
-            };
-        }
+        let going = found.iter_mut().filter(|found| found.fate == Fate::Dead);
+        let removing = join_all(going.map(async |found| match remove(call, &*estate, &found.what).await {
+            Ok(()) => found.fate = Fate::Removed,
+            Err(error) => (found.because, found.fate) = (format!("{error:#}"), Fate::Left),
+        }));
+        call.cut(removing).await?;
     }
     call.printer.data(&found, || human(&found, call.printer.is_colored()))?;
     let left: Vec<String> =
@@ -94,8 +91,14 @@ pub(super) async fn prune(call: &Call<'_>, arguments: &PruneArgs) -> anyhow::Res
 
 /// Judges everything of the survey, by reads only. Locks are watched side by side: a dead one takes [`lease::TTL`].
 async fn look(call: &Call<'_>, survey: &Survey, arguments: &PruneArgs) -> anyhow::Result<Vec<Found>> {
-    let stacks = try_join_all(survey.stacks.iter().map(|stack| judge(call, stack))).await?;
-    let mut found: Vec<Found> = stacks.into_iter().flatten().collect();
+    // One that cannot be read, by records of another version perhaps, does not keep the others from being looked at.
+    let judged = join_all(survey.stacks.iter().map(async |stack| {
+        judge(call, stack).await.unwrap_or_else(|error| {
+            let what = What::Stack { stack: stack.clone() };
+            Some(Found { what, because: format!("could not tell: {error:#}"), fate: Fate::Stays })
+        })
+    }));
+    let mut found: Vec<Found> = judged.await.into_iter().flatten().collect();
     let is_going = |stack: &StackName| {
         found.iter().any(|found| {
             found.fate == Fate::Dead && matches!(&found.what, What::Stack { stack: dead } if dead == stack)

@@ -141,3 +141,14 @@ async fn what_cannot_be_removed_is_told_and_the_rest_still_goes() {
     assert!(ran.stderr.contains("could not be removed: ci-dead"), "{}", ran.stderr);
     assert_eq!(volumes(&world, "ci-freed").await, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_that_cannot_be_read_stays_and_hides_no_other() {
+    let (world, _alive) = world().await;
+    world.stacks[&name("ci-kept")].tamper(|observed| {
+        observed.records.0.insert("smoke".to_owned(), Record { version: 2, value: json!("of another version") });
+    });
+    let ran = world.ok("prune --yes").await;
+    assert!(ran.stdout.contains("stays    stack  ci-kept            could not tell"), "{}", ran.stdout);
+    assert_eq!((volumes(&world, "ci-kept").await, volumes(&world, "ci-dead").await), (1, 0));
+}

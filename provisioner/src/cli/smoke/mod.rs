@@ -177,7 +177,7 @@ impl Run<'_> {
         lease: &Lease,
         report: &mut Report,
     ) {
-        let scene = Scene { call: work, context, lease, outside: &self.call.printer };
+        let scene = Scene { call: work, context, lease, outside: self.call.printer };
         for name in CASES.into_iter().filter(|name| *name != "down") {
             let failed = report.failed().next().map(|(failed, _)| failed);
             if let Some(failed) = failed {
@@ -221,7 +221,7 @@ impl Run<'_> {
     }
 
     fn begin(&self, context: &Context, case: &str) {
-        let (printer, stack) = (&self.call.printer, context.name());
+        let (printer, stack) = (self.call.printer, context.name());
         match printer.is_for_programs() {
             true => printer.event(&json!({"type": "case", "stack": stack, "case": case})),
             false => printer.note(&format!("smoke {stack}: {case}")),
