@@ -7,6 +7,7 @@ pub mod interrupt;
 pub mod streams;
 
 mod context;
+mod evidence;
 mod machine;
 mod preflight;
 mod progress;

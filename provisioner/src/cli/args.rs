@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bundle::BundleArgs;
 use super::completion::CompletionArgs;
 use super::config::ConfigArgs;
 use super::down::DownArgs;
@@ -131,6 +132,8 @@ pub(super) enum Verb {
     Exec(ExecArgs),
     /// Print addresses and logins as variables; like `open`, it shows passwords
     Env,
+    /// Collect what somebody who helps needs to see into one archive, without secrets
+    Bundle(BundleArgs),
     /// Remove members and network; data stays unless told otherwise
     Down(DownArgs),
     /// Remove what dead runs left: stacks of killed smokes, containers of ended jobs, images with --images

@@ -2,6 +2,7 @@
 
 mod apply;
 mod args;
+mod bundle;
 mod completion;
 mod config;
 mod doctor;
@@ -222,6 +223,7 @@ impl Call<'_> {
             Verb::Open(arguments) => open::open(self, arguments).await,
             Verb::Exec(arguments) => exec::exec(self, arguments).await,
             Verb::Env => env::env(self).await,
+            Verb::Bundle(arguments) => bundle::bundle(self, arguments).await,
             Verb::Down(arguments) => down::down(self, arguments).await,
             Verb::Prune(arguments) => prune::prune(self, arguments).await,
             Verb::Stop(arguments) => stop::stop(self, arguments).await,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 mod binary;
+mod bundle;
 mod change;
 mod console;
 mod data;
