@@ -6,6 +6,7 @@ mod completion;
 mod config;
 mod doctor;
 mod down;
+mod drift;
 mod env;
 mod exec;
 pub mod exit;
@@ -195,6 +196,7 @@ impl Call<'_> {
         match verb {
             Verb::Doctor => doctor::doctor(self).await,
             Verb::Plan(arguments) => plan::plan(self, arguments).await,
+            Verb::Drift => drift::drift(self).await,
             Verb::Up(arguments) => up::up(self, arguments).await,
             Verb::Verify => verify::verify(self).await,
             Verb::Status(arguments) => status::status(self, arguments).await,
