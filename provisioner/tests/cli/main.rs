@@ -6,6 +6,7 @@ mod binary;
 mod change;
 mod console;
 mod data;
+mod drift;
 mod logs;
 mod look;
 mod open;

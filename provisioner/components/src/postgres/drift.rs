@@ -25,6 +25,8 @@ struct Line {
     file: String,
     name: String,
     error: Option<String>,
+    /// The running value is this very text; tells for names of nobody's, which `pg_settings` does not have.
+    is_in_force: bool,
 }
 
 pub(super) async fn drift(access: &Access<'_>) -> Comparisons {
@@ -47,11 +49,17 @@ async fn compared(access: &Access<'_>, member: &Member) -> Result<Comparisons, F
     let failed = |error: SqlError| Failure::because(format!("read the settings of {member}"), error);
     let broken = |error: tokio_postgres::Error| Failure::because(format!("read the settings of {member}"), error);
     let mut lines = Vec::new();
-    let query = "SELECT sourcefile, name, error FROM pg_file_settings WHERE name IS NOT NULL ORDER BY seqno";
+    let query = "SELECT sourcefile, name, error, current_setting(name, true) IS NOT DISTINCT FROM setting \
+                 FROM pg_file_settings WHERE name IS NOT NULL ORDER BY seqno";
     for row in session.rows(query, &[]).await.map_err(failed)? {
         let text = |column| row.try_get::<_, Option<String>>(column).map_err(broken);
         let file = text(0)?.unwrap_or_default();
-        lines.push(Line { file, name: text(1)?.unwrap_or_default(), error: text(2)? });
+        lines.push(Line {
+            file,
+            name: text(1)?.unwrap_or_default(),
+            error: text(2)?,
+            is_in_force: row.try_get(3).map_err(broken)?,
+        });
     }
     // A line of the command line (`-c`) or of ALTER DATABASE is no line of a file, and counts more.
     let query = "SELECT name, source, sourcefile, pending_restart FROM pg_settings \
@@ -70,6 +78,11 @@ async fn compared(access: &Access<'_>, member: &Member) -> Result<Comparisons, F
     all.extend(pending.map(|(name, _)| waiting(member, name)));
     let rendered = lines.iter().filter(|line| is_ours(&line.file) && line.error.is_none());
     for name in rendered.map(|line| &line.name).collect::<std::collections::BTreeSet<_>>() {
+        let is_plain = !running.contains_key(name) && name.contains('.');
+        if is_plain && lines.iter().rev().find(|line| line.name == *name).is_some_and(|line| line.is_in_force) {
+            all.push(Comparison::of(NAME, Some(member), setting(name), Verdict::Same));
+            continue;
+        }
         let is_named = all.iter().any(|one| one.what == setting(name));
         let from = running.get(name).map(|(from, _)| from.as_str());
         if !is_named {
@@ -149,7 +162,7 @@ mod tests {
     use super::*;
 
     fn line(file: &str, name: &str) -> Line {
-        Line { file: file.to_owned(), name: name.to_owned(), error: None }
+        Line { file: file.to_owned(), name: name.to_owned(), error: None, is_in_force: true }
     }
 
     #[test]

@@ -82,6 +82,7 @@ async fn compared(access: &Access<'_>) -> Result<Comparisons, String> {
     for kind in KINDS {
         let path = match kind.key {
             "users" => "/api/users".to_owned(),
+            "permissions" => format!("/api/vhosts/{VHOST}/permissions"),
             key => format!("/api/{key}/{VHOST}"),
         };
         let found: Vec<Value> = management.read(&path).await.map_err(|broken| match broken {
