@@ -1,6 +1,6 @@
 //! What deep comparisons found as reasons to act.
 
-use super::Impact;
+use super::{Impact, Withheld};
 use crate::component::{Dependency, Planned, Tasks};
 use crate::drift::{Comparison, Repair, Verdict};
 use crate::observed::Observed;
@@ -40,7 +40,15 @@ pub(super) fn member(workload: &Workload, observed: &Observed, is_running: bool)
 /// needs them all the same.
 pub(super) fn enlist(observed: &Observed, wanted: &mut Tasks) {
     for comparison in &observed.deep {
-        let (Some(Repair::Run { task }), Some(because)) = (repair(comparison), comparison.because()) else { continue };
+        let Some(because) = comparison.because() else { continue };
+        let task = match repair(comparison) {
+            Some(Repair::Run { task }) => task,
+            Some(Repair::Command { command }) => {
+                wanted.withheld.push(by_a_person(comparison, because, command));
+                continue;
+            }
+            _ => continue,
+        };
         // A fingerprint in `with` is the component's own business: name and member say which task it is.
         let known = wanted.tasks.iter_mut().find(|planned| {
             let one = &planned.task;
@@ -59,6 +67,16 @@ pub(super) fn enlist(observed: &Observed, wanted: &mut Tasks) {
                 before: Vec::new(),
             }),
         }
+    }
+}
+
+/// The stack does what the manifest says all the same, so it does not block.
+fn by_a_person(comparison: &Comparison, because: String, command: &str) -> Withheld {
+    Withheld {
+        what: format!("put {} right", comparison.what),
+        reason: because,
+        unlock: command.to_owned(),
+        blocks: false,
     }
 }
 
