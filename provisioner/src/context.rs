@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use provisioner_core::component::{Access, Component};
-use provisioner_core::engine::{Engine, ImageReferences, Output};
+use provisioner_core::drift;
+use provisioner_core::engine::{Engine, ImageReferences, Output, Quiet};
 use provisioner_core::execute::observe_facts;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::{Member, StackName};
@@ -167,6 +168,15 @@ impl Context {
     pub(crate) async fn observe(&self) -> anyhow::Result<Observed> {
         let mut observed = self.snapshot().await.with_context(|| format!("observe stack {}", self.name()))?;
         observed.facts = observe_facts(&*self.engine, &self.components, &self.stack, &observed).await;
+        Ok(observed)
+    }
+
+    /// The same, and what deep comparisons find if they are asked for.
+    pub(crate) async fn observe_to(&self, policy: &Policy) -> anyhow::Result<Observed> {
+        let mut observed = self.observe().await?;
+        if policy.deep {
+            observed.deep = drift::look(&self.access(&observed, &Quiet), &self.components).await;
+        }
         Ok(observed)
     }
 

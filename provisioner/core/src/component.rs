@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::drift::Comparisons;
 use crate::engine::{Engine, EngineError, ImageReferences, Output};
 use crate::failure::Failure;
 use crate::finding::Finding;
@@ -48,6 +49,12 @@ pub trait Component: Send + Sync {
     /// Reads (never writes) run-time truth from running members over their own protocol, for [`Observed::facts`].
     async fn observe(&self, _access: &Access<'_>) -> BTreeMap<String, String> {
         BTreeMap::new()
+    }
+
+    /// Settings of running servers held against what should be, over their own protocols and by reads only. A server
+    /// that cannot be asked is a comparison whose answer is unknown.
+    async fn drift(&self, _access: &Access<'_>) -> Comparisons {
+        Vec::new()
     }
 
     /// One attempt, bounded to about a second, at using the member as its clients would.

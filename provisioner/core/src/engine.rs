@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
+use crate::drift::{Actual, FoundFile};
 use crate::name::{Member, StackName};
 use crate::observed::Observed;
 use crate::record::Records;
@@ -54,6 +55,12 @@ pub trait Engine: Send + Sync {
         };
         self.exec(member, argv, input).await
     }
+
+    /// The member as it really runs, by reads only; `image` is the reference that it should run.
+    async fn inspect(&self, member: &Member, image: &str) -> Result<Actual, EngineError>;
+
+    /// What stands at these paths inside a member, running or not, by reads only.
+    async fn read_files(&self, member: &Member, paths: &[String]) -> Result<BTreeMap<String, FoundFile>, EngineError>;
 
     async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError>;
 

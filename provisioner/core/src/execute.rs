@@ -165,6 +165,11 @@ async fn perform(
     match action {
         Action::Create { resource } => Ok(engine.ensure(resource, images, output).await?),
         Action::Change { to: resource @ Resource::Workload(workload), impact } => match impact {
+            Impact::Anew => {
+                // An engine keeps what was asked for in the same words, so what stands there goes first.
+                engine.remove(&resource.id()).await?;
+                Ok(engine.ensure(resource, images, output).await?)
+            }
             Impact::Restart => Ok(engine.ensure(resource, images, output).await?),
             Impact::Start => Ok(engine.set(&workload.member, Power::Running).await?),
             Impact::Reload { files } | Impact::None { files } => take_over(*engine, workload, files).await,

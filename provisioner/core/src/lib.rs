@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod component;
+pub mod drift;
 pub mod engine;
 pub mod estate;
 pub mod execute;

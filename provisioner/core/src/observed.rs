@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use crate::drift::Comparisons;
 use crate::name::Member;
 use crate::record::RecordSet;
 use crate::secret::Note;
@@ -27,6 +28,9 @@ pub struct Observed {
     /// What components read from running members over their own protocols (HTTP GET, SQL SELECT): component to
     /// key to value.
     pub facts: BTreeMap<String, BTreeMap<String, String>>,
+    /// What deep comparisons found, where somebody asked for them; empty: nobody did.
+    #[serde(skip)]
+    pub deep: Comparisons,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Wishes, engine, plan_now, stack, up};
 use insta::assert_snapshot;
-use provisioner_core::component::Component;
+use provisioner_core::component::{Component, Task};
+use provisioner_core::drift::{Comparison, Repair};
 use provisioner_core::engine::Engine;
 use provisioner_core::name::Member;
 use provisioner_core::observed::{ObservedWorkload, State};
@@ -145,9 +146,25 @@ async fn a_pruned_image_under_running_members_is_no_reason_to_act() {
 #[tokio::test]
 async fn a_target_brings_along_only_what_it_needs() {
     let stack = stack(&Wishes::default());
-    let policy = Policy { targets: ["store".to_owned()].into() };
+    let policy = Policy { targets: ["store".to_owned()].into(), ..Policy::default() };
     let observed = engine().observe().await.unwrap();
     assert_snapshot!(plan(&stack, &observed, &common::components(), &policy).unwrap());
+}
+
+#[tokio::test]
+async fn what_deep_comparisons_found_is_a_reason_like_any_other() {
+    let (store, front) = (Member::nth("store", 1), Member::nth("front", 1));
+    let differs = |component: &str, member: &Member, what: &str, repair| {
+        Comparison::texts(component, member, what, ("declared", "by hand"), repair)
+    };
+    let command = "remove-it".to_owned();
+    let found = [
+        differs("store", &store, "memory", Repair::Replace),
+        differs("front", &front, "setting.rate", Repair::Run { task: Task::new("front", "reset").on(&front) }),
+        differs("front", &front, "queue.mine", Repair::Command { command }),
+        Comparison::unknown("front", &front, "files", "nobody answers"),
+    ];
+    assert_snapshot!(tampered(|observed| observed.deep.extend(found)).await);
 }
 
 #[test]

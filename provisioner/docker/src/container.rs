@@ -109,9 +109,13 @@ impl Process<'_> {
         if self.secret_env.is_empty() {
             return (!self.command.is_empty()).then(|| self.command.to_vec());
         }
-        let shell = ["/bin/sh", "-c", WITH_SECRET_ENV, "sh"].map(str::to_owned);
-        Some(shell.into_iter().chain(self.command.iter().cloned()).collect())
+        Some(secret_shell().into_iter().chain(self.command.iter().cloned()).collect())
     }
+}
+
+/// What stands before the command of a process with secret variables.
+pub(crate) fn secret_shell() -> [String; 4] {
+    ["/bin/sh", "-c", WITH_SECRET_ENV, "sh"].map(str::to_owned)
 }
 
 /// The file from which the process's own shell reads its secret variables. Which user the image runs as is not known

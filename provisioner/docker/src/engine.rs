@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use provisioner_core::drift::{Actual, FoundFile};
 use provisioner_core::engine::{
     Engine, EngineError, Execution, Host, ImageReferences, InputStream, JobOutcome, LogOptions, Output, OutputStream,
     Power, StopProof, Usage,
@@ -71,6 +72,14 @@ impl Engine for DockerEngine {
         input: Option<InputStream>,
     ) -> Result<Execution, EngineError> {
         self.execute(member, argv, input).await
+    }
+
+    async fn inspect(&self, member: &Member, image: &str) -> Result<Actual, EngineError> {
+        self.actual(member, image).await
+    }
+
+    async fn read_files(&self, member: &Member, paths: &[String]) -> Result<BTreeMap<String, FoundFile>, EngineError> {
+        self.found_files(member, paths).await
     }
 
     async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError> {

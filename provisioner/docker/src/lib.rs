@@ -6,6 +6,7 @@ mod build;
 mod connect;
 mod container;
 mod containers;
+mod deep;
 mod download;
 mod endpoint;
 mod engine;

@@ -38,6 +38,7 @@ impl DockerEngine {
             records,
             at: clock::unix_seconds(),
             facts: BTreeMap::new(),
+            deep: Vec::new(),
         })
     }
 

@@ -114,6 +114,8 @@ pub(super) enum Verb {
     Doctor,
     /// Say what `up` would do and why; reads only
     Plan(PlanArgs),
+    /// Look deep into containers, files and server settings: what is not as it should be, and what nobody could tell
+    Drift,
     /// Stand the stack up, or change what differs, and verify it
     Up(UpArgs),
     /// Prove that everything works, safely on a live stack

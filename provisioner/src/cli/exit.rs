@@ -22,6 +22,10 @@ pub enum Exit {
     LockHeld,
     Timeout,
     Refused,
+    /// Only of `drift`: something is not as it should be.
+    Drifted,
+    /// Only of `drift`: nothing differs, but something could not be looked at.
+    DriftUnknown,
     Interrupted,
     /// What the command of `exec` ended with.
     Command(u8),
@@ -41,6 +45,8 @@ impl Exit {
             Self::LockHeld => 69,
             Self::Timeout => 70,
             Self::Refused => 71,
+            Self::Drifted => 72,
+            Self::DriftUnknown => 73,
             Self::Interrupted => 130,
             Self::Command(code) => code,
         }

@@ -7,6 +7,7 @@ mod completion;
 mod config;
 mod doctor;
 mod down;
+mod drift;
 mod env;
 mod exec;
 pub mod exit;
@@ -214,6 +215,7 @@ impl Call<'_> {
             Verb::Init(arguments) => init::init(self, arguments).await,
             Verb::Doctor => doctor::doctor(self).await,
             Verb::Plan(arguments) => plan::plan(self, arguments).await,
+            Verb::Drift => drift::drift(self).await,
             Verb::Up(arguments) => up::up(self, arguments).await,
             Verb::Verify => verify::verify(self).await,
             Verb::Smoke(arguments) => smoke::smoke(self, arguments).await,

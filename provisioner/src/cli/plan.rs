@@ -2,11 +2,11 @@
 
 use clap::Args;
 use provisioner_core::name::StackName;
-use provisioner_core::plan::{Action, Impact, Plan, Step, StepId, Withheld};
+use provisioner_core::plan::{Action, Impact, Plan, Policy, Step, StepId, Withheld};
 use serde::Serialize;
 
-use super::Call;
 use super::exit::Exit;
+use super::{Call, drift};
 use crate::context::Context;
 use crate::report::counted;
 
@@ -18,6 +18,10 @@ pub(super) struct PlanArgs {
     /// Exit with 2 when there is something to do
     #[arg(long)]
     detailed_exitcode: bool,
+
+    /// Look into containers, their files and the servers' own settings too; reads only
+    #[arg(long)]
+    deep: bool,
 }
 
 /// A plan for programs.
@@ -43,10 +47,11 @@ pub(super) struct StepView<'a> {
 
 pub(super) async fn plan(call: &Call<'_>, arguments: &PlanArgs) -> anyhow::Result<Exit> {
     let context = Context::to_change(call).await?;
-    let policy = context.targets(&arguments.components)?;
-    let observed = context.observe().await?;
+    let policy = Policy { deep: arguments.deep, ..context.targets(&arguments.components)? };
+    let observed = context.observe_to(&policy).await?;
     let plan = context.plan(&observed, &policy)?;
     show(call, &context, &plan)?;
+    drift::note_unknown(call, &observed);
     Ok(if arguments.detailed_exitcode && (!plan.is_empty() || plan.blocked() > 0) { Exit::Changes } else { Exit::Done })
 }
 
@@ -78,7 +83,7 @@ impl<'a> StepView<'a> {
                 let (action, files): (_, &[String]) = match impact {
                     Impact::None { files } => ("update", files),
                     Impact::Reload { files } => ("reload", files),
-                    Impact::Restart => ("replace", &[]),
+                    Impact::Restart | Impact::Anew => ("replace", &[]),
                     Impact::Start => ("start", &[]),
                 };
                 (action, to.id().to_string(), files)

@@ -22,7 +22,7 @@ use super::apply::{Walk, under_lease, walk};
 use super::exit::{Exit, Stop};
 use super::open::{self, Address};
 use super::plan::StepView;
-use super::{Call, doctor, plan, verify};
+use super::{Call, doctor, drift, plan, verify};
 use crate::context::Context;
 use crate::preflight;
 use crate::progress::{Span, Spans, Timings, millis, outcome_json, phases, seconds};
@@ -39,6 +39,10 @@ pub(super) struct UpArgs {
     /// Do not prove afterwards that everything works
     #[arg(long)]
     no_verify: bool,
+
+    /// Put right too what was changed by hand in containers, their files and the servers' own settings
+    #[arg(long)]
+    deep: bool,
 
     /// Say what would be done and why; reads only
     #[arg(long)]
@@ -64,8 +68,8 @@ struct UpReport {
 
 pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
-    let policy = context.targets(&arguments.what)?;
-    let observed = call.cut(context.observe()).await??;
+    let policy = Policy { deep: arguments.deep, ..context.targets(&arguments.what)? };
+    let observed = call.cut(context.observe_to(&policy)).await??;
     let first = context.plan(&observed, &policy)?;
     if arguments.dry_run {
         plan::show(call, &context, &first)?;
@@ -80,6 +84,7 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         took_ms: 0,
         timings: None,
     };
+    drift::note_unknown(call, &observed);
     for withheld in &first.withheld {
         call.printer.note(&withheld.to_string());
     }
@@ -98,7 +103,11 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         let walk = under_lease(call, &context, work).await?;
         report.steps = steps(&walk);
         report.withheld.clone_from(&walk.plan.withheld);
-        let again: Vec<&str> = std::iter::once("up").chain(arguments.what.iter().map(String::as_str)).collect();
+        let again: Vec<&str> = ["up"]
+            .into_iter()
+            .chain(arguments.deep.then_some("--deep"))
+            .chain(arguments.what.iter().map(String::as_str))
+            .collect();
         let concluded = walk.conclude(call, &context, &again.join(" ")).await;
         done = Some(walk);
         concluded
@@ -138,8 +147,9 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
 
 /// What the plan takes away from people who use the stack right now.
 fn interruption(context: &Context, plan: &Plan) -> Option<String> {
-    let interrupts =
-        |step: &&Step| matches!(step.action, Action::Remove { .. } | Action::Change { impact: Impact::Restart, .. });
+    let interrupts = |step: &&Step| {
+        matches!(step.action, Action::Remove { .. } | Action::Change { impact: Impact::Restart | Impact::Anew, .. })
+    };
     let steps: Vec<String> = plan.steps.iter().filter(interrupts).map(|step| step.action.to_string()).collect();
     (!steps.is_empty()).then(|| format!("interrupt service of stack {} ({})", context.name(), steps.join(", ")))
 }
@@ -160,7 +170,7 @@ pub(super) async fn stand_up(
     confirmed: Option<&String>,
     lease: &Lease,
 ) -> anyhow::Result<Walk> {
-    let observed = call.cut(context.observe()).await??;
+    let observed = call.cut(context.observe_to(policy)).await??;
     context.keep_port(&observed).await.context("note the port of the entrance")?;
     let plan = context.plan(&observed, policy)?;
     // Somebody else's run may have come in between, and with it another interruption than the one agreed to.
@@ -217,7 +227,7 @@ fn changed(plan: &Plan) -> Vec<String> {
     for action in plan.steps.iter().map(|step| &step.action) {
         let kind = match action {
             Action::Create { .. } => "created",
-            Action::Change { impact: Impact::Restart, .. } => "replaced",
+            Action::Change { impact: Impact::Restart | Impact::Anew, .. } => "replaced",
             Action::Change { impact: Impact::Start, .. } => "started",
             Action::Change { impact: Impact::Reload { .. }, .. } => "reloaded",
             Action::Change { impact: Impact::None { .. }, .. } => "updated",

@@ -8,6 +8,7 @@ mod change;
 mod console;
 mod data;
 mod init;
+mod drift;
 mod logs;
 mod look;
 mod open;

@@ -10,6 +10,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_route_restarted_by_hand_leads_nowhere_until_up", route_restarted_by_hand),
     ("a_changed_rate_limit_reloads_nginx_and_keeps_every_container", changed_rate_limit),
     ("a_changed_redis_setting_replaces_only_redis_and_keeps_its_data", changed_redis_setting),
+    ("every_change_by_hand_is_told_by_drift_and_repaired_by_up_deep", every_kind_by_hand),
 ];
 
 fn heals(what: &str, expected: &str) -> Stack {
@@ -79,4 +80,63 @@ fn changed_redis_setting() {
         after.iter().filter(|(name, id)| before.get(*name) != Some(id)).map(|(name, _)| name).collect();
     assert_eq!(differing, ["sc-dev-redis-1"]);
     stack.ok(&["up", "--no-verify"]);
+}
+
+/// The administrator's password of Redis is told to nobody outside, so it is read where Redis reads it.
+const REDIS: &str = r#"redis-cli --no-auth-warning --user admin --pass "$(sed -n 's/^user admin .*>\([A-Za-z0-9]*\).*/\1/p' /etc/redis/users.acl)" CONFIG SET maxmemory 50mb"#;
+const SEARCH: &str = r#"{"persistent":{"cluster.routing.allocation.node_concurrent_recoveries":3}}"#;
+
+fn every_kind_by_hand() {
+    let stack = Stack::dev();
+    stack.ok(&["up", "--no-verify"]);
+    assert_drift(&stack, 0, &[": in sync; "]);
+
+    docker(&["update", "--memory", "100m", "--memory-swap", "100m", "sc-dev-backend-1"]);
+    docker(&["exec", "-u", "0", "sc-dev-nginx-1", "sh", "-c", "echo '# by hand' >> /etc/nginx/nginx.conf"]);
+    docker(&["exec", "-u", "0", "sc-dev-redis-1", "sh", "-c", REDIS]);
+    let inside = |member: &str, words: &[&str]| stack.ok(&[&["exec", member, "--"], words].concat());
+    inside("postgres-1", &["psql", "-U", "postgres", "-c", "ALTER SYSTEM SET work_mem = '3MB'"]);
+    inside("rabbitmq-1", &["rabbitmqctl", "delete_queue", "--vhost", "app", "q.retry.1s"]);
+    let policy = r#"{"max-length":5}"#;
+    inside("rabbitmq-1", &["rabbitmqctl", "set_policy", "--vhost", "app", "by-hand", "^x$", policy]);
+    set_search_by_hand(&stack);
+
+    let named = [
+        "memory\n      expected 128 MiB\n      found    100 MiB\n",
+        "files./etc/nginx/nginx.conf\n",
+        "setting.maxmemory\n      expected 96mb\n      found    52428800\n",
+        "setting.work_mem\n      expected as postgresql.conf says\n      found    set by ALTER SYSTEM\n",
+        "queue.q.retry.1s\n      expected there\n      found    missing\n",
+        "policy.by-hand\n      expected not there\n      found    foreign\n",
+        "setting.cluster.routing.allocation.node_concurrent_recoveries\n",
+    ];
+    assert_drift(&stack, 72, &named);
+    // What is foreign is never removed without somebody who says so.
+    inside("rabbitmq-1", &["rabbitmqctl", "clear_policy", "--vhost", "app", "by-hand"]);
+    stack.ok(&["up", "--deep", "--no-verify"]);
+    assert_drift(&stack, 0, &[": in sync; "]);
+
+    docker(&["stop", "-t", "30", "sc-dev-redis-1"]);
+    assert_drift(&stack, 73, &["? redis-1 settings: ", "? redis-1 state: it is exited", ": could not tell; "]);
+    stack.ok(&["up", "--no-verify"]);
+}
+
+fn assert_drift(stack: &Stack, code: i32, told: &[&str]) {
+    let ran = stack.run(&["drift"]);
+    assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
+    for text in told {
+        assert!(ran.stdout.contains(text), "{text:?} is not told:\n{}", ran.stdout);
+    }
+}
+
+fn set_search_by_hand(stack: &Stack) {
+    let opened = stack.json(&["open"]);
+    let search = opened.as_array().unwrap().iter().find(|entry| entry["name"] == "elasticsearch").unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let (url, login) = (text(&search["url"]), &search["login"]);
+    let login = format!("{}:{}", text(&login["user"]), text(&login["password"]));
+    let url = format!("{url}_cluster/settings");
+    let words = ["-sfk", "-X", "PUT", "-H", "content-type: application/json", "-d", SEARCH, "-u", &login, &url];
+    let set = std::process::Command::new("curl").args(words).status().unwrap();
+    assert!(set.success());
 }

@@ -20,9 +20,11 @@ fn plan_sends_nothing_but_reads() {
     let stack = Stack::dev();
     docker(&["rm", "-f", "sc-dev-backend-1"]);
     docker(&["stop", "-t", "30", "sc-dev-postgres-2"]);
-    let seen = requests_of(&stack, &["plan"]);
-    assert!(!seen.is_empty());
-    assert!(seen.iter().all(|request| is_read(request)), "{seen:#?}");
+    for arguments in [&["plan"][..], &["plan", "--deep"]] {
+        let seen = requests_of(&stack, arguments);
+        assert!(!seen.is_empty());
+        assert!(seen.iter().all(|request| is_read(request)), "{seen:#?}");
+    }
     stack.ok(&["up"]);
 }
 

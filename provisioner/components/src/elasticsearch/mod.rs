@@ -10,6 +10,7 @@
 mod client;
 mod cluster;
 mod declare;
+mod drift;
 #[cfg(test)]
 mod golden;
 mod probe;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Entrypoint, NotReady, Situation, Task, Tasks, Variable};
+use provisioner_core::drift::Comparisons;
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::{Broken, Finding};
 use provisioner_core::manifest::Manifest;
@@ -111,6 +113,10 @@ impl Component for Elasticsearch {
             Entrypoint::new(NAME, "https", &workload.member, HTTP).login(User::Admin.name(), User::Admin.secret())
         });
         entrypoint.into_iter().collect()
+    }
+
+    async fn drift(&self, access: &Access<'_>) -> Comparisons {
+        drift::drift(access).await
     }
 
     async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {

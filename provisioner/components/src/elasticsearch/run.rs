@@ -13,7 +13,7 @@ use provisioner_core::wait::{self, Look};
 
 use super::client::{Node, text};
 use super::cluster::{Cluster, RECORD};
-use super::{NAME, declare, tasks};
+use super::{NAME, declare, drift, tasks};
 
 /// For the whole cluster. Nodes that an interrupted run has started are only met here, so it lasts as long as a start.
 const FORM_LIMIT: Duration = Duration::from_secs(240);
@@ -29,6 +29,7 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
             (None, Some(_)) => script(access, member, &["join"]).await,
             _ => Err(Failure::new(format!("run {task}: it says neither found nor join"))),
         },
+        (tasks::RESET, Some(member)) => drift::reset(access, member).await,
         (tasks::FORGET, Some(member)) => forget(access, member).await,
         (tasks::FORM, None) => form(access).await,
         (tasks::DISMISS, None) => dismiss(access).await,

@@ -17,6 +17,8 @@ pub(super) const TELL: &str = "tell";
 pub(super) const FORGET: &str = "forget";
 /// Waits until the nodes have found each other, and records their cluster.
 pub(super) const FORM: &str = "form";
+/// Takes back cluster settings that somebody set by hand.
+pub(super) const RESET: &str = "reset";
 /// Drops the record of a cluster that nothing is left of and nobody wants.
 pub(super) const DISMISS: &str = "dismiss";
 

@@ -18,7 +18,7 @@ use crate::template::render;
 
 /// Above the data, so that data gets its name in one rename.
 pub(super) const DATA_ROOT: &str = "/var/lib/postgresql";
-const CONFIG: &str = "/etc/postgresql";
+pub(super) const CONFIG: &str = "/etc/postgresql";
 pub(super) const SCRIPTS: &str = "/usr/local/lib/provisioner/postgres";
 /// What a fast shutdown may take: it ends with a checkpoint.
 const STOP_GRACE_SECS: u32 = 60;

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod declare;
+mod drift;
 pub(crate) mod encryption;
 #[cfg(test)]
 mod golden;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks, Variable};
+use provisioner_core::drift::Comparisons;
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
@@ -91,6 +93,10 @@ impl Component for Postgres {
 
     async fn observe(&self, access: &Access<'_>) -> BTreeMap<String, String> {
         observe::facts(access).await
+    }
+
+    async fn drift(&self, access: &Access<'_>) -> Comparisons {
+        drift::drift(access).await
     }
 
     async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::cluster::{Cluster, RECORD};
 use super::login::{HOME, Login};
 use super::sql::{Session, SqlError, literal};
-use super::{NAME, declare, encryption, roles, tasks};
+use super::{NAME, declare, drift, encryption, roles, tasks};
 use crate::certificates;
 
 const BOOTSTRAP_LIMIT_SECS: u64 = 300;
@@ -36,6 +36,7 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
         tasks::BOOTSTRAP => bootstrap(access, member).await,
         tasks::ROLES => roles::run(access, member, value(task, "fingerprint")?).await,
         tasks::CLONE => clone(access, member, &Member::named(value(task, "from")?)).await,
+        tasks::RESET => drift::reset(access, member).await,
         tasks::RETIRE => retire(access, member, &Member::named(value(task, "from")?)).await,
         tasks::RELEASE => set_names(access, member, value(task, "names")?).await,
         tasks::SYNCHRONOUS => {

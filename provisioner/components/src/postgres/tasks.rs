@@ -18,6 +18,8 @@ pub(super) const ROLES: &str = "roles";
 pub(super) const CLONE: &str = "clone";
 pub(super) const SYNCHRONOUS: &str = "synchronous";
 pub(super) const RELEASE: &str = "release";
+/// Takes back what somebody set by hand.
+pub(super) const RESET: &str = "reset";
 pub(super) const RETIRE: &str = "retire";
 
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {

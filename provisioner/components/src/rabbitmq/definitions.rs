@@ -107,6 +107,12 @@ impl Definitions {
     }
 }
 
+/// Everything that is wanted, with markers for passwords.
+pub(super) fn wanted(stack: &Stack) -> Result<Value, String> {
+    let text = text(stack).ok_or_else(|| format!("{} has no file {PATH}", member()))?;
+    serde_json::from_str(text.masked()).map_err(|error| format!("read {PATH}: {error}"))
+}
+
 /// Stands for the definitions with the passwords that they hold.
 fn fingerprint(text: &Text, observed: &Observed) -> String {
     let versions = observed.secret_versions();

@@ -7,6 +7,7 @@
 
 mod amqp;
 mod definitions;
+mod drift;
 mod management;
 mod probe;
 mod verify;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use minijinja::context;
 use provisioner_core::component::{Access, Component, Entrypoint, Login, NotReady, Situation, Task, Tasks, Variable};
+use provisioner_core::drift::Comparisons;
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{Manifest, Rabbitmq as Section};
@@ -153,6 +155,10 @@ impl Component for Rabbitmq {
 
     async fn observe(&self, access: &Access<'_>) -> BTreeMap<String, String> {
         definitions::facts(access).await
+    }
+
+    async fn drift(&self, access: &Access<'_>) -> Comparisons {
+        drift::drift(access).await
     }
 
     async fn ready(&self, access: &Access<'_>, _member: &Member) -> Result<(), NotReady> {

@@ -1,6 +1,7 @@
 //! Redis: cache, sessions and counters, with an append-only file and users that may do only what they must.
 
 mod client;
+mod drift;
 mod encryption;
 mod verify;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use minijinja::context;
 use provisioner_core::component::{Access, Component, NotReady, Variable};
+use provisioner_core::drift::Comparisons;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
@@ -25,6 +27,7 @@ pub(crate) const NAME: &str = "redis";
 const PORT: u16 = 6379;
 const DATA: &str = "redis-1-data";
 const CONFIGURATION: &str = "/etc/redis/redis.conf";
+const USERS: &str = "/etc/redis/users.acl";
 const PASSWORD_LENGTH: usize = 24;
 /// User and group of the recipe and of the Redis project's images.
 const REDIS: (u32, u32) = (999, 999);
@@ -94,6 +97,10 @@ impl Component for Redis {
         }]
     }
 
+    async fn drift(&self, access: &Access<'_>) -> Comparisons {
+        drift::drift(access).await
+    }
+
     async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {
         client::ready(access, member).await.map_err(NotReady)
     }
@@ -153,11 +160,7 @@ fn files(manifest: &Manifest) -> Vec<File> {
             0o644,
             render("redis.conf.j2", include_str!("../../recipes/redis/redis.conf.j2"), settings),
         ),
-        file(
-            "/etc/redis/users.acl",
-            0o400,
-            render("users.acl.j2", include_str!("../../recipes/redis/users.acl.j2"), users),
-        ),
+        file(USERS, 0o400, render("users.acl.j2", include_str!("../../recipes/redis/users.acl.j2"), users)),
     ];
     if manifest.redis.tls {
         files.extend(encryption::files());

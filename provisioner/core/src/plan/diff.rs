@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::deep;
 use super::{Action, Impact, Withheld};
 use crate::engine::ImageReferences;
 use crate::lease;
@@ -29,9 +30,10 @@ impl Differences {
     pub(super) fn changing(&self) -> BTreeSet<Member> {
         let touched = self.actions.iter().filter_map(|(id, needed)| match (id, &needed.action) {
             (ResourceId::Workload(member), Action::Create { .. }) => Some(member),
-            (ResourceId::Workload(member), Action::Change { impact: Impact::Restart | Impact::Start, .. }) => {
-                Some(member)
-            }
+            (
+                ResourceId::Workload(member),
+                Action::Change { impact: Impact::Restart | Impact::Anew | Impact::Start, .. },
+            ) => Some(member),
             _ => None,
         });
         touched.cloned().collect()
@@ -157,6 +159,11 @@ fn workload_difference(workload: &Arc<Workload>, observed: &Observed, wanted: &W
     if let Some((impact, because)) = files_difference(workload, found, wanted) {
         return change(impact, because);
     }
+    if found.state != State::Created
+        && let Some((impact, because)) = deep::member(workload, observed, found.state == State::Running)
+    {
+        return change(impact, because);
+    }
     match found.state {
         State::Running => None,
         State::Created => change(Impact::Restart, "it was made but never started".to_owned()),
@@ -202,7 +209,10 @@ fn skip_images_nobody_starts(stack: &Stack, differences: &mut Differences) {
     let starts = |id: &ResourceId| {
         let needed = differences.actions.get(id);
         needed.is_some_and(|needed| {
-            matches!(needed.action, Action::Create { .. } | Action::Change { impact: Impact::Restart, .. })
+            matches!(
+                needed.action,
+                Action::Create { .. } | Action::Change { impact: Impact::Restart | Impact::Anew, .. }
+            )
         })
     };
     let mut used: BTreeSet<ImageId> =

@@ -68,7 +68,10 @@ fn add_resources(stack: &Stack, mut actions: BTreeMap<ResourceId, Needed>, nodes
 }
 
 fn restarts(action: &Action) -> bool {
-    matches!(action, Action::Create { .. } | Action::Change { impact: Impact::Restart | Impact::Start, .. })
+    matches!(
+        action,
+        Action::Create { .. } | Action::Change { impact: Impact::Restart | Impact::Anew | Impact::Start, .. }
+    )
 }
 
 fn add_tasks(tasks: Vec<Planned>, nodes: &mut Nodes) {
@@ -93,7 +96,10 @@ fn roll_one_by_one(stack: &Stack, nodes: &mut Nodes) {
     for workload in stack.workloads() {
         let id = Dependency::workload(&workload.member);
         let is_replaced = nodes.get(&id).and_then(|node| node.needed.as_ref()).is_some_and(|needed| {
-            matches!(needed.action, Action::Change { impact: Impact::Restart | Impact::Reload { .. }, .. })
+            matches!(
+                needed.action,
+                Action::Change { impact: Impact::Restart | Impact::Anew | Impact::Reload { .. }, .. }
+            )
         });
         if !is_replaced {
             continue;

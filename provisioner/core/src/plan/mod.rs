@@ -1,5 +1,6 @@
 //! What will be done, in which order and why: plain data, decided from a stack and a snapshot and nothing else.
 
+mod deep;
 mod diff;
 mod graph;
 mod render;
@@ -67,6 +68,8 @@ pub enum Impact {
     Reload { files: Vec<String> },
     /// The process ends and another one takes its place.
     Restart,
+    /// The same, although what stands there was asked for in the same words: somebody changed it by hand since.
+    Anew,
     /// It is down and is started as it is.
     Start,
 }
@@ -87,6 +90,8 @@ pub struct Withheld {
 pub struct Policy {
     /// Only these components and what they need; empty: all.
     pub targets: BTreeSet<String>,
+    /// What was changed by hand is looked for and put right too.
+    pub deep: bool,
 }
 
 /// Compares what should exist with what does. Pure: same inputs, same plan.
@@ -109,6 +114,7 @@ pub fn plan(
         wanted.withheld.extend(withheld);
         wanted.held.extend(held);
     }
+    deep::enlist(observed, &mut wanted);
     graph::arrange(stack, differences, wanted, policy)
 }
 

@@ -37,7 +37,7 @@ impl fmt::Display for Action {
             Self::Change { to, impact } => match impact {
                 Impact::None { .. } => write!(f, "~ update files of {}", to.id()),
                 Impact::Reload { .. } => write!(f, "~ reload {}", to.id()),
-                Impact::Restart => write!(f, "~ replace {}", to.id()),
+                Impact::Restart | Impact::Anew => write!(f, "~ replace {}", to.id()),
                 Impact::Start => write!(f, "~ start {}", to.id()),
             },
             Self::Remove { id } => write!(f, "- remove {id}"),

@@ -142,6 +142,9 @@ macro_rules! engine_contract_of_state {
             a_missing_secret_is_named_and_leaves_the_member_alone,
             ports_for_checks_are_published_on_loopback,
             a_stack_whose_parts_are_removed_is_empty,
+            a_member_is_in_every_aspect_as_it_was_described,
+            another_description_differs_in_the_aspects_that_it_names,
+            files_are_read_with_content_mode_and_owner,
         );
         $crate::engine_contract_cases!($ground, records:
             an_absent_record_is_written_by_who_expects_none,

@@ -1,6 +1,7 @@
 //! An engine whose world is a value in memory. It keeps state exactly as the contract says and runs no programs: a
 //! command answers with its own words, a job succeeds.
 
+mod deep;
 mod logs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use futures_util::stream;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::drift::{Actual, FoundFile};
 use crate::engine::{
     Engine, EngineError, Execution, Host, ImageReferences, JobOutcome, LogOptions, Output, OutputChunk, OutputStream,
     Power, StopProof, Usage,
@@ -36,7 +38,11 @@ struct World {
     observed: Observed,
     secrets: BTreeMap<String, String>,
     /// Contents of files by member and path, secrets resolved.
-    files: BTreeMap<(Member, String), String>,
+    files: BTreeMap<(Member, String), Inside>,
+    /// Members as they run, whatever their labels say.
+    actual: BTreeMap<Member, Actual>,
+    /// The engine keeps to itself what members are.
+    withholds: bool,
     versions: BTreeMap<String, Version>,
     instances: u64,
     /// Every call that changed something, in order: `ensure workload redis-1`.
@@ -49,6 +55,14 @@ struct World {
     usages: usize,
     /// Told whenever something may have changed, for who follows.
     changed: watch::Sender<()>,
+}
+
+/// A file inside a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    pub content: String,
+    pub mode: u32,
+    pub owner: (u32, u32),
 }
 
 impl MemoryEngine {
@@ -98,7 +112,27 @@ impl MemoryEngine {
     }
 
     pub fn file(&self, member: &Member, path: &str) -> Option<String> {
-        self.world().files.get(&(member.clone(), path.to_owned())).cloned()
+        self.world().files.get(&(member.clone(), path.to_owned())).map(|file| file.content.clone())
+    }
+
+    /// Changes a member as a person at the engine's own command line would: its labels stay.
+    pub fn alter(&self, member: &Member, change: impl FnOnce(&mut Actual)) {
+        change(self.world().actual.entry(member.clone()).or_default());
+    }
+
+    /// Changes a file inside a member; `None` removes it.
+    pub fn edit(&self, member: &Member, path: &str, file: Option<Inside>) {
+        let key = (member.clone(), path.to_owned());
+        let mut world = self.world();
+        match file {
+            Some(file) => world.files.insert(key, file),
+            None => world.files.remove(&key),
+        };
+    }
+
+    /// Makes the engine refuse to tell what members really are.
+    pub fn withhold(&self, withhold: bool) {
+        self.world().withholds = withhold;
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -131,7 +165,8 @@ impl World {
     fn write_files(&mut self, member: &Member, files: &[File]) -> Result<(), EngineError> {
         for file in files {
             let content = file.content.resolve(&self.secrets)?;
-            self.files.insert((member.clone(), file.path.clone()), content);
+            let inside = Inside { content, mode: file.mode, owner: file.owner };
+            self.files.insert((member.clone(), file.path.clone()), inside);
         }
         Ok(())
     }
@@ -202,6 +237,7 @@ impl World {
             ),
             published: published.collect(),
         };
+        self.actual.insert(workload.member.clone(), deep::as_described(workload, &running.image));
         self.log.print(&workload.member, Channel::Stdout, format!("{} started", running.instance));
         self.observed.workloads.insert(workload.member.clone(), running);
         Ok(())
@@ -289,6 +325,14 @@ impl Engine for MemoryEngine {
         let line = Bytes::from(format!("{}\n", argv.join(" ")));
         let output: OutputStream = Box::pin(stream::iter([Ok(OutputChunk::Stdout(line))]));
         Ok(Execution { output, exit: Box::pin(std::future::ready(Ok(0))) })
+    }
+
+    async fn inspect(&self, member: &Member, image: &str) -> Result<Actual, EngineError> {
+        deep::inspect(&mut self.world(), member, image)
+    }
+
+    async fn read_files(&self, member: &Member, paths: &[String]) -> Result<BTreeMap<String, FoundFile>, EngineError> {
+        deep::read_files(&mut self.world(), member, paths)
     }
 
     async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError> {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::{Ground, Outcome, ensured, file, id, images, observed, secret, volume, with_volume, workload};
+use crate::drift::{self, FoundFile, Verdict};
 use crate::engine::{EngineError, Power, Quiet};
 use crate::name::Member;
 use crate::observed::State;
-use crate::stack::{Expose, OnChange, Port, Resource, ResourceId, Secret, SecretSource, Text};
+use crate::stack::{Expose, Fingerprint, OnChange, Port, Resource, ResourceId, Restart, Secret, SecretSource, Text};
 
 pub async fn everything_ensured_is_observed(ground: &dyn Ground) -> Outcome {
     let (engine, images) = (ground.engine(), images(ground).await?);
@@ -279,5 +280,55 @@ pub async fn a_stack_whose_parts_are_removed_is_empty(ground: &dyn Ground) -> Ou
     }
     let seen = engine.observe().await?;
     assert!(seen.is_empty() && seen.secrets.is_empty(), "{seen:?}");
+    Ok(())
+}
+
+pub async fn a_member_is_in_every_aspect_as_it_was_described(ground: &dyn Ground) -> Outcome {
+    let mut described = with_volume(workload(ground, "probe-1"), "probe-1-data");
+    described.env.insert("LOG".to_owned(), "plain".to_owned());
+    described.names.push("probe".to_owned());
+    described.ports.push(Port { name: "http".to_owned(), port: 8000, expose: Expose::Checks });
+    described.limits.cpu_millis = Some(500);
+    ground.engine().ensure(&volume("probe-1-data"), &images(ground).await?, &Quiet).await?;
+    ensured(ground, &described).await?;
+    let engine = ground.engine();
+    let actual = engine.inspect(&described.member, &ground.image().reference()).await?;
+    let compared = drift::workload(&described, &actual, true);
+    assert!(compared.iter().all(|one| one.verdict == Verdict::Same), "{compared:#?}");
+    Ok(())
+}
+
+pub async fn another_description_differs_in_the_aspects_that_it_names(ground: &dyn Ground) -> Outcome {
+    let mut described = workload(ground, "probe-1");
+    ensured(ground, &described).await?;
+    let actual = ground.engine().inspect(&described.member, "provisioner/no-such-image:1").await?;
+    described.limits.memory_bytes = Some(32 << 20);
+    described.env.insert("MORE".to_owned(), "1".to_owned());
+    described.command.push("more".to_owned());
+    described.restart = Restart::Never;
+    let compared = drift::workload(&described, &actual, true);
+    let differing = compared.iter().filter(|one| one.because().is_some()).map(|one| one.what.as_str());
+    assert_eq!(differing.collect::<Vec<_>>(), ["memory", "restart", "command", "env.MORE"]);
+    let image = compared.iter().find(|one| one.what == "image").map(|one| &one.verdict);
+    assert!(matches!(image, Some(Verdict::Unknown { .. })), "{image:?}");
+    Ok(())
+}
+
+pub async fn files_are_read_with_content_mode_and_owner(ground: &dyn Ground) -> Outcome {
+    let engine = ground.engine();
+    let described = workload(ground, "probe-1");
+    ensured(ground, &described).await?;
+    let paths = ["/etc/probe.conf", "/etc/no-such-file"].map(str::to_owned);
+    for power in [Power::Running, Power::Killed] {
+        engine.set(&described.member, power).await?;
+        let found = engine.read_files(&described.member, &paths).await?;
+        let content = Fingerprint::of_bytes(b"one\n");
+        assert_eq!(found.get(&paths[0]), Some(&FoundFile::File { content, mode: 0o640, owner: (1000, 2000) }));
+        assert_eq!(found.get(&paths[1]), Some(&FoundFile::Absent));
+    }
+    let missing = engine.read_files(&Member::named("nobody-1"), &paths).await;
+    assert!(matches!(missing, Err(EngineError::NotFound { .. })), "{missing:?}");
+    let missing = engine.inspect(&Member::named("nobody-1"), "image").await;
+    assert!(matches!(missing, Err(EngineError::NotFound { .. })), "{missing:?}");
     Ok(())
 }
