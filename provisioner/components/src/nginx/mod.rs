@@ -35,10 +35,10 @@ const MEDIA: &str = "media";
 /// Customers.
 const HTTP: u16 = 80;
 /// Customers, encrypted.
-const HTTPS: u16 = 443;
+pub(crate) const HTTPS: u16 = 443;
 /// The same server for checks: its own rate limit counters, and it names the backend that answered.
 pub(crate) const CHECKS: u16 = 8089;
-const STATUS: u16 = 8081;
+pub(crate) const STATUS: u16 = 8081;
 
 pub struct Nginx;
 
