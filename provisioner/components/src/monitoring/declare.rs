@@ -20,6 +20,8 @@ const CONFIG: &str = "/etc/prometheus";
 const SCRIPT: &str = "/run/provisioner/pages.py";
 /// User and group of the recipe.
 const PROMETHEUS: (u32, u32) = (999, 999);
+/// The threshold that is a figure of the stack: how many nodes a whole search cluster has.
+const SEARCH_NODES: &str = "search_nodes";
 pub(super) const MIB: u64 = 1 << 20;
 
 /// Template of a file in `monitoring/`, rendered.
@@ -82,15 +84,16 @@ fn prometheus(manifest: &Manifest, section: &Section, systems: &Stack) -> Worklo
         stack => manifest.name.to_string(),
         scrape_seconds => section.scrape_seconds,
         timeout_seconds => section.scrape_seconds.min(10),
+        evaluation_seconds => section.scrape_seconds.min(15),
         alertmanager => Program::Alertmanager.address(),
         postgres_exporter => Program::Postgres.address(),
         blackbox_exporter => Program::Blackbox.address(),
-        jobs => jobs(systems),
+        jobs => minijinja::Value::from_serialize(jobs(systems)),
     };
     let path = format!("{CONFIG}/prometheus.yml");
     let reload = reload(&["promtool", "check", "config", &path]);
     let mut files = vec![file(&path, 0o644, rendered!("prometheus.yml.j2", configuration), &reload)];
-    let rules = rules::files(&section.thresholds).into_iter();
+    let rules = rules::files(&thresholds(manifest, section)).into_iter();
     files.extend(rules.map(|(name, text)| file(&format!("{}{name}", rules_folder()), 0o644, text, &reload)));
     let flags = [
         format!("--config.file={path}"),
@@ -104,6 +107,12 @@ fn prometheus(manifest: &Manifest, section: &Section, systems: &Stack) -> Worklo
     workload
 }
 
+/// What the manifest says about thresholds, directly or by what the stack has of a system.
+fn thresholds(manifest: &Manifest, section: &Section) -> BTreeMap<String, f64> {
+    let nodes = manifest.elasticsearch.as_ref().map(|search| (SEARCH_NODES.to_owned(), f64::from(search.nodes)));
+    nodes.into_iter().chain(section.thresholds.clone()).collect()
+}
+
 /// Where Prometheus finds its rules.
 pub(super) fn rules_folder() -> String {
     format!("{CONFIG}/rules/")
@@ -111,18 +120,15 @@ pub(super) fn rules_folder() -> String {
 
 fn alertmanager(section: &Section) -> Workload {
     let key_file = |service: &str| format!("/run/provisioner/{service}.key");
-    let key_of = |pager: &Option<Pager>, service| pager.as_ref().map(|_| key_file(service));
-    let url_of = |pager: &Option<Pager>| pager.as_ref().and_then(|pager| pager.url.clone());
-    let configuration = context! {
-        webhook_url => webhook(section),
-        pagerduty_key_file => key_of(&section.pagerduty, "pagerduty"),
-        pagerduty_url => url_of(&section.pagerduty),
-        opsgenie_key_file => key_of(&section.opsgenie, "opsgenie"),
-        opsgenie_url => url_of(&section.opsgenie),
-    };
+    // Whoever is not told of anything is not named at all.
+    let mut values = BTreeMap::from([("webhook_url".to_owned(), webhook(section))]);
+    for (service, pager) in pagers(section) {
+        values.insert(format!("{service}_key_file"), key_file(service));
+        values.extend(pager.url.clone().map(|url| (format!("{service}_url"), url)));
+    }
     let path = format!("{CONFIG}/alertmanager.yml");
     let reload = reload(&["amtool", "check-config", &path]);
-    let mut files = vec![file(&path, 0o644, rendered!("alertmanager.yml.j2", configuration), &reload)];
+    let mut files = vec![file(&path, 0o644, rendered!("alertmanager.yml.j2", values.into()), &reload)];
     // Read whenever somebody is to be woken.
     let keys = pagers(section);
     files.extend(keys.map(|(service, _)| {

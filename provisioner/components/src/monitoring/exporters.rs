@@ -46,7 +46,6 @@ fn node() -> Workload {
 fn of_postgres(stack: &Stack) -> Workload {
     let flags = [
         format!("--config.file={LOGINS}"),
-        "--collector.stat_statements".to_owned(),
         "--collector.stat_wal_receiver".to_owned(),
         "--collector.stat_checkpointer".to_owned(),
         "--collector.long_running_transactions".to_owned(),
@@ -105,8 +104,10 @@ fn of_nginx() -> Workload {
 fn blackbox(stack: &Stack) -> Workload {
     let flag = format!("--config.file={BLACKBOX}");
     let check = reload(&["prometheus-blackbox-exporter", "--config.check", &flag]);
-    let modules =
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../monitoring/blackbox.yml")).to_owned();
+    // Somebody's own certificate is signed by nobody whom the stack knows.
+    let own_certificate = nginx::has_own_certificate(stack);
+    let values = context! { server_name => nginx::member().to_string(), own_certificate };
+    let modules = rendered!("blackbox.yml.j2", values);
     let mut workload = exporter(Program::Blackbox, vec![flag]);
     workload.files.push(file(BLACKBOX, 0o644, modules, &check));
     workload.files.extend(authority(stack));

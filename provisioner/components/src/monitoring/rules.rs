@@ -10,7 +10,16 @@ macro_rules! embedded {
     };
 }
 
-const RULES: &[(&str, &str)] = embedded!["meta.yml"];
+const RULES: &[(&str, &str)] = embedded![
+    "elasticsearch.yml",
+    "hosts.yml",
+    "meta.yml",
+    "postgres.yml",
+    "rabbitmq.yml",
+    "redis.yml",
+    "requests.yml",
+    "workers.yml",
+];
 const THRESHOLDS: &str = "thresholds.yml";
 
 /// Name and content of every rule file, with the manifest's thresholds in place.

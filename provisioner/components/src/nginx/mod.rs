@@ -28,7 +28,7 @@ use crate::{app, certificates, recipe};
 
 pub use files::rendered_files;
 pub(crate) use reload::{enlist, run_enlist};
-pub(crate) use tls::customers;
+pub(crate) use tls::{customers, has_own_certificate};
 
 pub(crate) const NAME: &str = "nginx";
 const MEDIA: &str = "media";
