@@ -11,7 +11,7 @@ use provisioner_core::stack::{
     Text, Volume, Workload,
 };
 
-use super::targets::jobs;
+use super::targets::{Target, jobs};
 use super::{NAME, Program, exporters, rules};
 use crate::template::render;
 use crate::{app, elasticsearch, nginx, postgres, rabbitmq, recipe, redis, route};
@@ -80,6 +80,9 @@ fn key_secret(service: &str) -> String {
 }
 
 fn prometheus(manifest: &Manifest, section: &Section, systems: &Stack) -> Workload {
+    let shown = |target: &Target| context! { instance => target.instance.clone(), address => target.address.clone() };
+    let listed: BTreeMap<&str, Vec<minijinja::Value>> =
+        jobs(systems).iter().map(|(job, targets)| (*job, targets.iter().map(shown).collect())).collect();
     let configuration = context! {
         stack => manifest.name.to_string(),
         scrape_seconds => section.scrape_seconds,
@@ -88,7 +91,7 @@ fn prometheus(manifest: &Manifest, section: &Section, systems: &Stack) -> Worklo
         alertmanager => Program::Alertmanager.address(),
         postgres_exporter => Program::Postgres.address(),
         blackbox_exporter => Program::Blackbox.address(),
-        jobs => minijinja::Value::from_serialize(jobs(systems)),
+        jobs => listed,
     };
     let path = format!("{CONFIG}/prometheus.yml");
     let reload = reload(&["promtool", "check", "config", &path]);

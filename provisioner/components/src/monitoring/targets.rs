@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use provisioner_core::name::Member;
 use provisioner_core::stack::Stack;
-use serde::Serialize;
 
 use super::Program;
 use crate::{app, elasticsearch, nginx, postgres, rabbitmq, redis, route};
 
 /// One that Prometheus asks, or has an exporter ask.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     /// The member that its figures are about.
     pub(super) instance: String,
