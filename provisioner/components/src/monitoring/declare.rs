@@ -134,9 +134,11 @@ fn alertmanager(section: &Section) -> Workload {
     let mut files = vec![file(&path, 0o644, rendered!("alertmanager.yml.j2", values.into()), &reload)];
     // Read whenever somebody is to be woken.
     let keys = pagers(section);
-    files.extend(keys.map(|(service, _)| {
-        file(&key_file(service), 0o400, Text::secret(&key_secret(service)), &OnChange::Nothing)
-    }));
+    files.extend(
+        keys.map(|(service, _)| {
+            file(&key_file(service), 0o400, Text::secret(&key_secret(service)), &OnChange::Nothing)
+        }),
+    );
     let flags = [
         format!("--config.file={path}"),
         "--storage.path=/var/lib/prometheus/alertmanager".to_owned(),

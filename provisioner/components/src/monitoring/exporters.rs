@@ -37,6 +37,7 @@ fn node() -> Workload {
         "--no-collector.mdadm",
         "--no-collector.nfs",
         "--no-collector.nfsd",
+        "--no-collector.systemd",
         "--no-collector.xfs",
         "--no-collector.zfs",
     ];

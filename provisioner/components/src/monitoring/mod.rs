@@ -11,6 +11,8 @@ mod declare;
 mod exporters;
 mod rules;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::time::Duration;

@@ -54,7 +54,11 @@ pub(crate) fn has_own_certificate(stack: &Stack) -> bool {
 /// Somebody's own certificate is known by itself, one of the stack's by who signed it.
 async fn trust(access: &Access<'_>) -> Result<Trust, Broken> {
     let secret = certificates::secret_of(NAME);
-    let trust = if has_own_certificate(access.stack) { Trust::pinned(access, &secret).await } else { Trust::authority(access).await };
+    let trust = if has_own_certificate(access.stack) {
+        Trust::pinned(access, &secret).await
+    } else {
+        Trust::authority(access).await
+    };
     trust.map_err(Broken::Unknown)
 }
 

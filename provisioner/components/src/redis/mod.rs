@@ -99,7 +99,12 @@ impl Component for Redis {
     fn variables(&self, stack: &Stack) -> Vec<Variable> {
         vec![Variable {
             name: "REDIS_URL",
-            prefix: Text::new(format!("{}://{}:{}@", scheme(stack), User::App.name(), Text::secret(User::App.secret()))),
+            prefix: Text::new(format!(
+                "{}://{}:{}@",
+                scheme(stack),
+                User::App.name(),
+                Text::secret(User::App.secret())
+            )),
             host: member().to_string(),
             port: PORT,
             member: member(),

@@ -17,7 +17,10 @@ pub(super) fn monitoring(mut table: Table<'_>) -> Monitoring {
     let monitoring = Monitoring {
         service: service(&mut table, 256, 500),
         retention: table.value("retention", DURATION, retention).unwrap_or_else(|| "15d".to_owned()),
-        scrape_seconds: table.integer("scrape_seconds", 1, 300).and_then(|found| u32::try_from(found).ok()).unwrap_or(15),
+        scrape_seconds: table
+            .integer("scrape_seconds", 1, 300)
+            .and_then(|found| u32::try_from(found).ok())
+            .unwrap_or(15),
         thresholds: chosen(&mut table),
         webhook: url(&mut table, "webhook"),
         pagerduty: pager(&mut table, "pagerduty"),

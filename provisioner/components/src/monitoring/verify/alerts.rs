@@ -97,8 +97,11 @@ async fn pages_of(pages: &Site, path: &str) -> Result<Vec<Page>, Broken> {
 async fn delivered(alertmanager: &Site, nonce: &str) -> Result<String, Broken> {
     let counted = async || -> Result<(f64, f64), Broken> {
         let metrics = get(alertmanager, "/metrics").await?.text();
-        let of_webhook: String =
-            metrics.lines().filter(|line| line.contains("integration=\"webhook\"")).flat_map(|line| [line, "\n"]).collect();
+        let of_webhook: String = metrics
+            .lines()
+            .filter(|line| line.contains("integration=\"webhook\""))
+            .flat_map(|line| [line, "\n"])
+            .collect();
         let sum = |name| sum(&of_webhook, name).unwrap_or(0.0);
         Ok((sum("alertmanager_notifications_total"), sum("alertmanager_notifications_failed_total")))
     };

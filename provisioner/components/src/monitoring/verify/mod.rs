@@ -33,7 +33,17 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
         check(NAME, "watchdog", Level::L2, alerts::watchdog(access)),
     );
     vec![
-        processes, prometheus, alertmanager, loaded, rules, evaluated, systems, synthetic, watchdog, discovered, targets,
+        processes,
+        prometheus,
+        alertmanager,
+        loaded,
+        rules,
+        evaluated,
+        systems,
+        synthetic,
+        watchdog,
+        discovered,
+        targets,
     ]
 }
 

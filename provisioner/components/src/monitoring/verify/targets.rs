@@ -21,7 +21,7 @@ const REACHES: [(&str, &str); 6] = [
     ("postgres", "pg_up"),
     ("redis", "redis_up"),
     ("nginx", "nginx_up"),
-    ("elasticsearch", "elasticsearch_cluster_health_up or elasticsearch_cluster_health_timed_out == bool 0"),
+    ("elasticsearch", "elasticsearch_cluster_health_number_of_nodes > bool 0"),
     ("blackbox-http", "probe_success"),
     ("blackbox-tls", "probe_success"),
 ];
@@ -76,8 +76,11 @@ fn differences(expected: &BTreeSet<Labels>, found: &BTreeSet<Labels>) -> Vec<Str
 /// Every exporter reaches every member that it tells about.
 pub(super) async fn reached(access: &Access<'_>) -> Result<String, Broken> {
     let (prometheus, jobs) = (Prometheus::of(access).await?, jobs(access.stack));
-    let asked: Vec<_> =
-        REACHES.iter().filter_map(|(job, metric)| Some((*job, *metric, jobs.get(job)?))).filter(|it| !it.2.is_empty()).collect();
+    let asked: Vec<_> = REACHES
+        .iter()
+        .filter_map(|(job, metric)| Some((*job, *metric, jobs.get(job)?)))
+        .filter(|it| !it.2.is_empty())
+        .collect();
     settled(|| async {
         let mut wrong = Vec::new();
         for (job, metric, targets) in &asked {
