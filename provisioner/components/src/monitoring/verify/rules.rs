@@ -1,6 +1,6 @@
 //! The rules that Prometheus runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use provisioner_core::component::Access;
 use provisioner_core::finding::Broken;
@@ -69,31 +69,46 @@ enum Expression {
     Number(serde_yaml::Number),
 }
 
-/// Prometheus runs the rules of the manifest, all of them and no others.
+/// Prometheus runs the rules of the manifest, all of them and no others. A reload that was just asked for may still be
+/// under way.
 pub(super) async fn loaded(access: &Access<'_>) -> Result<String, Broken> {
-    let prometheus = Prometheus::of(access).await?;
+    let (prometheus, expected) = (Prometheus::of(access).await?, declared(access)?);
+    settled(|| async {
+        let found = running(&prometheus).await?;
+        let mut wrong = Vec::new();
+        for (place, said) in &expected {
+            if !runs(&prometheus, said, found.get(place)).await? {
+                wrong.push(format!("{} of {} is not what Prometheus runs", said.name, place.0));
+            }
+        }
+        let surplus = found.iter().filter(|(place, _)| !expected.contains_key(*place));
+        wrong.extend(surplus.map(|((place, _), said)| format!("{} of {place} runs, expected not", said.name)));
+        Ok(wrong)
+    })
+    .await?;
+    let groups: BTreeSet<&str> = expected.keys().map(|(place, _)| place.as_str()).collect();
+    Ok(format!("{} of {} groups, as in the manifest", expected.len(), groups.len()))
+}
+
+async fn running(prometheus: &Prometheus) -> Result<Rules, Broken> {
     let loaded: Loaded = prometheus.read("/api/v1/rules").await?;
-    let mut found = Rules::new();
-    for group in &loaded.groups {
+    let mut rules = Rules::new();
+    for group in loaded.groups {
         let place = format!("{}/{}", group.file.rsplit('/').next().unwrap_or_default(), group.name);
-        for (nth, rule) in group.rules.iter().enumerate() {
-            let said = Said { name: rule.name.clone(), expression: dense(&rule.query) };
-            found.insert((place.clone(), nth), said);
+        for (nth, rule) in group.rules.into_iter().enumerate() {
+            rules.insert((place.clone(), nth), Said { name: rule.name, expression: dense(&rule.query) });
         }
     }
-    let mut expected = declared(access)?;
-    // As Prometheus writes them, so that spelling makes no difference.
-    for said in expected.values_mut() {
-        said.expression = dense(&prometheus.formatted(&said.expression).await?);
+    Ok(rules)
+}
+
+/// Prometheus is asked how it writes an expression only where its spelling is another one.
+async fn runs(prometheus: &Prometheus, said: &Said, found: Option<&Said>) -> Result<bool, Broken> {
+    let Some(found) = found.filter(|found| found.name == said.name) else { return Ok(false) };
+    if found.expression == dense(&said.expression) {
+        return Ok(true);
     }
-    let differing = expected.iter().find(|(place, said)| found.get(place) != Some(said));
-    if let Some(((place, _), said)) = differing {
-        return Err(Broken::fail(format!("{} of {place} is not what Prometheus runs; provisioner up", said.name)));
-    }
-    if let Some(((place, _), said)) = found.iter().find(|(place, _)| !expected.contains_key(place)) {
-        return Err(Broken::fail(format!("{} of {place} runs, expected not", said.name)));
-    }
-    Ok(format!("{} of {} groups, as in the manifest", found.len(), loaded.groups.len()))
+    Ok(found.expression == dense(&prometheus.formatted(&said.expression).await?))
 }
 
 /// Prometheus breaks long expressions over lines in one answer and not in the other.

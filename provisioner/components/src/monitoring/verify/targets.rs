@@ -117,14 +117,21 @@ struct Discovered {
     url: String,
 }
 
+/// After a reload Prometheus looks for its Alertmanagers anew, some seconds later.
 pub(super) async fn discovered(access: &Access<'_>) -> Result<String, Broken> {
-    let found: Alertmanagers = Prometheus::of(access).await?.read("/api/v1/alertmanagers").await?;
-    let urls: Vec<&str> = found.active.iter().map(|found| found.url.as_str()).collect();
-    let wanted = format!("http://{}/", Program::Alertmanager.address());
-    match &urls[..] {
-        [url] if url.starts_with(&wanted) => Ok((*url).to_owned()),
-        _ => Err(Broken::fail(format!("Prometheus tells {urls:?}, expected {wanted}"))),
-    }
+    let prometheus = Prometheus::of(access).await?;
+    let expected = format!("http://{}/api/v2/alerts", Program::Alertmanager.address());
+    settled(|| async {
+        let found: Alertmanagers = prometheus.read("/api/v1/alertmanagers").await?;
+        let urls: Vec<&str> = found.active.iter().map(|found| found.url.as_str()).collect();
+        Ok(if urls == [&expected] {
+            Vec::new()
+        } else {
+            vec![format!("Prometheus tells {urls:?}, expected {expected}")]
+        })
+    })
+    .await?;
+    Ok(expected)
 }
 
 /// Waits until nothing is wrong any more, as long as one interval takes.
