@@ -56,11 +56,15 @@ app-live:
 	$(MUSL_CC) cargo test --locked $(APP) --features app/live-tests --test live
 
 .PHONY: lint
-lint: ## Formatting, clippy, dependency rules, shell scripts
+lint: check-monitoring ## Formatting, clippy, dependency rules, shell scripts, monitoring/
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point postgres/bootstrap postgres/clone postgres/common.sh postgres/member rabbitmq/member elasticsearch/node)
+
+.PHONY: check-monitoring
+check-monitoring: ## Rules, their tests, routes and probes of monitoring/ (`IMAGE=…` with the programs of an image)
+	scripts/check-monitoring.sh $(IMAGE)
 
 .PHONY: bench
 bench: engine build ## The figures of docs/benchmarks.md
