@@ -18,6 +18,7 @@ mod http;
 mod killed;
 mod lock;
 mod messaging;
+mod monitoring;
 mod tls;
 mod wire;
 
@@ -37,6 +38,7 @@ fn main() {
         killed::SCENARIOS,
         foreign::SCENARIOS,
         messaging::SCENARIOS,
+        monitoring::SCENARIOS,
         tls::SCENARIOS,
     ]
     .concat()

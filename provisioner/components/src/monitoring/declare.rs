@@ -102,6 +102,8 @@ fn prometheus(manifest: &Manifest, section: &Section, systems: &Stack) -> Worklo
         format!("--config.file={path}"),
         "--storage.tsdb.path=/var/lib/prometheus/metrics".to_owned(),
         format!("--storage.tsdb.retention.time={}", section.retention),
+        // An alert that was told while Alertmanager was away is told again soon, not a minute later.
+        "--rules.alert.resend-delay=10s".to_owned(),
     ];
     let limits = (section.service.memory_bytes, section.service.cpu_millis);
     let mut workload = workload(Program::Prometheus, "prometheus", flags.into(), limits);
