@@ -9,6 +9,7 @@ mod checks;
 pub mod elasticsearch;
 mod http;
 pub mod mail;
+pub mod monitoring;
 pub mod nginx;
 pub mod postgres;
 pub mod rabbitmq;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Box<dyn Component>> {
         Box::new(rabbitmq::Rabbitmq),
         Box::new(mail::Mail),
         Box::new(elasticsearch::Elasticsearch),
+        Box::new(monitoring::Monitoring),
     ]
 }
 

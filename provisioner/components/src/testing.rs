@@ -15,7 +15,7 @@ pub(crate) fn manifest() -> Manifest {
 /// One with every system.
 pub(crate) fn whole_manifest() -> Manifest {
     let text = "name: dev\nnginx: { tls: {} }\npostgres: { tls: true }\nredis: { tls: true }\nrabbitmq: { tls: true }\n\
-                elasticsearch: {}\nmail: {}\napp: { binary: target/app }\nworkers: { relay: {}, email: {}, search: {} }\n";
+                elasticsearch: {}\nmail: {}\nmonitoring: {}\napp: { binary: target/app }\nworkers: { relay: {}, email: {}, search: {} }\n";
     parse(text.as_bytes()).expect("a manifest with every system is right")
 }
 

@@ -36,6 +36,27 @@ app: {image: shop, binary: app, replicas: 0, serve: gunicorn, env: {\"A-B\": x}}
 }
 
 #[test]
+fn monitoring_takes_thresholds_that_exist_and_make_sense_and_keys_as_files() {
+    assert_snapshot!(problems(
+        "
+name: dev
+app: {binary: a}
+monitoring:
+  retention: forever
+  scrape_seconds: 0
+  webhook: ftp://hooks.example
+  thresholds: {backend_p59: 0.8, nobody_knows_this: 1, error_ratio: 5, queue_ready: -1, job_p95: 0, search_mean: soon}
+  pagerduty: {url: 'https://events.example'}
+  opsgenie: {key_file: 5, key: abc}
+"
+    ));
+    assert_snapshot!(problems("name: dev\napp: {binary: a}\nmonitoring: {thresholds: [1]}\n"));
+    let text = "name: dev\napp: {binary: a}\nmonitoring: {thresholds: {backend_p95: 0.8}, retention: 36h}\n";
+    let monitoring = parse(text.as_bytes()).unwrap().monitoring.unwrap();
+    assert_eq!((monitoring.thresholds["backend_p95"], monitoring.retention.as_str()), (0.8, "36h"));
+}
+
+#[test]
 fn a_required_standby_needs_a_replica() {
     assert_snapshot!(problems("name: dev\napp: {binary: a}\npostgres: {replicas: 0, synchronous: required}\n"));
 }

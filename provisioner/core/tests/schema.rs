@@ -12,7 +12,8 @@ fn schema() -> Value {
 /// Manifests in which every section that the schema knows can be put.
 fn bases() -> [Value; 2] {
     [
-        json!({"name": "dev", "app": {"binary": "app"}, "workers": {"email": {"health": {}}}, "nginx": {"tls": {}}}),
+        json!({"name": "dev", "app": {"binary": "app"}, "workers": {"email": {"health": {}}}, "nginx": {"tls": {}},
+            "monitoring": {"pagerduty": {"key_file": "key"}, "opsgenie": {"key_file": "key"}}}),
         json!({"name": "dev", "app": {"image": "app:1", "serve": ["app"]}, "mail": {"host": "mail.example.com"}}),
     ]
 }

@@ -1,4 +1,5 @@
-//! Files of this machine that hold secrets: somebody's own certificate, a password of a mail server. Here they are only
+//! Files of this machine that hold secrets: somebody's own certificate, a password of a mail server, a
+//! pager's key. Here they are only
 //! looked at; the engine reads them again when it takes them over.
 
 use std::fs::File;
@@ -32,6 +33,17 @@ pub(super) fn read(manifest: &mut Manifest, manifest_path: &Path, program: Progr
     }
     if let Some(MailServer::Smtp { login: Some(login), .. }) = manifest.mail.as_mut().map(|mail| &mut mail.server) {
         read_one(&mut login.password, "mail.password_file", manifest_path, program)?;
+    }
+    if let Some(monitoring) = &mut manifest.monitoring {
+        let pagers = [
+            ("monitoring.pagerduty.key_file", &mut monitoring.pagerduty),
+            ("monitoring.opsgenie.key_file", &mut monitoring.opsgenie),
+        ];
+        for (key, pager) in pagers {
+            if let Some(pager) = pager {
+                read_one(&mut pager.key, key, manifest_path, program)?;
+            }
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The manifest in its own keys, defaults filled in.
 
+mod monitoring;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,8 @@ use provisioner_core::manifest::{
 };
 use provisioner_core::name::StackName;
 use serde::Serialize;
+
+use self::monitoring::WrittenMonitoring;
 
 /// The manifest in its own keys, so that what is printed can be given back as a file.
 #[derive(Serialize)]
@@ -28,6 +32,8 @@ pub(super) struct Written<'a> {
     elasticsearch: Option<WrittenElasticsearch<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mail: Option<WrittenMail<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    monitoring: Option<WrittenMonitoring<'a>>,
     app: WrittenApp<'a>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     workers: BTreeMap<&'a str, WrittenWorker<'a>>,
@@ -193,6 +199,7 @@ impl<'a> From<&'a Manifest> for Written<'a> {
                 settings: &elasticsearch.settings,
             }),
             mail: manifest.mail.as_ref().map(Into::into),
+            monitoring: manifest.monitoring.as_ref().map(Into::into),
             app: (&manifest.app).into(),
             workers: manifest.workers.iter().map(|(name, worker)| (name.as_str(), worker.into())).collect(),
         }

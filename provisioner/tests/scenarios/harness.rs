@@ -47,11 +47,11 @@ impl Stack {
     }
 
     /// A stack of its own, not stood up yet. `change` edits the text of the dev manifest without the systems that take
-    /// long to start: broker, search, mail and the workers on them.
+    /// long to start: broker, search, mail and the workers on them; and without what watches them.
     pub(crate) fn of(name: &str, change: impl FnOnce(String) -> String) -> Self {
         let dev = std::fs::read_to_string(root().join("manifests/dev.yaml")).unwrap();
         let stack = Self { name: name.into(), manifest: root().join(format!("manifests/.{name}.yaml")) };
-        stack.rewrite(change(without(&dev, &["rabbitmq", "elasticsearch", "mail", "workers"])));
+        stack.rewrite(change(without(&dev, &["rabbitmq", "elasticsearch", "mail", "monitoring", "workers"])));
         stack.begin();
         stack
     }

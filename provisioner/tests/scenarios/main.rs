@@ -18,6 +18,7 @@ mod http;
 mod killed;
 mod lock;
 mod messaging;
+mod monitoring;
 mod smoke;
 mod tls;
 mod wire;
@@ -38,6 +39,7 @@ fn main() {
         killed::SCENARIOS,
         foreign::SCENARIOS,
         messaging::SCENARIOS,
+        monitoring::SCENARIOS,
         smoke::SCENARIOS,
         tls::SCENARIOS,
     ]

@@ -41,6 +41,10 @@ const WORKLOAD: &str = "backend";
 const HTTP: &str = "http";
 /// Names the file with the stack's own authority, where any system that the app reaches encrypts.
 const CA_FILE: &str = "STACK_CA_FILE";
+/// The shop's program in its image.
+const SHOP: &str = "/usr/local/bin/app";
+/// Where it tells its figures when nothing is said.
+const METRICS_PORT: u16 = 9000;
 /// Task by which NGINX learns the address of a backend that was started anew.
 pub(crate) const ENLIST: &str = "enlist";
 
@@ -160,6 +164,30 @@ fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
 /// The members that take requests.
 pub(crate) fn backends(stack: &Stack) -> impl Iterator<Item = &Workload> {
     stack.members(NAME).filter(|workload| is_backend(workload))
+}
+
+/// A process of the app whose figures Prometheus reads.
+pub(crate) struct Scraped {
+    pub(crate) member: Member,
+    pub(crate) port: u16,
+    pub(crate) is_backend: bool,
+}
+
+/// Those of the shop; what another app has to tell, and where, nobody knows.
+pub(crate) fn scraped(stack: &Stack) -> Vec<Scraped> {
+    if !Contract::read(stack).is_ok_and(|contract| contract.is_shop) {
+        return Vec::new();
+    }
+    let processes = stack.members(NAME).filter(|workload| workload.command.first().is_some_and(|word| word == SHOP));
+    let scraped = processes.map(|workload| {
+        let listen = workload.env.get(workers::LISTEN).and_then(|listen| listen.rsplit(':').next()?.parse().ok());
+        Scraped {
+            member: workload.member.clone(),
+            port: listen.unwrap_or(METRICS_PORT),
+            is_backend: is_backend(workload),
+        }
+    });
+    scraped.collect()
 }
 
 fn is_backend(workload: &Workload) -> bool {

@@ -15,7 +15,7 @@ use crate::rabbitmq;
 const PORT: &str = "metrics";
 /// Path that answers 200 while the worker works. It travels to the checks as a file, which restarts nothing.
 const HEALTH: &str = "/run/provisioner/health";
-const LISTEN: &str = "APP_METRICS_LISTEN";
+pub(super) const LISTEN: &str = "APP_METRICS_LISTEN";
 
 pub(super) fn workloads(manifest: &Manifest, reached: &Stack) -> Vec<Workload> {
     let members = manifest.workers.iter().flat_map(|(name, worker)| {

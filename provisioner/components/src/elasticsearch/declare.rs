@@ -261,7 +261,7 @@ mod tests {
         let secrets: std::collections::BTreeSet<_> = workload.secrets().collect();
         assert_eq!(
             secrets.into_iter().collect::<Vec<_>>(),
-            ["ca", "elasticsearch-admin", "elasticsearch-app", "tls-elasticsearch-1"]
+            ["ca", "elasticsearch-admin", "elasticsearch-app", "elasticsearch-monitor", "tls-elasticsearch-1"]
         );
         let open = workload.files.iter().filter(|file| file.mode & 0o077 != 0);
         for file in open {

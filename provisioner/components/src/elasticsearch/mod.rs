@@ -36,31 +36,35 @@ pub use cluster::Cluster;
 pub use declare::{MAPS_MIN, OPEN_FILES_MIN, adapts, maps_files};
 
 pub(crate) const NAME: &str = "elasticsearch";
-const HTTP: u16 = 9200;
+pub(crate) const HTTP: u16 = 9200;
 const TRANSPORT: u16 = 9300;
 const SEARCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Users of the file realm, and the secrets that hold their passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum User {
+pub(crate) enum User {
     Admin,
     App,
+    /// Reads figures and no documents.
+    Monitor,
 }
 
 impl User {
-    const ALL: [Self; 2] = [Self::Admin, Self::App];
+    const ALL: [Self; 3] = [Self::Admin, Self::App, Self::Monitor];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::App => "app",
+            Self::Monitor => "monitor",
         }
     }
 
-    fn secret(self) -> &'static str {
+    pub(crate) fn secret(self) -> &'static str {
         match self {
             Self::Admin => "elasticsearch-admin",
             Self::App => "elasticsearch-app",
+            Self::Monitor => "elasticsearch-monitor",
         }
     }
 }

@@ -28,17 +28,17 @@ use crate::{app, certificates, recipe};
 
 pub use files::rendered_files;
 pub(crate) use reload::{enlist, run_enlist};
-pub(crate) use tls::customers;
+pub(crate) use tls::{customers, has_own_certificate};
 
 pub(crate) const NAME: &str = "nginx";
 const MEDIA: &str = "media";
 /// Customers.
 const HTTP: u16 = 80;
 /// Customers, encrypted.
-const HTTPS: u16 = 443;
+pub(crate) const HTTPS: u16 = 443;
 /// The same server for checks: its own rate limit counters, and it names the backend that answered.
 pub(crate) const CHECKS: u16 = 8089;
-const STATUS: u16 = 8081;
+pub(crate) const STATUS: u16 = 8081;
 
 pub struct Nginx;
 

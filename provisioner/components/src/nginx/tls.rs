@@ -45,13 +45,20 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Not one that the stack's own authority signed.
+pub(crate) fn has_own_certificate(stack: &Stack) -> bool {
+    let resource = stack.resource(&ResourceId::Secret(certificates::secret_of(NAME)));
+    matches!(resource, Some(Resource::Secret(secret)) if matches!(secret.source, SecretSource::Files { .. }))
+}
+
 /// Somebody's own certificate is known by itself, one of the stack's by who signed it.
 async fn trust(access: &Access<'_>) -> Result<Trust, Broken> {
     let secret = certificates::secret_of(NAME);
-    let resource = access.stack.resource(&ResourceId::Secret(secret.clone()));
-    let is_own =
-        matches!(resource, Some(Resource::Secret(secret)) if matches!(secret.source, SecretSource::Files { .. }));
-    let trust = if is_own { Trust::pinned(access, &secret).await } else { Trust::authority(access).await };
+    let trust = if has_own_certificate(access.stack) {
+        Trust::pinned(access, &secret).await
+    } else {
+        Trust::authority(access).await
+    };
     trust.map_err(Broken::Unknown)
 }
 

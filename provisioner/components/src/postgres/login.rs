@@ -10,7 +10,7 @@ pub const DATABASE: &str = "app";
 
 /// Holds the provisioner's own rows. Not the application's database, whose owner may drop what is in it and whose dumps
 /// would carry them along.
-pub(super) const HOME: &str = "postgres";
+pub(crate) const HOME: &str = "postgres";
 
 const PASSWORD_LENGTH: usize = 24;
 

@@ -42,6 +42,8 @@ use crate::route;
 
 pub use cluster::{Cluster, Layout, layout};
 pub(crate) use declare::members;
+pub(crate) use encryption::is_declared as is_encrypted;
+pub(crate) use login::HOME;
 pub use login::{DATABASE, Login, owner_url};
 
 pub(crate) const NAME: &str = "postgres";

@@ -37,7 +37,7 @@ pub(crate) const NAME: &str = "rabbitmq";
 const AMQP: u16 = 5672;
 const AMQPS: u16 = 5671;
 const MANAGEMENT: u16 = 15672;
-const PROMETHEUS: u16 = 15692;
+pub(crate) const PROMETHEUS: u16 = 15692;
 /// Virtual host of everything that belongs to the app.
 const VHOST: &str = "app";
 const DATA: &str = "rabbitmq-1-data";

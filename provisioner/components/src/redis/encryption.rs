@@ -22,7 +22,7 @@ pub(super) fn resources(manifest: &Manifest) -> Vec<Resource> {
     vec![certificates::authority(manifest), certificates::certificate(manifest, NAME, names)]
 }
 
-pub(super) fn is_declared(stack: &Stack) -> bool {
+pub(crate) fn is_declared(stack: &Stack) -> bool {
     stack.resource(&ResourceId::Secret(certificates::secret_of(NAME))).is_some()
 }
 

@@ -20,6 +20,8 @@ use provisioner_core::stack::{
     Workload,
 };
 
+pub(crate) use encryption::is_declared as is_encrypted;
+
 use crate::recipe;
 use crate::template::render;
 
@@ -37,22 +39,26 @@ const REDIS: (u32, u32) = (999, 999);
 pub(crate) enum User {
     App,
     Admin,
+    /// Reads figures and no keys.
+    Monitor,
 }
 
 impl User {
-    const ALL: [Self; 2] = [Self::App, Self::Admin];
+    const ALL: [Self; 3] = [Self::App, Self::Admin, Self::Monitor];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::App => "app",
             Self::Admin => "admin",
+            Self::Monitor => "monitor",
         }
     }
 
-    fn secret(self) -> &'static str {
+    pub(crate) fn secret(self) -> &'static str {
         match self {
             Self::App => "redis-app",
             Self::Admin => "redis-admin",
+            Self::Monitor => "redis-monitor",
         }
     }
 }
@@ -61,6 +67,15 @@ pub struct Redis;
 
 pub(crate) fn member() -> Member {
     Member::nth(NAME, 1)
+}
+
+/// Scheme, name and port inside the stack.
+pub(crate) fn url(stack: &Stack) -> String {
+    format!("{}://{}:{PORT}", scheme(stack), member())
+}
+
+fn scheme(stack: &Stack) -> &'static str {
+    if encryption::is_declared(stack) { "rediss" } else { "redis" }
 }
 
 #[async_trait]
@@ -85,10 +100,14 @@ impl Component for Redis {
     }
 
     fn variables(&self, stack: &Stack) -> Vec<Variable> {
-        let scheme = if encryption::is_declared(stack) { "rediss" } else { "redis" };
         vec![Variable {
             name: "REDIS_URL",
-            prefix: Text::new(format!("{scheme}://{}:{}@", User::App.name(), Text::secret(User::App.secret()))),
+            prefix: Text::new(format!(
+                "{}://{}:{}@",
+                scheme(stack),
+                User::App.name(),
+                Text::secret(User::App.secret())
+            )),
             host: member().to_string(),
             port: PORT,
             member: member(),
@@ -146,6 +165,7 @@ fn files(manifest: &Manifest) -> Vec<File> {
     let users = context! {
         app_password => Text::secret(User::App.secret()),
         admin_password => Text::secret(User::Admin.secret()),
+        monitor_password => Text::secret(User::Monitor.secret()),
     };
     let file = |path: &str, mode, content: String| File {
         path: path.to_owned(),
@@ -210,7 +230,7 @@ mod tests {
         let stack = Stack::new(manifest().name, Redis.declare(&manifest()));
         let workload = stack.workload(&member()).unwrap();
         let secrets: std::collections::BTreeSet<_> = workload.secrets().collect();
-        assert_eq!(secrets.into_iter().collect::<Vec<_>>(), ["redis-admin", "redis-app"]);
+        assert_eq!(secrets.into_iter().collect::<Vec<_>>(), ["redis-admin", "redis-app", "redis-monitor"]);
         assert_eq!(Redis.variables(&stack)[0].inside().masked(), "redis://app:@{secret:redis-app}@redis-1:6379/0");
     }
 }

@@ -37,7 +37,7 @@ pub(crate) const READ_ONLY_PORT: u16 = 5433;
 /// The task that opens the route.
 pub(crate) const POINT: &str = "point";
 
-const STATUS_PORT: u16 = 8404;
+pub(crate) const STATUS_PORT: u16 = 8404;
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
 /// About 35 KiB each, so they fit the 64 MiB of a laptop; PostgreSQL takes far fewer.
 const MAX_CONNECTIONS: u32 = 1000;

@@ -3,9 +3,11 @@
 
 mod bounds;
 mod messaging;
+mod monitoring;
 mod parse;
 mod read;
 mod sections;
+mod thresholds;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,6 +15,7 @@ use std::path::PathBuf;
 
 pub use parse::{MANIFEST_SIZE_MAX, parse};
 pub use read::{InvalidManifest, Problem};
+pub use thresholds::{Threshold, Unit, threshold_rules, thresholds};
 
 use crate::name::StackName;
 use crate::stack::Fingerprint;
@@ -36,6 +39,7 @@ pub struct Manifest {
     pub rabbitmq: Option<Rabbitmq>,
     pub elasticsearch: Option<Elasticsearch>,
     pub mail: Option<Mail>,
+    pub monitoring: Option<Monitoring>,
     pub app: App,
     /// Programs of the app that take no requests, by their name.
     pub workers: BTreeMap<String, Worker>,
@@ -180,6 +184,31 @@ pub enum MailSecurity {
 pub struct MailLogin {
     pub user: String,
     pub password: HostFiles,
+}
+
+/// Prometheus, Alertmanager and the exporters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Monitoring {
+    /// The image of all of them; memory and processor of Prometheus.
+    pub service: Service,
+    /// How long figures are kept, as Prometheus writes it: `15d`.
+    pub retention: String,
+    /// Seconds between two looks at every member.
+    pub scrape_seconds: u32,
+    /// Figures at which alerts begin, instead of those in `monitoring/rules/thresholds.yml`.
+    pub thresholds: BTreeMap<String, f64>,
+    /// Who is told of every alert; `None`: a page of the stack's own.
+    pub webhook: Option<String>,
+    pub pagerduty: Option<Pager>,
+    pub opsgenie: Option<Pager>,
+}
+
+/// A service that wakes people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pager {
+    pub key: HostFiles,
+    /// Instead of the service's own address.
+    pub url: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

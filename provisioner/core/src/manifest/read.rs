@@ -68,6 +68,11 @@ impl<'a> Table<'a> {
         Table::new(&path, value, self.problems)
     }
 
+    /// The value under a name that its writer chose.
+    pub(super) fn named_value(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name)
+    }
+
     /// Names that their writer chose, each with what it stands for; the section stays as it is. A name that is none is
     /// noted and taken out.
     pub(super) fn entries(
@@ -97,6 +102,11 @@ impl<'a> Table<'a> {
     pub(super) fn has(&mut self, key: &'static str) -> bool {
         self.known.push(key);
         self.map.contains_key(key)
+    }
+
+    /// Neither written nor given a value.
+    pub(super) fn is_absent(&self, key: &str) -> bool {
+        self.map.get(key).is_none_or(Value::is_null)
     }
 
     /// The value under `key` as `read` understands it. `None` when it is absent or wrong; a wrong one is noted, with

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::read::Table;
 use super::{
     App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Nginx, NginxTls,
-    Postgres, Redis, Route, Service, Synchronous, bounds, messaging,
+    Postgres, Redis, Route, Service, Synchronous, bounds, messaging, monitoring,
 };
 use crate::name::StackName;
 use crate::stack::Fingerprint;
@@ -39,6 +39,7 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
     let rabbitmq = table.has("rabbitmq").then(|| messaging::rabbitmq(table.section("rabbitmq")));
     let elasticsearch = table.has("elasticsearch").then(|| elasticsearch(table.section("elasticsearch")));
     let mail = table.has("mail").then(|| messaging::mail(table.section("mail")));
+    let monitoring = table.has("monitoring").then(|| monitoring::monitoring(table.section("monitoring")));
     let app = if table.has("app") {
         app(table.section("app"))
     } else {
@@ -63,6 +64,7 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
         rabbitmq,
         elasticsearch,
         mail: mail.flatten(),
+        monitoring,
         app: app?,
         workers,
     })
