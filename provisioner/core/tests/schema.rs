@@ -1,5 +1,7 @@
 //! The schema for editors says what the reader of manifests does: the same keys, bounds, choices and defaults.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 use provisioner_core::manifest::{InvalidManifest, Manifest, SCHEMA, parse};
 use serde_json::{Map, Value, json};
 

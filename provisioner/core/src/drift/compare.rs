@@ -290,7 +290,7 @@ mod tests {
         let file = |content, mode, owner| FoundFile::File { content, mode, owner };
         assert_eq!(told(file(content.clone(), 0o400, (999, 999))), Vec::<String>::new());
         assert_eq!(
-            told(file(content.clone(), 0o444, (0, 0))),
+            told(file(content, 0o444, (0, 0))),
             ["files./etc/redis.conf is mode 0444, owner 0:0, expected mode 0400, owner 999:999"]
         );
         assert_eq!(
