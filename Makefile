@@ -48,7 +48,7 @@ test-contract: engine ## The contract that every engine passes, in memory and on
 	scripts/tier.sh contract 5 cargo test --locked $(HOST) --test contract --test docker --test requests
 
 .PHONY: test-stack
-test-stack: engine build ## Scenarios on real stacks
+test-stack: engine build build-live ## Scenarios on real stacks
 	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_
 
 .PHONY: test-smoke
@@ -62,6 +62,11 @@ smoke: build ## Stand a stack of its own up, prove it, order, kill and recover, 
 .PHONY: smoke-scenarios
 smoke-scenarios:
 	$(SCENARIOS) smoke_
+
+# Beforehand, so that the scenario below does not wait for a compiler.
+.PHONY: build-live
+build-live:
+	$(MUSL_CC) cargo test --locked $(APP) --features app/live-tests --test live --no-run
 
 # Run by a scenario, which names the servers in APP_TEST_DATABASE_URL and APP_TEST_REDIS_URL.
 .PHONY: app-live

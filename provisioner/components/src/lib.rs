@@ -19,7 +19,6 @@ mod template;
 #[cfg(test)]
 mod testing;
 mod tls;
-pub mod vitals;
 
 pub use certificates::AUTHORITY;
 use provisioner_core::component::Component;

@@ -30,7 +30,7 @@ async fn an_image_of_ones_own_from_flags() {
     let words = ["init", "--env", "staging", "--name", "web", "--app-image", "registry.example.com/web:1.4"];
     let command =
         ["--serve", "gunicorn 'shop.wsgi' -b 0.0.0.0:9000", "--migrate", "./manage.py migrate", "--port", "9000"];
-    let rest = ["--health", "/healthz", "--without", "rabbitmq,elasticsearch,mail,tls"];
+    let rest = ["--health", "/healthz", "--without", "rabbitmq,elasticsearch,mail,monitoring,tls"];
     let ran = world.run_words(&[&words[..], &command, &rest].concat()).await;
     assert_eq!(ran.code, 0, "{}", ran.shown());
     let path = world.directory.path().join("manifests/staging.yaml");
@@ -40,10 +40,10 @@ async fn an_image_of_ones_own_from_flags() {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_is_left_out_it_is_a_manifest() {
-    let systems = ["rabbitmq", "elasticsearch", "mail", "tls"];
-    for chosen in 1..16_usize {
+    let systems = ["rabbitmq", "elasticsearch", "mail", "monitoring", "tls"];
+    for chosen in 1..32_usize {
         let world = project();
-        let without: Vec<_> = (0..4).filter(|bit| chosen & (1 << bit) != 0).map(|bit| systems[bit]).collect();
+        let without: Vec<_> = (0..5).filter(|bit| chosen & (1 << bit) != 0).map(|bit| systems[bit]).collect();
         world.ok(&format!("init --app-binary app --name shop --without {}", without.join(","))).await;
         let config = world.ok("config --env dev").await.stdout;
         for system in without.into_iter().filter(|system| *system != "tls") {
@@ -81,7 +81,8 @@ async fn what_is_no_manifest_is_not_written() {
 async fn on_a_terminal_it_asks() {
     let mut world = project();
     world.terminals = Terminals { stdin: true, stdout: false, stderr: true };
-    world.stdin = "Web Shop\nweb\nregistry.example.com/web:1\n/app serve\n\nhealthz\n/healthz\nno\nno\n\nperhaps\nn\n";
+    world.stdin =
+        "Web Shop\nweb\nregistry.example.com/web:1\n/app serve\n\nhealthz\n/healthz\nno\nno\n\nno\nperhaps\nn\n";
     snapshot!("init_asks", world.shown("init").await);
     snapshot!("init_asked_manifest", written(&world));
 }

@@ -14,6 +14,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 mod verify;
+pub mod vitals;
 
 use std::time::Duration;
 

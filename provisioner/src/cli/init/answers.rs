@@ -51,6 +51,7 @@ pub(super) async fn complete(call: &Call<'_>, arguments: &InitArgs) -> Result<(S
         (Optional::Rabbitmq, "A message broker (RabbitMQ)"),
         (Optional::Elasticsearch, "Search (Elasticsearch, three nodes)"),
         (Optional::Mail, "A mailbox that shows every mail"),
+        (Optional::Monitoring, "Monitoring and alerts (Prometheus, Alertmanager)"),
         (Optional::Tls, "HTTPS by an authority of the stack's own"),
     ] {
         let is_wanted = ask(call, question, "yes", |text| match text {

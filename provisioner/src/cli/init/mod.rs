@@ -59,6 +59,7 @@ enum Optional {
     Rabbitmq,
     Elasticsearch,
     Mail,
+    Monitoring,
     Tls,
 }
 
@@ -132,6 +133,7 @@ fn render(call: &Call<'_>, path: &Path, name: &str, arguments: &InitArgs) -> any
             rabbitmq => has(Optional::Rabbitmq),
             elasticsearch => has(Optional::Elasticsearch),
             mail => has(Optional::Mail),
+            monitoring => has(Optional::Monitoring),
             tls => has(Optional::Tls),
             app => context! {
                 binary => arguments.app_binary.as_ref().map(|file| quoted(&beside(call, path, file))),

@@ -1,6 +1,6 @@
 //! What `top` shows, for terminals of any size.
 
-use provisioner_components::vitals::Vitals;
+use provisioner_components::monitoring::vitals::{Alert, Vitals};
 use provisioner_core::clock;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -115,9 +115,8 @@ fn alerts(look: &Look) -> Vec<Line<'static>> {
     if vitals.alerts.is_empty() {
         return vec![Line::styled("no alert fires", painted(Tone::Good))];
     }
-    let line = |alert: &provisioner_components::vitals::Alert| {
-        Line::styled(format!("{} {} {}", alert.severity, alert.name, alert.about), painted(Tone::Bad))
-    };
+    let line =
+        |alert: &Alert| Line::styled(format!("{} {} {}", alert.severity, alert.name, alert.about), painted(Tone::Bad));
     vitals.alerts.iter().map(line).collect()
 }
 
@@ -171,7 +170,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use insta::assert_snapshot;
-    use provisioner_components::vitals::Alert;
     use provisioner_core::engine::Usage;
     use provisioner_core::name::Member;
     use ratatui::Terminal;

@@ -10,10 +10,9 @@ use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt;
 use futures_util::future::OptionFuture;
-use provisioner_components::vitals::{Vitals, vitals};
+use provisioner_components::monitoring::vitals::{Vitals, vitals};
 use provisioner_core::clock;
 use provisioner_core::engine::Quiet;
-use provisioner_core::name::Member;
 use ratatui::DefaultTerminal;
 
 use super::Call;
@@ -115,12 +114,7 @@ impl Look {
             status.measure(context).await;
             status.members
         };
-        let prometheus = Member::nth("prometheus", 1);
-        let vitals = async {
-            context.stack.workload(&prometheus)?;
-            Some(vitals(&access, &prometheus, 9090).await)
-        };
-        let (members, vitals) = tokio::join!(measured, vitals);
+        let (members, vitals) = tokio::join!(measured, vitals(&access));
         Ok(Self { members, vitals })
     }
 }

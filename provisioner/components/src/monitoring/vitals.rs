@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use provisioner_core::component::Access;
-use provisioner_core::name::Member;
 use serde_json::Value;
 
+use super::Program;
 use crate::http::Site;
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const ERRORS: &str = r#"sum(rate(http_request_duration_seconds_count{job="app",s
 const CACHE_HITS: &str = r#"sum(rate(cache_requests_total{result="hit"}[1m])) / sum(rate(cache_requests_total[1m]))"#;
 const LAG: &str = r#"max by (instance) (pg_replication_lag_seconds and on (instance) pg_replication_is_replica == 1)"#;
 const QUEUES: &str = r#"sum by (queue) (rabbitmq_detailed_queue_messages{queue!~".*probe.*"})"#;
-const BROKERS: &str = "count(rabbitmq_build_info)";
+const BROKERS: &str = r#"count(rabbitmq_build_info{job="rabbitmq"})"#;
 const SEARCH: &str = r#"max by (color) (elasticsearch_cluster_health_status) == 1"#;
 const SEARCH_NODES: &str = "max(elasticsearch_cluster_health_number_of_nodes)";
 const ALERTS: &str = r#"ALERTS{alertstate="firing",alertname!="Watchdog"}"#;
@@ -60,9 +60,14 @@ struct Sample {
     value: f64,
 }
 
-/// Asks the Prometheus that answers at `port` of `member`.
-pub async fn vitals(access: &Access<'_>, member: &Member, port: u16) -> Result<Vitals, String> {
-    let site = &Site::of(access, member, port, LIMIT).await?;
+/// `None`: the stack has no monitoring.
+pub async fn vitals(access: &Access<'_>) -> Option<Result<Vitals, String>> {
+    access.stack.workload(&Program::Prometheus.member())?;
+    Some(measured(access).await)
+}
+
+async fn measured(access: &Access<'_>) -> Result<Vitals, String> {
+    let site = &Program::Prometheus.site(access, LIMIT).await?;
     let asked = [REQUESTS, LATENCY, ERRORS, CACHE_HITS, LAG, QUEUES, BROKERS, SEARCH, SEARCH_NODES, ALERTS];
     let answers = join_all(asked.map(|query| ask(site, query))).await;
     let answers: Vec<Vec<Sample>> = answers.into_iter().collect::<Result<_, _>>()?;
