@@ -63,6 +63,10 @@ smoke: build ## Stand a stack of its own up, prove it, order, kill and recover, 
 smoke-scenarios:
 	$(SCENARIOS) smoke_
 
+.PHONY: test-page
+test-page: ## Every command of docs/getting-started.md, in order; makes and removes a stack dev
+	scripts/run-page.sh docs/getting-started.md
+
 # Beforehand, so that the scenario below does not wait for a compiler.
 .PHONY: build-live
 build-live:
