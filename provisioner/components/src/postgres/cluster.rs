@@ -24,6 +24,34 @@ pub struct Cluster {
     /// Counts changes of the primary.
     pub epoch: u64,
     pub timeline: u32,
+    /// The replicas of which a commit waits for any one. Written after the primary has been told to wait and taken back
+    /// before it is told not to, so what is here was in force for every write that was acknowledged.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub synchronous: BTreeSet<Member>,
+    /// Another primary is being made; written before the first thing is done to the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+}
+
+/// A change of the primary from its first side effect to the promotion. Whoever finds one carries it on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub kind: ChangeKind,
+    pub from: Member,
+    /// Chosen by the election; it may have been promoted already, so nobody else may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Member>,
+    /// Seconds since 1970.
+    pub since: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// The old primary is lost.
+    Failover,
+    /// The old primary has handed over all that it had.
+    Switchover,
 }
 
 impl Cluster {

@@ -79,6 +79,8 @@ async fn bootstrap(access: &Access<'_>, member: &Member) -> Result<(), Failure> 
         replicas: BTreeSet::new(),
         epoch: 1,
         timeline: made.timeline,
+        synchronous: BTreeSet::new(),
+        change: None,
     };
     let value = serde_json::to_value(&cluster).map_err(|error| Failure::because("write the record", error))?;
     access.engine.records().put_if(RECORD, 0, value).await?;

@@ -2,6 +2,7 @@
 
 mod deep;
 mod diff;
+mod draft;
 mod graph;
 mod render;
 
@@ -14,6 +15,7 @@ use crate::name::Member;
 use crate::observed::Observed;
 use crate::stack::{Resource, ResourceId, Stack};
 
+pub use draft::Draft;
 pub use graph::Cycle;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
