@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # scripts/check-monitoring.sh [IMAGE]: checks monitoring/ with promtool, amtool and the blackbox exporter of this machine,
-# or with those of an image, such as the one that a stack runs.
+# or with those of an image, such as the one that a stack runs, and with its own tests the server that shows alerts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,6 +30,26 @@ while read -r alert; do
 	grep -qE 'exp_alerts:$' <<<"$tests" || fail "no test lets $alert fire"
 	[[ $alert == Watchdog ]] || grep -q 'exp_alerts: \[\]' <<<"$tests" || fail "no test wants $alert silent"
 done < <(grep -ohE 'alert: .+' monitoring/rules/*.yml | cut -d' ' -f2)
+
+# Each alert says what to do: its annotation names a heading of the page of its file, and each heading there is an alert.
+for rules in monitoring/rules/*.yml; do
+	page=docs/runbooks/$(basename "$rules" .yml).md
+	alerts=$(sed -nE 's/^ *- alert: //p' "$rules")
+	[[ $alerts ]] || continue
+	[[ -f $page ]] || fail "there is no $page for the alerts of $rules"
+	headings=$(sed -nE 's/^## //p' "$page")
+	differ=$(diff <(sort <<<"$alerts") <(sort <<<"$headings")) ||
+		fail "alerts of $rules (<) and headings of $page (>) are not the same:"$'\n'"$differ"
+	wanted=$(while read -r alert; do echo "$alert $page#${alert,,}"; done <<<"$alerts")
+	found=$(awk '$2 == "alert:" { if (alert) print alert, at; alert = $3; at = "none" } $1 == "runbook:" { at = $2 }
+		END { print alert, at }' "$rules")
+	differ=$(diff <(printf '%s\n' "$wanted") <(printf '%s\n' "$found")) ||
+		fail "annotations \`runbook\` of $rules are not these (<) but those (>):"$'\n'"$differ"
+done
+
+# The server of pages runs inside the image; its tests need nothing but Python.
+(cd provisioner/components/recipes/monitoring && python3 -B -m unittest test_pages >"$work/pages" 2>&1) ||
+	fail "the server of pages:"$'\n'"$(cat "$work/pages")"
 
 # Jinja is what the provisioner renders with; its own tests render the same files.
 python3 - "$work" <<'PY'

@@ -39,18 +39,22 @@ class Pages:
 
     def take(self, notification):
         now = time.time()
+        # All of it is read before any of it is kept: what is refused leaves nothing behind.
+        told = [
+            {
+                "fingerprint": str(alert["fingerprint"]),
+                "status": str(alert["status"]),
+                "starts_at": str(alert["startsAt"]),
+                "receiver": str(notification["receiver"]),
+                "labels": texts(alert["labels"]),
+                "annotations": texts(alert["annotations"]),
+                "received": now,
+                "times": 1,
+            }
+            for alert in notification["alerts"]
+        ]
         with self.lock:
-            for alert in notification["alerts"]:
-                page = {
-                    "fingerprint": str(alert["fingerprint"]),
-                    "status": str(alert["status"]),
-                    "starts_at": str(alert["startsAt"]),
-                    "receiver": str(notification["receiver"]),
-                    "labels": texts(alert["labels"]),
-                    "annotations": texts(alert["annotations"]),
-                    "received": now,
-                    "times": 1,
-                }
+            for page in told:
                 for earlier in self.pages:
                     if all(earlier[key] == page[key] for key in SAME):
                         self.pages.remove(earlier)
@@ -141,11 +145,12 @@ class Http(BaseHTTPRequestHandler):
         if urlsplit(self.path).path != "/notifications":
             return self.refuse(404, "not found")
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > BODY_MAX_BYTES:
+        # `isdigit` alone takes ², which `int` does not.
+        if not (length.isascii() and length.isdigit()) or int(length) > BODY_MAX_BYTES:
             return self.refuse(413, f"found a length of {length!r}, expected at most {BODY_MAX_BYTES} bytes")
         try:
             self.pages.take(json.loads(self.rfile.read(int(length))))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return self.refuse(400, f"not a notification of Alertmanager: {error!r}")
         except OSError as error:
             # Alertmanager tries again after 5xx.
