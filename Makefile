@@ -3,8 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 # Two sets that are always built as such, so that no dependency is built twice for other features.
-HOST := --workspace --exclude app
-APP := -p app --target x86_64-unknown-linux-musl
+HOST := --workspace --exclude app --exclude provisioner-probe
+APP := -p app -p provisioner-probe --target x86_64-unknown-linux-musl
 MUSL_CC = CC_x86_64_unknown_linux_musl="$$(scripts/musl-gcc.sh)"
 PROVISIONER := target/debug/provisioner
 SCENARIOS := cargo test --locked $(HOST) --features provisioner/scenarios --test scenarios --
@@ -27,12 +27,12 @@ engine: ## Make sure of a Docker engine; installs one only as root, on Debian or
 	@scripts/engine.sh
 
 .PHONY: build
-build: ## Build the provisioner for this machine and the app as a static binary for containers
+build: ## Build the provisioner for this machine, and the app and the probe as static binaries for containers
 	cargo build --locked $(HOST)
 	$(MUSL_CC) cargo build --locked $(APP)
 
 .PHONY: test
-test: test-unit test-contract test-stack test-smoke ## All tests, those on the real engine included
+test: test-unit test-contract test-stack test-drill test-smoke ## All tests, those on the real engine included
 
 .PHONY: test-unit
 test-unit: ## Everything that needs no engine
@@ -40,7 +40,7 @@ test-unit: ## Everything that needs no engine
 
 .PHONY: unit
 unit:
-	cargo test --locked $(HOST) --lib --bins --test cli --test plan --test execute --test manifest --test schema
+	cargo test --locked $(HOST) --lib --bins --test cli --test plan --test execute --test manifest --test schema --test verdict
 	$(MUSL_CC) cargo test --locked $(APP)
 
 .PHONY: test-contract
@@ -49,7 +49,11 @@ test-contract: engine ## The contract that every engine passes, in memory and on
 
 .PHONY: test-stack
 test-stack: engine build build-live ## Scenarios on real stacks
-	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_
+	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_ --skip failover_
+
+.PHONY: test-drill
+test-drill: engine build ## Failovers of a small PostgreSQL stack, each fault and each hard case once
+	scripts/tier.sh drill 8 $(SCENARIOS) failover_
 
 .PHONY: test-smoke
 test-smoke: engine build ## The smoke of manifests/ci.yaml, and what becomes of one that fails, is ended or killed
@@ -65,7 +69,7 @@ smoke-scenarios:
 
 .PHONY: test-page
 test-page: ## Every command of docs/getting-started.md, in order; makes and removes a stack dev
-	scripts/run-page.sh docs/getting-started.md
+	scripts/tier.sh page 5 scripts/run-page.sh docs/getting-started.md
 
 # Beforehand, so that the scenario below does not wait for a compiler.
 .PHONY: build-live
@@ -83,7 +87,7 @@ lint: check-monitoring ## Formatting, clippy, dependency rules, shell scripts, w
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	actionlint
-	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point postgres/bootstrap postgres/clone postgres/common.sh postgres/member rabbitmq/member elasticsearch/node)
+	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point postgres/bootstrap postgres/clone postgres/common.sh postgres/member postgres/rejoin rabbitmq/member elasticsearch/node)
 
 .PHONY: check-monitoring
 check-monitoring: ## Rules, their tests, routes and probes of monitoring/ (`IMAGE=…` with the programs of an image)
@@ -95,3 +99,5 @@ bench: engine build ## The figures of docs/benchmarks.md
 	scripts/bench-noop.sh
 	scripts/bench-es-start.sh
 	scripts/bench-up.sh
+	cargo build --locked -p provisioner-drills --example judge
+	scripts/bench-patroni.sh

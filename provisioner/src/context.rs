@@ -94,12 +94,17 @@ pub(crate) enum Port {
 impl Context {
     /// For verbs that compare what is with what should be.
     pub(crate) async fn to_change(call: &Call<'_>) -> anyhow::Result<Self> {
-        Self::open(call, Program::Needed, Port::Wanted).await
+        Self::open(call, manifests::load(call.settings, Program::Needed)?, Port::Wanted).await
+    }
+
+    /// The same for a manifest that is not written yet.
+    pub(crate) async fn to_change_to(call: &Call<'_>, manifest: Manifest) -> anyhow::Result<Self> {
+        Self::open(call, manifest, Port::Wanted).await
     }
 
     /// For verbs that look at, stop or remove what is there.
     pub(crate) async fn to_look(call: &Call<'_>) -> anyhow::Result<Self> {
-        Self::open(call, Program::Unneeded, Port::InUse).await
+        Self::open(call, manifests::load(call.settings, Program::Unneeded)?, Port::InUse).await
     }
 
     /// For verbs that need no engine.
@@ -114,11 +119,10 @@ impl Context {
 
     /// The manifest's own wishes, though nothing will be changed.
     pub(crate) async fn for_doctor(call: &Call<'_>) -> anyhow::Result<Self> {
-        Self::open(call, Program::Unneeded, Port::Wanted).await
+        Self::open(call, manifests::load(call.settings, Program::Unneeded)?, Port::Wanted).await
     }
 
-    async fn open(call: &Call<'_>, program: Program, port: Port) -> anyhow::Result<Self> {
-        let mut manifest = manifests::load(call.settings, program)?;
+    async fn open(call: &Call<'_>, mut manifest: Manifest, port: Port) -> anyhow::Result<Self> {
         let engine = call.engines.open(&call.settings.environment, &manifest.name).await?;
         let components = call.engines.components();
         let mut adapted = Vec::new();

@@ -178,7 +178,7 @@ pub(crate) fn counted(count: usize, noun: &str) -> String {
 }
 
 /// What `env` writes holds passwords, so the file is its owner's alone.
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     create_private(path)?.write_all(bytes)
 }
 

@@ -20,7 +20,7 @@ use crate::tls::{self, Handshake};
 /// The secret that holds the authority.
 pub const AUTHORITY: &str = "ca";
 /// Where programs find the authority's certificate.
-pub(crate) const AUTHORITY_FILE: &str = "/run/provisioner/ca.crt";
+pub const AUTHORITY_FILE: &str = "/run/provisioner/ca.crt";
 /// Ten years: replacing the authority means that every client must learn the new one.
 const AUTHORITY_DAYS: u32 = 3650;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
@@ -49,7 +49,7 @@ pub(crate) fn secret_of(name: &str) -> String {
 }
 
 /// The authority's certificate for programs that trust it. They read it when they connect.
-pub(crate) fn authority_file() -> File {
+pub fn authority_file() -> File {
     File {
         path: AUTHORITY_FILE.to_owned(),
         mode: 0o444,

@@ -20,7 +20,7 @@ mod template;
 mod testing;
 mod tls;
 
-pub use certificates::AUTHORITY;
+pub use certificates::{AUTHORITY, AUTHORITY_FILE, authority_file};
 use provisioner_core::component::Component;
 use provisioner_core::stack::{Image, ImageId, Recipe, Resource};
 

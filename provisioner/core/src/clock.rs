@@ -1,13 +1,22 @@
 //! The one clock. Durations are measured with `tokio::time::Instant`; this is for what people read.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
 /// Seconds since 1970-01-01 UTC.
-#[allow(clippy::disallowed_methods, reason = "this is the one clock")]
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    since_1970().as_secs()
+}
+
+/// Microseconds since 1970-01-01 UTC, for moments that two processes of one machine compare.
+pub fn unix_micros() -> u64 {
+    u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX)
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the one clock")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// `75` as `1m 15s`.

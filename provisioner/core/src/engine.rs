@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::drift::{Actual, FoundFile};
+use crate::fault::Faults;
 use crate::name::{Member, StackName};
 use crate::observed::Observed;
 use crate::record::Records;
@@ -62,9 +63,13 @@ pub trait Engine: Send + Sync {
     /// What stands at these paths inside a member, running or not, by reads only.
     async fn read_files(&self, member: &Member, paths: &[String]) -> Result<BTreeMap<String, FoundFile>, EngineError>;
 
+    /// The bytes of a small file inside a member, running or not, by reads only; `None`: no regular file stands there.
+    async fn read_file(&self, member: &Member, path: &str) -> Result<Option<Vec<u8>>, EngineError>;
+
     async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError>;
 
-    /// Puts files into a running member and, if told so, has it take them over.
+    /// Puts files into a member and, if told so, has it take them over. With [`OnChange::Nothing`] it need not run. A file
+    /// that lies on a volume of the member is data: it is put there and is no part of what the member was asked to be.
     async fn put_files(&self, member: &Member, files: &[File], then: &OnChange) -> Result<(), EngineError>;
 
     async fn run(&self, job: &Job, images: &ImageReferences, output: &dyn Output) -> Result<JobOutcome, EngineError>;
@@ -76,6 +81,11 @@ pub trait Engine: Send + Sync {
     async fn secrets(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, String>, EngineError>;
 
     fn records(&self) -> &dyn Records;
+
+    /// What it can do to members for a drill; `None`: nothing.
+    fn faults(&self) -> Option<&dyn Faults> {
+        None
+    }
 
     /// What the preflight looks at.
     async fn host(&self) -> Result<Host, EngineError>;

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod estate;
 pub mod execute;
 pub mod failure;
+pub mod fault;
 pub mod finding;
 pub mod history;
 pub mod lease;

@@ -49,11 +49,10 @@ pub(crate) fn workload(
     label(labels::SPEC, workload.spec_fingerprint(image).to_string());
     label(labels::FILES, labels::write_files(&workload.file_fingerprints(versions)));
     label(labels::RESTART, restart_name(workload.restart).to_string());
+    label(labels::NAMES, aliases(workload).join(" "));
 
-    let mut aliases = vec![workload.member.to_string()];
-    aliases.extend(workload.names.iter().cloned());
     let (exposed, bindings) = ports(&workload.ports);
-    let body = process.body(names, aliases);
+    let body = process.body(names, aliases(workload));
     let host = HostConfig {
         port_bindings: Some(bindings),
         restart_policy: Some(restart_policy(workload.restart)),
@@ -82,6 +81,12 @@ pub(crate) fn job(names: &Names, job: &Job, image: &str) -> ContainerCreateBody 
     let mut labels = names.labels(Kind::Job);
     labels.insert(labels::COMPONENT.to_owned(), job.component.clone());
     ContainerCreateBody { labels: Some(labels), ..process.body(names, Vec::new()) }
+}
+
+/// The names by which the others reach it.
+pub(crate) fn aliases(workload: &Workload) -> Vec<String> {
+    let member = workload.member.to_string();
+    std::iter::once(member).chain(workload.names.iter().cloned()).collect()
 }
 
 impl Process<'_> {

@@ -16,7 +16,7 @@ use provisioner_core::engine::EngineError;
 use provisioner_core::name::Member;
 use provisioner_core::stack::Fingerprint;
 
-use crate::archive;
+use crate::archive::{self, Entry};
 use crate::connect::DockerEngine;
 use crate::container::secret_shell;
 use crate::error::is_missing;
@@ -62,19 +62,34 @@ impl DockerEngine {
         Ok(try_join_all(found).await?.into_iter().collect())
     }
 
+    pub(crate) async fn file_content(&self, member: &Member, path: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        let name = self.inspect(&self.names.container(member)).await?.id.unwrap_or_default();
+        match self.entries_at(&name, path).await?.as_deref_mut() {
+            Some([entry]) => Ok(Some(std::mem::take(&mut entry.content))),
+            _ => Ok(None),
+        }
+    }
+
     async fn found_file(&self, container: &str, path: &str) -> Result<FoundFile, EngineError> {
+        match self.entries_at(container, path).await?.as_deref() {
+            None => Ok(FoundFile::Absent),
+            Some([entry]) => {
+                let content = Fingerprint::of_bytes(&entry.content);
+                Ok(FoundFile::File { content, mode: entry.mode, owner: entry.owner })
+            }
+            Some(_) => Ok(FoundFile::Other("no regular file".to_owned())),
+        }
+    }
+
+    /// The regular files at and under a path; `None`: nothing stands there.
+    async fn entries_at(&self, container: &str, path: &str) -> Result<Option<Vec<Entry>>, EngineError> {
         let archive = match self.get_archive(container, path).await {
             Ok(archive) => archive,
-            Err(error) if is_missing(&error) => return Ok(FoundFile::Absent),
+            Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let operation = format!("read {path} of {container}");
-        let mut entries = archive::unpack(&archive).map_err(|error| EngineError::failed(operation, error))?;
-        if entries.len() != 1 {
-            return Ok(FoundFile::Other("no regular file".to_owned()));
-        }
-        let entry = entries.remove(0);
-        Ok(FoundFile::File { content: Fingerprint::of_bytes(&entry.content), mode: entry.mode, owner: entry.owner })
+        archive::unpack(&archive).map(Some).map_err(|error| EngineError::failed(operation, error))
     }
 }
 

@@ -10,6 +10,7 @@ use provisioner_core::engine::{
     Engine, EngineError, Execution, Host, ImageReferences, InputStream, JobOutcome, LogOptions, Output, OutputStream,
     Power, StopProof, Usage,
 };
+use provisioner_core::fault::Faults;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
 use provisioner_core::record::Records;
@@ -82,6 +83,10 @@ impl Engine for DockerEngine {
         self.found_files(member, paths).await
     }
 
+    async fn read_file(&self, member: &Member, path: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        self.file_content(member, path).await
+    }
+
     async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError> {
         self.member_logs(member, options).await
     }
@@ -104,6 +109,10 @@ impl Engine for DockerEngine {
 
     fn records(&self) -> &dyn Records {
         self
+    }
+
+    fn faults(&self) -> Option<&dyn Faults> {
+        Some(self)
     }
 
     async fn host(&self) -> Result<Host, EngineError> {

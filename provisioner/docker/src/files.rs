@@ -109,7 +109,9 @@ impl DockerEngine {
         then: &OnChange,
     ) -> Result<(), EngineError> {
         let name = self.names.container(member);
-        let instance = self.inspect(&name).await?.id.unwrap_or_default();
+        let found = self.inspect(&name).await?;
+        let instance = found.id.unwrap_or_default();
+        let volumes: Vec<String> = found.mounts.into_iter().flatten().filter_map(|mount| mount.destination).collect();
         let (entries, versions) = self.resolve_files(files).await?;
         match then {
             OnChange::Nothing => self.put_archive(&name, &entries).await?,
@@ -125,8 +127,12 @@ impl DockerEngine {
                 sent.map_err(self.docker.failed(format!("send {signal} to {member}")))?;
             }
         }
-        let fingerprints = files.iter().map(|file| (file.path.clone(), file.fingerprint(&versions))).collect();
-        self.note_replaced(member, instance, fingerprints).await
+        // What lies on a volume is data, which is nobody's configuration.
+        let is_data = |file: &&File| volumes.iter().any(|volume| Path::new(&file.path).starts_with(volume));
+        let configuration = files.iter().filter(|file| !is_data(file));
+        let fingerprints: BTreeMap<_, _> =
+            configuration.map(|file| (file.path.clone(), file.fingerprint(&versions))).collect();
+        if fingerprints.is_empty() { Ok(()) } else { self.note_replaced(member, instance, fingerprints).await }
     }
 
     async fn put_checked(&self, member: &Member, entries: &[Entry], check: &[String]) -> Result<(), EngineError> {

@@ -14,6 +14,8 @@ pub(crate) const VOLUME: &str = "provisioner.volume";
 pub(crate) const SPEC: &str = "provisioner.spec";
 pub(crate) const FILES: &str = "provisioner.files";
 pub(crate) const RESTART: &str = "provisioner.restart";
+/// Under which names it is found on the stack's network, separated by spaces.
+pub(crate) const NAMES: &str = "provisioner.names";
 
 pub(crate) type Labels = HashMap<String, String>;
 pub(crate) type Filters = HashMap<String, Vec<String>>;

@@ -19,10 +19,11 @@ impl DockerEngine {
     pub(crate) async fn set_power(&self, member: &Member, power: Power) -> Result<(), EngineError> {
         let name = self.names.container(member);
         let found = self.inspect(&name).await?;
-        let state = found.state.and_then(|state| state.status);
+        let state = found.state.as_ref().and_then(|state| state.status);
         let is_paused = state == Some(ContainerStateStatusEnum::PAUSED);
         match power {
             Power::Running => {
+                self.join(&name, &found).await?;
                 let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
                 let policy = found.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
                 self.restore_restart(&name, labels.get(labels::RESTART).map(String::as_str), policy).await?;

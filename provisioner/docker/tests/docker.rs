@@ -15,6 +15,7 @@ use bollard::query_parameters::{
 };
 use provisioner_core::engine::{Engine, ImageReferences, Power, Quiet};
 use provisioner_core::estate::{Estate, Leftover};
+use provisioner_core::fault::Fault;
 use provisioner_core::name::Member;
 use provisioner_core::observed::State;
 use provisioner_core::stack::{Expose, Limits, Port, Resource, Restart, Text, Workload};
@@ -323,6 +324,60 @@ async fn a_survey_finds_stacks_and_ended_jobs_and_a_running_job_is_not_discarded
         docker.discard(&left("ended")).await.unwrap();
         docker.discard(&left("running")).await.unwrap_err();
         assert_eq!(ground.containers().await, [format!("/{}", job("running"))]);
+    })
+    .await;
+}
+
+/// A disk of its own, as an operator makes one before the first `up`.
+async fn small_disk(ground: &OnDocker, name: &str, mebibytes: u32) {
+    let stack = ground.engine.stack().to_string();
+    let labels = [("provisioner.stack", stack.as_str()), ("provisioner.kind", "volume"), ("provisioner.volume", name)];
+    let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", &format!("size={mebibytes}m"))];
+    let owned = |pairs: [(&str, &str); 3]| Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    let request = VolumeCreateRequest {
+        name: Some(format!("{stack}-{name}")),
+        labels: owned(labels),
+        driver_opts: owned(options),
+        ..Default::default()
+    };
+    ground.raw.create_volume(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_of_its_own_is_filled_to_the_last_byte_and_emptied_again() {
+    with_ground("full", async |ground| {
+        let images = images(ground).await.unwrap();
+        small_disk(ground, "data", 16).await;
+        ground.engine.ensure(&volume("data"), &images, &Quiet).await.unwrap();
+        let described = with_volume(workload(ground, "probe-1"), "data");
+        ensured(ground, &described).await.unwrap();
+        let faults = ground.engine.faults().unwrap();
+        let write = ["/bin/sh", "-c", "echo one | tee /data/row"].map(str::to_owned);
+        let written =
+            async || ground.engine.exec(&described.member, &write, None).await.unwrap().finish().await.unwrap();
+
+        assert_eq!(faults.cannot(&described.member, Fault::DiskFull).await.unwrap(), None);
+        faults.inject(&described.member, Fault::DiskFull).await.unwrap();
+        let refused = written().await;
+        assert!(refused.exit_code != 0 && refused.stderr.contains("No space left"), "{refused:?}");
+        for _ in 0..2 {
+            faults.heal(&described, Fault::DiskFull).await.unwrap();
+            assert_eq!(written().await.stdout, "one\n");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disk_in_memory_that_its_member_could_not_hold_is_not_filled() {
+    with_ground("memory", async |ground| {
+        let images = images(ground).await.unwrap();
+        small_disk(ground, "data", 128).await;
+        ground.engine.ensure(&volume("data"), &images, &Quiet).await.unwrap();
+        let described = with_volume(workload(ground, "probe-1"), "data");
+        ensured(ground, &described).await.unwrap();
+        let why = ground.engine.faults().unwrap().cannot(&described.member, Fault::DiskFull).await.unwrap();
+        assert!(why.is_some_and(|why| why.contains("the memory that it may use")));
     })
     .await;
 }

@@ -81,6 +81,37 @@ fn held(call: &Call<'_>, error: LeaseError) -> anyhow::Error {
 }
 
 pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observed: &Observed, lease: &Lease) -> Walk {
+    let walk = carry(call, context, plan, observed, lease).await;
+    note(call, context, std::slice::from_ref(&walk)).await;
+    walk
+}
+
+/// Keeps a run that had several plans in the history.
+pub(super) async fn note(call: &Call<'_>, context: &Context, walks: &[Walk]) {
+    let Some(run) = run(call, walks) else { return };
+    if let Err(error) = history::note(context.engine.records(), &run).await {
+        call.printer.note(&format!("this run is missing in the history: {}", chain(&error)));
+    }
+}
+
+/// `None`: nothing was done.
+fn run(call: &Call<'_>, walks: &[Walk]) -> Option<Run> {
+    let Holder { user, host, command, .. } = machine::holder(call.settings);
+    let took = call.begun.elapsed();
+    Some(Run {
+        at: clock::unix_seconds().saturating_sub(took.as_secs()),
+        user,
+        host,
+        command,
+        took_ms: millis(took),
+        steps: walks.iter().map(|walk| walk.plan.steps.len()).sum(),
+        left: walks.iter().map(Walk::left).sum(),
+        ended: walks.last()?.ended(),
+    })
+}
+
+/// Carries a plan out, without a word in the history.
+pub(super) async fn carry(call: &Call<'_>, context: &Context, plan: Plan, observed: &Observed, lease: &Lease) -> Walk {
     let progress = Progress::new(call.settings, call.printer, &plan, call.begun);
     let stop = execute::Stop::default();
     let execution = Execution {
@@ -121,11 +152,7 @@ pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observe
     };
     let spans = progress.spans();
     drop(progress);
-    let walk = Walk { plan, outcomes, spans, cut };
-    if let Err(error) = history::note(context.engine.records(), &walk.run(call)).await {
-        call.printer.note(&format!("this run is missing in the history: {}", chain(&error)));
-    }
-    walk
+    Walk { plan, outcomes, spans, cut }
 }
 
 impl Walk {
@@ -139,23 +166,12 @@ impl Walk {
         }
     }
 
-    fn left(&self) -> usize {
-        self.plan.steps.iter().filter(|step| !self.is_step_done(step.id)).count()
+    pub(super) fn is_done(&self) -> bool {
+        self.left() == 0
     }
 
-    fn run(&self, call: &Call<'_>) -> Run {
-        let Holder { user, host, command, .. } = machine::holder(call.settings);
-        let took = call.begun.elapsed();
-        Run {
-            at: clock::unix_seconds().saturating_sub(took.as_secs()),
-            user,
-            host,
-            command,
-            took_ms: millis(took),
-            steps: self.plan.steps.len(),
-            left: self.left(),
-            ended: self.ended(),
-        }
+    fn left(&self) -> usize {
+        self.plan.steps.iter().filter(|step| !self.is_step_done(step.id)).count()
     }
 
     fn is_step_done(&self, id: provisioner_core::plan::StepId) -> bool {

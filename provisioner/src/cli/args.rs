@@ -10,6 +10,7 @@ use super::completion::CompletionArgs;
 use super::config::ConfigArgs;
 use super::down::DownArgs;
 use super::exec::ExecArgs;
+use super::failover::FailoverArgs;
 use super::history::HistoryArgs;
 use super::init::InitArgs;
 use super::lock::LockArgs;
@@ -18,11 +19,14 @@ use super::man::ManArgs;
 use super::open::OpenArgs;
 use super::plan::PlanArgs;
 use super::prune::PruneArgs;
+use super::rejoin::RejoinArgs;
+use super::scale::ScaleArgs;
 use super::settings::{ColorMode, Format, HttpPort, ProgressMode, parse_duration, parse_http_port, parse_timeout};
 use super::smoke::SmokeArgs;
 use super::start::StartArgs;
 use super::status::StatusArgs;
 use super::stop::StopArgs;
+use super::switchover::SwitchoverArgs;
 use super::top::TopArgs;
 use super::up::UpArgs;
 
@@ -144,6 +148,16 @@ pub(super) enum Verb {
     Stop(StopArgs),
     /// Start members that are stopped
     Start(StartArgs),
+    /// Make another member primary where the primary is lost, without losing what was acknowledged
+    Failover(FailoverArgs),
+    /// Make another member primary as planned; the old one comes back as its replica
+    Switchover(SwitchoverArgs),
+    /// Watch the primary and fail over without asking where it is lost; goes on until somebody ends it
+    Watch,
+    /// Make a former primary, or a replica that lost its way, follow the primary again
+    Rejoin(RejoinArgs),
+    /// Change the number of replicas in the manifest and in the stack
+    Scale(ScaleArgs),
     /// Show the manifest with every default, or a member's files
     Config(ConfigArgs),
     /// List the images of the stack
@@ -162,10 +176,19 @@ impl Verb {
     /// No run goes on for ever by itself. What streams to a person ends when the person wants.
     pub(super) fn default_timeout(&self) -> Option<Duration> {
         let minutes = match self {
-            Self::Up(_) => 30,
-            Self::Smoke(_) | Self::Prune(_) | Self::Start(_) | Self::Down(_) | Self::Stop(_) | Self::Verify => 10,
+            // A large database is copied.
+            Self::Rejoin(_) => 6 * 60,
+            Self::Up(_) | Self::Scale(_) => 30,
+            Self::Failover(_)
+            | Self::Switchover(_)
+            | Self::Smoke(_)
+            | Self::Prune(_)
+            | Self::Start(_)
+            | Self::Down(_)
+            | Self::Stop(_)
+            | Self::Verify => 10,
             Self::Status(arguments) if arguments.is_endless() => return None,
-            Self::Logs(_) | Self::Exec(_) | Self::Init(_) | Self::Top(_) => return None,
+            Self::Logs(_) | Self::Exec(_) | Self::Init(_) | Self::Watch | Self::Top(_) => return None,
             _ => 2,
         };
         Some(Duration::from_secs(minutes * 60))
@@ -173,6 +196,19 @@ impl Verb {
 
     /// Handles interrupts and its time limit itself, because it holds a lock and has something half done.
     pub(super) fn ends_gracefully(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Down(_) | Self::Start(_) | Self::Stop(_) | Self::Smoke(_) | Self::Prune(_))
+        matches!(
+            self,
+            Self::Watch
+                | Self::Failover(_)
+                | Self::Switchover(_)
+                | Self::Rejoin(_)
+                | Self::Scale(_)
+                | Self::Up(_)
+                | Self::Down(_)
+                | Self::Start(_)
+                | Self::Stop(_)
+                | Self::Smoke(_)
+                | Self::Prune(_)
+        )
     }
 }

@@ -1,11 +1,10 @@
 //! `completion`: a script for a shell. Needs neither manifest nor engine.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::{Shell, generate};
 
-use super::Call;
-use super::args::Cli;
 use super::exit::Exit;
+use super::{Call, command};
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionArgs {
@@ -15,7 +14,7 @@ pub(super) struct CompletionArgs {
 
 pub(super) fn completion(call: &Call<'_>, arguments: &CompletionArgs) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
-    generate(arguments.shell, &mut Cli::command(), "provisioner", &mut script);
+    generate(arguments.shell, &mut command(), "provisioner", &mut script);
     call.printer.stdout(&script)?;
     Ok(Exit::Done)
 }

@@ -26,6 +26,24 @@ pub enum Exit {
     Drifted,
     /// Only of `drift`: nothing differs, but something could not be looked at.
     DriftUnknown,
+    /// Only of `failover`: there is nothing to fail over.
+    Healthy,
+    /// Only of `failover`: the primary is not clearly lost.
+    Unsure,
+    /// Nobody can become primary.
+    NoCandidate,
+    /// Acknowledged rows may be lost.
+    MayLose,
+    /// Who is primary, or whose data it is, is not clear.
+    Unclear,
+    /// The old primary is not proven down.
+    NotFenced,
+    /// The member named cannot be the new primary.
+    BadTarget,
+    /// Something speaks against a planned change just now.
+    NotReady,
+    /// Only of drills: an objective was missed.
+    Missed,
     Interrupted,
     /// What the command of `exec` ended with.
     Command(u8),
@@ -47,6 +65,15 @@ impl Exit {
             Self::Refused => 71,
             Self::Drifted => 72,
             Self::DriftUnknown => 73,
+            Self::Healthy => 74,
+            Self::Unsure => 75,
+            Self::NoCandidate => 76,
+            Self::MayLose => 77,
+            Self::Unclear => 78,
+            Self::NotFenced => 79,
+            Self::BadTarget => 80,
+            Self::NotReady => 81,
+            Self::Missed => 82,
             Self::Interrupted => 130,
             Self::Command(code) => code,
         }
@@ -69,6 +96,10 @@ pub struct Stop {
 impl Stop {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), hints: Vec::new() }
+    }
+
+    pub fn with_exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -4,13 +4,12 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_mangen::Man;
 use serde_json::json;
 
-use super::Call;
-use super::args::Cli;
 use super::exit::{Exit, Stop};
+use super::{Call, command};
 
 #[derive(Debug, Args)]
 pub(super) struct ManArgs {
@@ -25,7 +24,7 @@ pub(super) struct ManArgs {
 
 pub(super) fn man(call: &Call<'_>, arguments: &ManArgs) -> anyhow::Result<Exit> {
     // Without it the pages of commands would lack the global options.
-    let mut root = Cli::command();
+    let mut root = command();
     root.build();
     let Some(directory) = &arguments.into else {
         let page = match arguments.command.as_deref() {

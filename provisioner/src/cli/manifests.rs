@@ -22,14 +22,25 @@ pub(crate) enum Program {
 }
 
 pub(crate) fn load(settings: &Settings, program: Program) -> anyhow::Result<Manifest> {
+    let (path, bytes) = written(settings)?;
+    understand(settings, program, &path, &bytes)
+}
+
+/// The manifest's file and what is in it.
+pub(super) fn written(settings: &Settings) -> anyhow::Result<(PathBuf, Vec<u8>)> {
     let path = locate(settings)?;
     let bytes = read(&path)?;
-    let mut manifest = parse(&bytes).with_context(|| format!("read manifest {}", path.display()))?;
+    Ok((path, bytes))
+}
+
+/// The manifest as if `bytes` were in its file.
+pub(crate) fn understand(settings: &Settings, program: Program, path: &Path, bytes: &[u8]) -> anyhow::Result<Manifest> {
+    let mut manifest = parse(bytes).with_context(|| format!("read manifest {}", path.display()))?;
     if let Some(name) = &settings.name {
         manifest.name = name.clone();
     }
-    find_program(&mut manifest, &path, program)?;
-    secret_files::read(&mut manifest, &path, program)?;
+    find_program(&mut manifest, path, program)?;
+    secret_files::read(&mut manifest, path, program)?;
     Ok(manifest)
 }
 

@@ -11,6 +11,7 @@ mod drift;
 mod env;
 mod exec;
 pub mod exit;
+mod failover;
 mod history;
 mod images;
 mod init;
@@ -22,21 +23,25 @@ mod open;
 mod plan;
 mod prune;
 mod reference;
+mod rejoin;
+mod scale;
 mod secret_files;
 pub mod settings;
 mod smoke;
 mod start;
 mod status;
 mod stop;
+mod switchover;
 mod top;
 mod up;
 mod verify;
+mod watch;
 mod written;
 
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -64,6 +69,11 @@ pub(crate) struct Call<'a> {
     /// How long the verb may take, counted from `begun`.
     pub(crate) timeout: Option<Duration>,
     pub(crate) begun: Instant,
+}
+
+/// Everything that can be said, for what is made from it and for what is held against it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs one command line and says how the process should end.
@@ -230,6 +240,11 @@ impl Call<'_> {
             Verb::Prune(arguments) => prune::prune(self, arguments).await,
             Verb::Stop(arguments) => stop::stop(self, arguments).await,
             Verb::Start(arguments) => start::start(self, arguments).await,
+            Verb::Failover(arguments) => failover::failover(self, arguments).await,
+            Verb::Watch => watch::watch(self).await,
+            Verb::Switchover(arguments) => switchover::switchover(self, arguments).await,
+            Verb::Rejoin(arguments) => rejoin::rejoin(self, arguments).await,
+            Verb::Scale(arguments) => scale::scale(self, arguments).await,
             Verb::Config(arguments) => config::config(self, arguments).await,
             Verb::Images => images::images(self).await,
             Verb::History(arguments) => history::history(self, arguments).await,

@@ -30,7 +30,7 @@ use crate::report::counted;
 
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct UpArgs {
     /// Only these components and what they need, proven alone; a member stands for its component
     #[arg(value_name = "MEMBER|COMPONENT")]
@@ -53,6 +53,12 @@ pub(super) struct UpArgs {
     timings: bool,
 }
 
+impl UpArgs {
+    pub(super) fn of(components: &[&str], dry_run: bool) -> Self {
+        Self { what: components.iter().map(|name| (*name).to_owned()).collect(), dry_run, ..Self::default() }
+    }
+}
+
 #[derive(Serialize)]
 struct UpReport {
     stack: StackName,
@@ -68,11 +74,21 @@ struct UpReport {
 
 pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
+    bring_up(call, &context, arguments, || Ok(())).await
+}
+
+/// `commit` is called once nothing but the work itself stands between the plan and the stack.
+pub(super) async fn bring_up(
+    call: &Call<'_>,
+    context: &Context,
+    arguments: &UpArgs,
+    commit: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Exit> {
     let policy = Policy { deep: arguments.deep, ..context.targets(&arguments.what)? };
     let observed = call.cut(context.observe_to(&policy)).await??;
     let first = context.plan(&observed, &policy)?;
     if arguments.dry_run {
-        plan::show(call, &context, &first)?;
+        plan::show(call, context, &first)?;
         return Ok(Exit::Done);
     }
     let mut report = UpReport {
@@ -91,16 +107,18 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
     let mut done = None;
     let concluded = if first.is_empty() {
         let is_blocked = if first.blocked() > 0 { "what is left is withheld" } else { "it is as the manifest says" };
+        commit()?;
         call.printer.note(&format!("nothing to do: stack {}: {is_blocked}", context.name()));
         Ok(())
     } else {
-        preflight(call, &context, &observed).await?;
-        let confirmed = interruption(&context, &first);
+        preflight(call, context, &observed).await?;
+        let confirmed = interruption(context, &first);
         if let Some(what) = &confirmed {
-            call.confirm(&context, what).await?;
+            call.confirm(context, what).await?;
         }
-        let work = async |lease: &Lease| stand_up(call, &context, &policy, confirmed.as_ref(), lease).await;
-        let walk = under_lease(call, &context, work).await?;
+        commit()?;
+        let work = async |lease: &Lease| stand_up(call, context, &policy, confirmed.as_ref(), lease).await;
+        let walk = under_lease(call, context, work).await?;
         report.steps = steps(&walk);
         report.withheld.clone_from(&walk.plan.withheld);
         let again: Vec<&str> = ["up"]
@@ -108,7 +126,7 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
             .chain(arguments.deep.then_some("--deep"))
             .chain(arguments.what.iter().map(String::as_str))
             .collect();
-        let concluded = walk.conclude(call, &context, &again.join(" ")).await;
+        let concluded = walk.conclude(call, context, &again.join(" ")).await;
         done = Some(walk);
         concluded
     };
@@ -118,12 +136,12 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
             call.cut(context.snapshot()).await??
         } else {
             let begin = call.begun.elapsed();
-            let (observed, findings) = call.cut(prove(call, &context, &policy.targets)).await??;
+            let (observed, findings) = call.cut(prove(call, context, &policy.targets)).await??;
             report.findings = findings;
             verification = Some(Span { begin, took: call.begun.elapsed().saturating_sub(begin) });
             observed
         };
-        report.entrypoints = open::addresses(&context, &observed);
+        report.entrypoints = open::addresses(context, &observed);
     }
     let took = call.begun.elapsed();
     report.took_ms = millis(took);
@@ -132,7 +150,7 @@ pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Ex
         Timings::of(done.as_ref().map(|walk| &walk.plan), spans.unwrap_or(&Spans::new()), verification, took)
     });
     let changed = done.as_ref().map(|walk| changed(&walk.plan)).unwrap_or_default();
-    call.printer.data(&report, || human(call, &context, &report, &changed, concluded.is_ok()))?;
+    call.printer.data(&report, || human(call, context, &report, &changed, concluded.is_ok()))?;
     concluded?;
     let blocked = report.withheld.iter().filter(|withheld| withheld.blocks).count();
     if blocked > 0 {

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use provisioner_core::manifest::{
-    App, AppChecks, AppSource, Mail, MailSecurity, MailServer, Manifest, Nginx, NginxTls, Postgres, Service,
-    Synchronous, Worker,
+    App, AppChecks, AppSource, Mail, MailSecurity, MailServer, Manifest, Nginx, NginxTls, Postgres, PostgresMember,
+    Service, Synchronous, Worker,
 };
-use provisioner_core::name::StackName;
+use provisioner_core::name::{Member, StackName};
 use serde::Serialize;
 
 use self::monitoring::WrittenMonitoring;
@@ -85,6 +85,16 @@ struct WrittenPostgres<'a> {
     synchronous: &'static str,
     tls: bool,
     settings: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    members: BTreeMap<&'a Member, WrittenPostgresMember<'a>>,
+}
+
+#[derive(Serialize)]
+struct WrittenPostgresMember<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<&'a str>,
+    priority: u32,
+    nofailover: bool,
 }
 
 #[derive(Serialize)]
@@ -238,7 +248,14 @@ impl<'a> From<&'a Postgres> for WrittenPostgres<'a> {
             },
             tls: postgres.tls,
             settings: &postgres.settings,
+            members: postgres.members.iter().map(|(member, found)| (member, found.into())).collect(),
         }
+    }
+}
+
+impl<'a> From<&'a PostgresMember> for WrittenPostgresMember<'a> {
+    fn from(PostgresMember { region, priority, nofailover }: &'a PostgresMember) -> Self {
+        Self { region: region.as_deref(), priority: *priority, nofailover: *nofailover }
     }
 }
 

@@ -3,10 +3,11 @@
 mod listeners;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use provisioner_core::lease::Holder;
 
+use crate::cli::exit::{Exit, Stop};
 use crate::cli::settings::Settings;
 use provisioner_core::clock;
 
@@ -34,6 +35,24 @@ pub(crate) fn holder(settings: &Settings) -> Holder {
 pub(crate) fn is_dead(holder: &Holder, us: &Holder) -> bool {
     let is_here = holder.host == us.host && holder.boot == us.boot && !us.boot.is_empty();
     is_here && Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{}", holder.pid)).exists()
+}
+
+/// The program for inside the stack: beside this one where both were installed, else where cargo puts static binaries.
+pub(crate) fn probe() -> Result<PathBuf, Stop> {
+    let program = std::env::current_exe().and_then(fs::canonicalize).ok();
+    let folder = program.as_deref().and_then(Path::parent);
+    let installed = folder.map(|folder| folder.join("provisioner-probe"));
+    let built = folder.and_then(|folder| {
+        let (target, profile) = (folder.parent()?, folder.file_name()?);
+        Some(target.join("x86_64-unknown-linux-musl").join(profile).join("probe"))
+    });
+    let places: Vec<PathBuf> = installed.into_iter().chain(built).collect();
+    let found = places.iter().find(|place| place.is_file()).cloned();
+    found.ok_or_else(|| {
+        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        let message = format!("the probe, which writes the ledger inside the stack, is not at {}", places.join(" or "));
+        Stop::new(Exit::Preflight, message).hint("make build")
+    })
 }
 
 /// Hard limit of open files of this process, which containers of a local engine often share.

@@ -40,7 +40,7 @@ struct Part {
 }
 
 impl Span {
-    fn end(self) -> Duration {
+    pub(crate) fn end(self) -> Duration {
         self.begin + self.took
     }
 }

@@ -173,6 +173,38 @@ async fn a_written_out_manifest_is_a_manifest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_written_out_manifest_keeps_what_was_said_of_alerts_and_of_members_of_postgresql() {
+    let said = format!(
+        "{MANIFEST}monitoring:\n  retention: 3d\n  scrape_seconds: 5\n  thresholds:\n    backend_p95: 0.8\n  \
+         webhook: https://alerts.example.com/stack\n  pagerduty:\n    key_file: pagerduty.key\n  opsgenie:\n    \
+         key_file: ../opsgenie.key\n    url: https://opsgenie.example.com/\npostgres:\n  replicas: 2\n  members:\n    \
+         postgres-1:\n      region: east\n      priority: 7\n    postgres-3:\n      nofailover: true\n"
+    );
+    let world = World::of(&said);
+    std::fs::write(world.directory.path().join("manifests/pagerduty.key"), "0123456789abcdef0123456789abcdef").unwrap();
+    std::fs::write(world.directory.path().join("opsgenie.key"), "01234567-89ab-cdef-0123-456789abcdef").unwrap();
+    world.ok("up -e dev").await;
+    let written = world.ok("config -e dev").await.stdout;
+    world.write(&written);
+    assert_eq!(world.ok("config -e dev").await.stdout, written);
+    // What `config` left out would be gone from its second output too, so the stack and what was said judge it.
+    let plan = world.run("plan -e dev --detailed-exitcode").await;
+    assert_eq!(plan.code, 0, "{}", plan.shown());
+    // A path that counts from the manifest is written out whole.
+    let directory = world.directory.path().display().to_string();
+    let said = said
+        .replace(" pagerduty.key", &format!(" {directory}/manifests/pagerduty.key"))
+        .replace(" ../opsgenie.key", &format!(" {directory}/opsgenie.key"));
+    let [said, written]: [serde_json::Value; 2] = [&said, &written].map(|text| serde_yaml::from_str(text).unwrap());
+    for section in ["/monitoring", "/postgres/members/postgres-1", "/postgres/members/postgres-3"] {
+        for (key, value) in said.pointer(section).unwrap().as_object().unwrap() {
+            let found = written.pointer(section).and_then(|found| found.get(key));
+            assert_eq!(found, Some(value), "{section}/{key}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn watching_goes_on_until_nobody_reads() {
     let mut world = World::up().await;
     world.stdout_takes = Some(3);

@@ -141,11 +141,19 @@ impl Component for Player {
                 note("postgres.cluster", cluster).await?;
             }
             ("postgres", "roles", _) => note("postgres.roles", json!({"fingerprint": with("fingerprint")})).await?,
-            ("postgres", "clone", Some(member)) => {
+            ("postgres", "clone" | "rejoin", Some(member)) => {
                 record::update(access.engine.records(), "postgres.cluster", |cluster: Option<Cluster>| {
                     let mut cluster = cluster?;
                     cluster.replicas.insert(member.clone());
                     Some(cluster)
+                })
+                .await?;
+            }
+            ("postgres", "rejoined", _) => {}
+            ("postgres", "retire", Some(member)) => {
+                record::update(access.engine.records(), "postgres.cluster", |cluster: Option<Cluster>| {
+                    let mut cluster = cluster?;
+                    cluster.replicas.remove(member).then_some(cluster)
                 })
                 .await?;
             }

@@ -11,6 +11,7 @@
 mod data;
 mod drift;
 mod elasticsearch;
+mod failover;
 mod first_hour;
 mod foreign;
 mod harness;
@@ -19,6 +20,7 @@ mod killed;
 mod lock;
 mod messaging;
 mod monitoring;
+mod rejoin;
 mod smoke;
 mod tls;
 mod wire;
@@ -30,6 +32,7 @@ fn main() {
     // They share two cores and a stack.
     arguments.test_threads = Some(1);
     let trials: Vec<Trial> = [
+        failover::SCENARIOS,
         first_hour::SCENARIOS,
         drift::SCENARIOS,
         elasticsearch::SCENARIOS,
@@ -40,6 +43,7 @@ fn main() {
         foreign::SCENARIOS,
         messaging::SCENARIOS,
         monitoring::SCENARIOS,
+        rejoin::SCENARIOS,
         smoke::SCENARIOS,
         tls::SCENARIOS,
     ]

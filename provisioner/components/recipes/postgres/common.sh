@@ -1,14 +1,16 @@
 # shellcheck shell=sh
-# Shared by member, bootstrap and clone, which source it.
+# Shared by member, bootstrap, clone and rejoin, which source it.
 
 # An image may keep the programs where Debian does, outside of PATH.
 PATH=$PATH:/usr/lib/postgresql/17/bin
 # Not .../data: Docker's library image declares that path a volume of its own, which would hide ours.
 PGROOT=/var/lib/postgresql
 PGDATA=$PGROOT/17/main
+# Another member has become primary, or may have: nothing is served from here until this is gone.
+FENCED=$PGROOT/fenced
 # What pg_controldata prints is read by this script.
 LC_ALL=C
-export PATH PGDATA LC_ALL
+export PATH PGDATA FENCED LC_ALL
 
 # 78: EX_CONFIG of sysexits.h.
 refuse() {
@@ -58,4 +60,39 @@ keep() {
     mkdir -p "${PGDATA%/*}"
     mv "$1" "$PGDATA"
     sync "${PGDATA%/*}" "$PGROOT"
+}
+
+# Follows PRIMARY in the data directory $1. The password is not written down, nor whether to encrypt: the server has both in
+# its environment. Without tcp_user_timeout a replica stayed away for 40 to 74 s after its primary was restarted elsewhere.
+follow() {
+    settings=$1/postgresql.auto.conf
+    # What ALTER SYSTEM has set on the primary comes along; who follows whom does not.
+    grep -vE '^(primary_conninfo|primary_slot_name|synchronous_standby_names) *=' "$settings" > "$settings.new" || true
+    cat >> "$settings.new" <<CONF
+primary_conninfo = 'host=$PRIMARY port=5432 user=replicator application_name=$MEMBER connect_timeout=2 tcp_user_timeout=2000'
+primary_slot_name = '$SLOT'
+CONF
+    chmod 600 "$settings.new"
+    mv "$settings.new" "$settings"
+    touch "$1/standby.signal"
+    sync "$settings" "$1/standby.signal" "$1"
+}
+
+# A copy of PRIMARY in $1, ready to follow it; what was there is removed first.
+copy() {
+    mkdir -p "${1%/*}"
+    attempt=1
+    # -c fast: a spread checkpoint would take as long as checkpoint_timeout. A slot stays busy for wal_sender_timeout after
+    # its last user was killed.
+    while rm -rf "$1" && ! pg_basebackup --pgdata="$1" --host="$PRIMARY" --port=5432 --username=replicator \
+        --no-password --checkpoint=fast --wal-method=stream --slot="$SLOT"; do
+        [ "$attempt" -lt 8 ] || exit 1
+        attempt=$((attempt + 1))
+        sleep 1
+    done
+    copied=$(system_id "$1")
+    if [ "$copied" != "$SYSTEM_ID" ]; then
+        refuse "$PRIMARY has system identifier $copied, expected $SYSTEM_ID"
+    fi
+    follow "$1"
 }

@@ -60,7 +60,7 @@ impl Cluster {
     }
 
     /// As it is now, which a snapshot from before a bootstrap does not tell.
-    pub(crate) async fn current(access: &Access<'_>) -> Result<Self, Failure> {
+    pub async fn current(access: &Access<'_>) -> Result<Self, Failure> {
         let record = access.engine.records().get(RECORD).await?;
         let Some(record) = record else {
             let failure = Failure::new(format!("read record {RECORD}: there is none, expected the cluster"));
@@ -89,12 +89,21 @@ pub struct Layout {
     pub retired: BTreeSet<Member>,
     /// There is no record yet: this plan makes the cluster.
     pub is_new: bool,
+    pub change: Option<Change>,
 }
 
 impl Layout {
-    /// Why there can be no primary until somebody decides; a lost one is never replaced by an empty one.
-    pub fn lost(&self, situation: &Situation<'_>) -> Option<Withheld> {
-        let Self { primary, is_new, .. } = self;
+    /// Why nothing about the primary can be done until somebody decides; a lost one is never replaced by an empty one.
+    pub fn stalled(&self, situation: &Situation<'_>) -> Option<Withheld> {
+        let Self { primary, is_new, change, .. } = self;
+        if let Some(change) = change {
+            return Some(Withheld {
+                what: "change the PostgreSQL cluster".to_owned(),
+                reason: format!("a {} from {} is under way", change.kind.word(), change.from),
+                unlock: "provisioner failover, which carries it on".to_owned(),
+                blocks: true,
+            });
+        }
         if *is_new {
             return None;
         }
@@ -123,7 +132,13 @@ pub fn layout(situation: &Situation<'_>) -> Result<Option<Layout>, RecordError> 
     let Some(first) = declared.first() else { return Ok(None) };
     let Some(cluster) = Cluster::read(&situation.observed.records)? else {
         let replicas = declared.iter().skip(1).copied().cloned().collect();
-        return Ok(Some(Layout { primary: (*first).clone(), replicas, retired: BTreeSet::new(), is_new: true }));
+        return Ok(Some(Layout {
+            primary: (*first).clone(),
+            replicas,
+            retired: BTreeSet::new(),
+            is_new: true,
+            change: None,
+        }));
     };
     let joins = |member: &&Member| {
         // One that exists without being recorded is a former primary: it comes back by a rejoin, not by this plan.
@@ -132,5 +147,5 @@ pub fn layout(situation: &Situation<'_>) -> Result<Option<Layout>, RecordError> 
     let replicas = declared.iter().copied().filter(|member| **member != cluster.primary).filter(joins);
     let replicas = replicas.cloned().collect();
     let retired = cluster.replicas.iter().filter(|member| !declared.contains(member)).cloned().collect();
-    Ok(Some(Layout { primary: cluster.primary, replicas, retired, is_new: false }))
+    Ok(Some(Layout { primary: cluster.primary, replicas, retired, is_new: false, change: cluster.change }))
 }

@@ -45,7 +45,8 @@ pub(super) fn client_env() -> [(String, String); 2] {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
-pub(crate) fn is_declared(stack: &Stack) -> bool {
+/// Sessions go over TLS.
+pub fn is_declared(stack: &Stack) -> bool {
     stack.resource(&ResourceId::Secret(certificates::secret_of(NAME))).is_some()
 }
 

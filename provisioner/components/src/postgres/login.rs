@@ -10,7 +10,7 @@ pub const DATABASE: &str = "app";
 
 /// Holds the provisioner's own rows. Not the application's database, whose owner may drop what is in it and whose dumps
 /// would carry them along.
-pub(crate) const HOME: &str = "postgres";
+pub const HOME: &str = "postgres";
 
 const PASSWORD_LENGTH: usize = 24;
 
@@ -25,10 +25,12 @@ pub enum Login {
     Replicator,
     /// Sees statistics and settings, no rows.
     Monitor,
+    /// Writes the rows of drills, in a schema of its own.
+    Ledger,
 }
 
 impl Login {
-    pub const ALL: [Self; 5] = [Self::Superuser, Self::Owner, Self::App, Self::Replicator, Self::Monitor];
+    pub const ALL: [Self; 6] = [Self::Superuser, Self::Owner, Self::App, Self::Replicator, Self::Monitor, Self::Ledger];
 
     pub fn role(self) -> &'static str {
         match self {
@@ -37,6 +39,7 @@ impl Login {
             Self::App => "app",
             Self::Replicator => "replicator",
             Self::Monitor => "monitor",
+            Self::Ledger => "ledger",
         }
     }
 
@@ -47,6 +50,7 @@ impl Login {
             Self::App => "postgres-app",
             Self::Replicator => "postgres-replication",
             Self::Monitor => "postgres-monitoring",
+            Self::Ledger => "postgres-ledger",
         }
     }
 }

@@ -4,20 +4,26 @@
 //! nothing. A cluster is initialised once, where neither a record nor data exists; a replica is cloned, never
 //! initialised; a primary whose data is gone stays down until somebody decides.
 //!
-//! An image of somebody's own must provide `/bin/sh` with the usual small tools (`sed`, `grep`, `mktemp`, `sync`), the
-//! programs of PostgreSQL 17 (`postgres`, `initdb`, `pg_basebackup`, `pg_controldata`) in `PATH` or where Debian keeps
-//! them, and a user `postgres`. Where it starts as root it must have `setpriv`, `gosu` or `su-exec`. Its entry point
+//! An image of somebody's own must provide `/bin/sh` with the usual small tools (`sed`, `grep`, `du`, `mktemp`, `sync`),
+//! the programs of PostgreSQL 17 (`postgres`, `initdb`, `psql`, `pg_basebackup`, `pg_controldata`, `pg_rewind`,
+//! `pg_waldump`) in `PATH` or where Debian keeps them, and a user `postgres`. Where it starts as root it must have `setpriv`, `gosu` or `su-exec`. Its entry point
 //! must run a command that it is given. Scripts and configuration files are put in, so nothing else is expected of it;
 //! with TLS its user must be 999:999, to whom the key belongs.
 
+mod candidate;
 mod cluster;
+mod control;
 mod declare;
 mod drift;
 pub(crate) mod encryption;
+pub mod failover;
 #[cfg(test)]
 mod golden;
+pub mod ledger;
 mod login;
+mod lsn;
 mod observe;
+pub mod rejoin;
 mod roles;
 mod run;
 mod settings;
@@ -42,12 +48,11 @@ use crate::route;
 
 pub use cluster::{Cluster, Layout, layout};
 pub(crate) use declare::members;
-pub(crate) use encryption::is_declared as is_encrypted;
-pub(crate) use login::HOME;
-pub use login::{DATABASE, Login, owner_url};
+pub use encryption::is_declared as is_encrypted;
+pub use login::{DATABASE, HOME, Login, owner_url};
 
-pub(crate) const NAME: &str = "postgres";
-pub(crate) const PORT: u16 = 5432;
+pub const NAME: &str = "postgres";
+pub const PORT: u16 = 5432;
 
 pub struct Postgres;
 

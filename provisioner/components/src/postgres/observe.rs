@@ -18,6 +18,11 @@ use super::{NAME, PORT, synchronous};
 const FACTS_LIMIT: Duration = Duration::from_secs(2);
 const READY_LIMIT: Duration = Duration::from_secs(1);
 
+/// Whom a replica is told to follow; empty: nobody.
+pub(super) fn upstream_key(member: &Member) -> String {
+    format!("{member}.upstream")
+}
+
 /// One SELECT a member. What cannot be read is left out.
 pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
     let members: Vec<&Member> = access.stack.members(NAME).map(|workload| &workload.member).collect();
@@ -51,6 +56,7 @@ async fn member_facts(
     let session = Session::open(&target, FACTS_LIMIT).await.map_err(failed)?;
     let query = format!(
         "SELECT pg_is_in_recovery(), current_setting('synchronous_standby_names'), \
+         coalesce(substring(current_setting('primary_conninfo') FROM 'host=([^ ]*)'), ''), \
          CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint()) \
          ELSE {WRITING_TIMELINE} END, \
          ARRAY(SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1)"
@@ -59,10 +65,14 @@ async fn member_facts(
     let failed = |error: tokio_postgres::Error| Failure::because(format!("ask {member}"), error);
     let in_recovery: bool = row.try_get(0).map_err(failed)?;
     let names: String = row.try_get(1).map_err(failed)?;
-    let timeline: i32 = row.try_get(2).map_err(failed)?;
-    let streaming: Vec<String> = row.try_get(3).map_err(failed)?;
+    let upstream: String = row.try_get(2).map_err(failed)?;
+    let timeline: i32 = row.try_get(3).map_err(failed)?;
+    let streaming: Vec<String> = row.try_get(4).map_err(failed)?;
     let mut facts = synchronous::facts(member, &names, &streaming);
     facts.insert(format!("{member}.in_recovery"), in_recovery.to_string());
+    if in_recovery {
+        facts.insert(upstream_key(member), upstream);
+    }
     facts.insert(format!("{member}.timeline"), timeline.to_string());
     Ok(facts)
 }

@@ -1,4 +1,5 @@
-//! Roles, databases and privileges: `recipes/postgres/roles.sql` and `database.sql`, plus passwords.
+//! Roles, databases and privileges: `roles.sql`, `ledger.sql` and `database.sql` of `recipes/postgres`, plus
+//! passwords.
 
 use postgres_protocol::password::scram_sha_256;
 use provisioner_core::component::Access;
@@ -14,6 +15,7 @@ use super::sql::{Session, SqlError, literal};
 
 const RECORD: &str = "postgres.roles";
 const ROLES: &str = include_str!("../../recipes/postgres/roles.sql");
+const LEDGER: &str = include_str!("../../recipes/postgres/ledger.sql");
 const PRIVILEGES: &str = include_str!("../../recipes/postgres/database.sql");
 
 #[derive(Serialize, Deserialize)]
@@ -23,7 +25,7 @@ struct Made {
 
 /// Of what the roles should be, whoever is primary.
 pub(super) fn fingerprint() -> String {
-    Fingerprint::of(&(ROLES, PRIVILEGES)).as_str().to_owned()
+    Fingerprint::of(&(ROLES, LEDGER, PRIVILEGES)).as_str().to_owned()
 }
 
 /// Of what they were made to be; an unreadable record is as good as none, for making them again does no harm.
@@ -36,6 +38,7 @@ pub(super) async fn run(access: &Access<'_>, primary: &Member, fingerprint: &str
     let failed = |error: SqlError| Failure::because(format!("make roles on {primary}"), error);
     let session = local_session(access, primary, HOME).await?;
     session.execute(ROLES).await.map_err(failed)?;
+    session.execute(LEDGER).await.map_err(failed)?;
     for login in Login::ALL.into_iter().filter(|login| *login != Login::Superuser) {
         session.execute(&password(login, &access.secret(login.secret()).await?)).await.map_err(failed)?;
     }

@@ -10,16 +10,17 @@ use provisioner_core::record;
 use provisioner_core::stack::{ImageId, Job, Limits};
 use provisioner_core::wait::{self, Look};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::cluster::{Cluster, RECORD};
 use super::login::{HOME, Login};
 use super::sql::{Session, SqlError, literal};
-use super::{NAME, declare, drift, encryption, roles, tasks};
+use super::{NAME, declare, drift, encryption, failover, rejoin, roles, synchronous, tasks};
 use crate::certificates;
 
 const BOOTSTRAP_LIMIT_SECS: u64 = 300;
 /// A copy of a large database over a network takes hours.
-const CLONE_LIMIT_SECS: u64 = 6 * 60 * 60;
+pub(super) const CLONE_LIMIT_SECS: u64 = 6 * 60 * 60;
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A replica that was just started connects at once, one that was refused after `wal_retrieve_retry_interval`.
 const STREAMING_LIMIT: Duration = Duration::from_secs(30);
@@ -36,8 +37,20 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
         tasks::BOOTSTRAP => bootstrap(access, member).await,
         tasks::ROLES => roles::run(access, member, value(task, "fingerprint")?).await,
         tasks::CLONE => clone(access, member, &Member::named(value(task, "from")?)).await,
+        tasks::REJOIN => {
+            rejoin::run(access, member, &Member::named(value(task, "from")?), value(task, "method")?).await
+        }
+        tasks::REJOINED => {
+            rejoin::prove(access, &Member::named(value(task, "from")?), member, rejoin::ARRIVAL_LIMIT).await
+        }
         tasks::RESET => drift::reset(access, member).await,
         tasks::RETIRE => retire(access, member, &Member::named(value(task, "from")?)).await,
+        tasks::FENCE => failover::steps::fence(task, access, member).await,
+        tasks::FREEZE => failover::steps::freeze(access, member).await,
+        tasks::HAND_OVER => failover::steps::hand_over(task, access, member).await,
+        tasks::PROMOTE => failover::steps::promote(task, access, member).await,
+        tasks::ABANDON => failover::steps::abandon(access, member).await,
+        tasks::FOLLOW => failover::steps::follow(task, access, member).await,
         tasks::RELEASE => set_names(access, member, value(task, "names")?).await,
         tasks::SYNCHRONOUS => {
             let names = value(task, "names")?;
@@ -50,7 +63,7 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
     }
 }
 
-fn value<'a>(task: &'a Task, key: &str) -> Result<&'a str, Failure> {
+pub(super) fn value<'a>(task: &'a Task, key: &str) -> Result<&'a str, Failure> {
     let value = task.with.get(key).map(String::as_str);
     value.ok_or_else(|| Failure::new(format!("run {task}: it does not say {key}")))
 }
@@ -64,7 +77,7 @@ struct Report {
     adopted: bool,
 }
 
-fn report(tail: &str) -> Option<Report> {
+fn report<R: DeserializeOwned>(tail: &str) -> Option<R> {
     tail.lines().rev().find_map(|line| serde_json::from_str(line.trim()).ok())
 }
 
@@ -72,7 +85,7 @@ async fn bootstrap(access: &Access<'_>, member: &Member) -> Result<(), Failure> 
     let password = declare::password(Login::Superuser, "SUPERUSER_PASSWORD");
     let mut job = job(access, member, "bootstrap", BOOTSTRAP_LIMIT_SECS);
     job.secret_env = password;
-    let made = run_job(access, &job).await?;
+    let made: Report = run_job(access, &job).await?;
     let cluster = Cluster {
         system_id: made.system_id,
         primary: member.clone(),
@@ -104,20 +117,10 @@ async fn clone(access: &Access<'_>, member: &Member, from: &Member) -> Result<()
     let made = session.execute(&ensure_slot(&slot)).await;
     made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
     let mut job = job(access, member, "clone", CLONE_LIMIT_SECS);
-    job.secret_env = declare::password(Login::Replicator, "PGPASSWORD");
-    job.env = BTreeMap::from([
-        ("PRIMARY".to_owned(), from.to_string()),
-        ("MEMBER".to_owned(), member.to_string()),
-        ("SLOT".to_owned(), slot),
-        ("SYSTEM_ID".to_owned(), cluster.system_id.clone()),
-        // A finished copy can only catch up if the primary has kept everything since.
-        ("ADOPT".to_owned(), if kept { "yes" } else { "no" }.to_owned()),
-    ]);
-    if encryption::is_declared(access.stack) {
-        job.env.extend(encryption::client_env());
-        job.files.push(certificates::authority_file());
-    }
-    let made = run_job(access, &job).await?;
+    let_follow(access, &mut job, &cluster, member);
+    // A finished copy can only catch up if the primary has kept everything since.
+    job.env.insert("ADOPT".to_owned(), if kept { "yes" } else { "no" }.to_owned());
+    let made: Report = run_job(access, &job).await?;
     if made.adopted {
         access.output.line(&format!("{member} holds a copy of the cluster already, which was kept"));
     }
@@ -126,6 +129,21 @@ async fn clone(access: &Access<'_>, member: &Member, from: &Member) -> Result<()
         cluster.replicas.insert(member.clone()).then_some(cluster)
     });
     Ok(joined.await?)
+}
+
+/// What a job that makes a replica of the primary must know.
+pub(super) fn let_follow(access: &Access<'_>, job: &mut Job, cluster: &Cluster, member: &Member) {
+    job.secret_env = declare::password(Login::Replicator, "PGPASSWORD");
+    job.env = BTreeMap::from([
+        ("PRIMARY".to_owned(), cluster.primary.to_string()),
+        ("MEMBER".to_owned(), member.to_string()),
+        ("SLOT".to_owned(), slot_name(member)),
+        ("SYSTEM_ID".to_owned(), cluster.system_id.clone()),
+    ]);
+    if encryption::is_declared(access.stack) {
+        job.env.extend(encryption::client_env());
+        job.files.push(certificates::authority_file());
+    }
 }
 
 async fn retire(access: &Access<'_>, member: &Member, from: &Member) -> Result<(), Failure> {
@@ -163,7 +181,7 @@ fn keeps_wal(slot: &str) -> String {
 
 /// A slot whose WAL is gone serves nobody any more. It holds WAL from its first use on, so a replica that never comes
 /// costs no disk.
-fn ensure_slot(slot: &str) -> String {
+pub(super) fn ensure_slot(slot: &str) -> String {
     let slot = literal(slot);
     format!(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
@@ -173,7 +191,7 @@ fn ensure_slot(slot: &str) -> String {
     )
 }
 
-fn job(access: &Access<'_>, member: &Member, script: &'static str, timeout_secs: u64) -> Job {
+pub(super) fn job(access: &Access<'_>, member: &Member, script: &'static str, timeout_secs: u64) -> Job {
     let limits = access.stack.workload(member).map_or_else(Limits::default, |workload| workload.limits.clone());
     Job {
         name: format!("{script}-{member}"),
@@ -189,7 +207,8 @@ fn job(access: &Access<'_>, member: &Member, script: &'static str, timeout_secs:
     }
 }
 
-async fn run_job(access: &Access<'_>, job: &Job) -> Result<Report, Failure> {
+/// Runs a job to its end and reads what it prints last.
+pub(super) async fn run_job<R: DeserializeOwned>(access: &Access<'_>, job: &Job) -> Result<R, Failure> {
     let outcome = access.engine.run(job, access.images, access.output).await?;
     if outcome.exit_code != 0 {
         let failure = Failure::new(format!("{}: exit code {}, expected 0", job.name, outcome.exit_code));
@@ -221,6 +240,9 @@ async fn set_names(access: &Access<'_>, primary: &Member, names: &str) -> Result
     if session.flag("SELECT pg_is_in_recovery()").await.map_err(failed)? {
         return Err(Failure::new(format!("{}: it is in recovery, expected the primary", doing())));
     }
+    let wanted = synchronous::members(names);
+    // In between nobody can tell which of the two sets a commit waits for: it may be any one of either.
+    note_synchronous(access, |found| synchronous::between(found, &wanted)).await?;
     session
         .execute(&format!("ALTER SYSTEM SET synchronous_standby_names = {}", literal(names)))
         .await
@@ -233,7 +255,23 @@ async fn set_names(access: &Access<'_>, primary: &Member, names: &str) -> Result
             Err(error) => Look::Broken(error),
         }
     });
-    waited.await.map_err(|error| Failure::because(doing(), error))
+    waited.await.map_err(|error| Failure::because(doing(), error))?;
+    note_synchronous(access, |_| wanted.clone()).await
+}
+
+async fn note_synchronous(
+    access: &Access<'_>,
+    next: impl Fn(&BTreeSet<Member>) -> BTreeSet<Member> + Send + Sync,
+) -> Result<(), Failure> {
+    let noted = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
+        let mut cluster = current?;
+        let next = next(&cluster.synchronous);
+        (next != cluster.synchronous).then(|| {
+            cluster.synchronous = next;
+            cluster
+        })
+    });
+    Ok(noted.await?)
 }
 
 #[cfg(test)]
@@ -245,7 +283,7 @@ mod tests {
         let tail =
             "initdb: warning: x\n{\"system_id\":\"7\",\"timeline\":1,\"adopted\":false}\nwaiting for checkpoint\n";
         assert_eq!(report(tail), Some(Report { system_id: "7".to_owned(), timeline: 1, adopted: false }));
-        assert_eq!(report("done\n"), None);
+        assert_eq!(report::<Report>("done\n"), None);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use provisioner_core::component::Situation;
 use provisioner_core::manifest::Synchronous;
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Stack, Workload};
+use provisioner_core::stack::Stack;
 
 use super::cluster::Layout;
-use super::{NAME, declare};
+use super::{NAME, candidate, declare};
 
 /// Facts of a member, by the setting or view that they come from.
 pub(super) fn names_key(member: &Member) -> String {
@@ -21,16 +21,9 @@ pub(super) fn streaming_key(member: &Member) -> String {
 
 /// The policy as the members' own configuration states it.
 pub(super) fn policy(stack: &Stack) -> Synchronous {
-    let stated = stack.members(NAME).find_map(stated_policy);
+    let stated = stack.members(NAME).find_map(|workload| candidate::stated(workload, "synchronous"));
     let known = [Synchronous::Off, Synchronous::Preferred, Synchronous::Required];
     known.into_iter().find(|policy| stated == Some(declare::policy_word(*policy))).unwrap_or(Synchronous::Off)
-}
-
-fn stated_policy(workload: &Workload) -> Option<&str> {
-    let path = declare::settings_path();
-    let file = workload.files.iter().find(|file| file.path == path)?;
-    let line = file.content.masked().lines().find_map(|line| line.strip_prefix("provisioner.synchronous = '"))?;
-    line.strip_suffix('\'')
 }
 
 /// The value of `synchronous_standby_names` for these replicas: any one of them.
@@ -40,6 +33,17 @@ pub(super) fn names(replicas: &BTreeSet<Member>) -> String {
     }
     let quoted: Vec<String> = replicas.iter().map(|member| format!("\"{member}\"")).collect();
     format!("ANY 1 ({})", quoted.join(", "))
+}
+
+/// The replicas that such a value names.
+pub(super) fn members(names: &str) -> BTreeSet<Member> {
+    names.split('"').skip(1).step_by(2).map(Member::named).collect()
+}
+
+/// What is certain while one set gives way to another: a commit may be acknowledged by any member of either, and by
+/// nobody at all where one of them is empty.
+pub(super) fn between(found: &BTreeSet<Member>, wanted: &BTreeSet<Member>) -> BTreeSet<Member> {
+    if found.is_empty() || wanted.is_empty() { BTreeSet::new() } else { found | wanted }
 }
 
 /// The replicas that commits shall be able to wait for once this plan is done.

@@ -10,7 +10,7 @@ use provisioner_core::stack::{ImageId, ResourceId};
 
 use super::cluster::{self, Cluster, Layout};
 use super::login::Login;
-use super::{NAME, declare, roles, synchronous};
+use super::{NAME, declare, observe, roles, synchronous};
 use crate::route;
 
 pub(super) const BOOTSTRAP: &str = "bootstrap";
@@ -21,6 +21,16 @@ pub(super) const RELEASE: &str = "release";
 /// Takes back what somebody set by hand.
 pub(super) const RESET: &str = "reset";
 pub(super) const RETIRE: &str = "retire";
+/// Makes a stopped member a replica again, and proves that it has become one.
+pub(super) const REJOIN: &str = "rejoin";
+pub(super) const REJOINED: &str = "rejoined";
+pub(super) const FENCE: &str = "fence";
+pub(super) const FREEZE: &str = "freeze";
+pub(super) const HAND_OVER: &str = "hand-over";
+pub(super) const PROMOTE: &str = "promote";
+pub(super) const FOLLOW: &str = "follow";
+/// Forgets a change that has not come to a promotion.
+pub(super) const ABANDON: &str = "abandon";
 
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     let layout = match cluster::layout(situation) {
@@ -34,7 +44,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
             return Tasks { withheld: vec![withheld], held, ..Tasks::default() };
         }
     };
-    if let Some(withheld) = layout.lost(situation) {
+    if let Some(withheld) = layout.stalled(situation) {
         // Replicas may go on serving readers; what is not there cannot be made without a primary.
         let is_held = |member: &&Member| **member == layout.primary || situation.observed.workload(member).is_none();
         let held = known(situation).into_iter().filter(is_held).flat_map(hold).collect();
@@ -46,6 +56,7 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     }
     tasks.push(roles(&layout, situation));
     tasks.extend(layout.replicas.iter().filter_map(|replica| clone(replica, &layout, situation)));
+    tasks.extend(layout.replicas.iter().filter_map(|replica| follow(replica, &layout, situation)));
     tasks.extend(release(&layout, situation));
     tasks.push(synchronous(&layout, situation));
     tasks.extend(layout.retired.iter().map(|replica| retire(replica, &layout)));
@@ -82,9 +93,7 @@ fn outsiders<'a>(layout: &Layout, situation: &Situation<'a>) -> Vec<&'a Member> 
 
 fn outsider(member: &Member) -> Withheld {
     let reason = "it is not part of the recorded cluster and may hold a former primary's rows";
-    let volume = declare::volume(member);
-    let unlock = format!("keep what is needed of volume {volume}, remove {member} and it, then provisioner up");
-    withheld(format!("make {member} a replica"), reason, unlock)
+    withheld(format!("make {member} a replica"), reason, format!("provisioner rejoin {member}"))
 }
 
 fn bootstrap(primary: &Member) -> Planned {
@@ -153,6 +162,18 @@ fn clone(replica: &Member, layout: &Layout, situation: &Situation<'_>) -> Option
     })
 }
 
+/// One that was frozen, or that follows who was primary before: the run that changed the primary did not come to it.
+fn follow(replica: &Member, layout: &Layout, situation: &Situation<'_>) -> Option<Planned> {
+    let upstream = situation.observed.fact(NAME, &observe::upstream_key(replica))?;
+    let primary = &layout.primary;
+    (upstream != primary.as_str() && !situation.changing.contains(replica)).then(|| Planned {
+        task: Task::new(NAME, FOLLOW).on(replica).with("upstream", primary.as_str()),
+        because: Some(format!("it follows {}", if upstream.is_empty() { "nobody" } else { upstream })),
+        after: vec![Dependency::Ready(primary.clone()), Dependency::Ready(replica.clone())],
+        before: Vec::new(),
+    })
+}
+
 /// A slot that nobody uses any more would keep WAL until the disk limit.
 fn retire(replica: &Member, layout: &Layout) -> Planned {
     Planned {
@@ -188,13 +209,10 @@ fn synchronous(layout: &Layout, situation: &Situation<'_>) -> Planned {
         // Set before the first client arrives: no write may be acknowledged by the primary alone.
         Synchronous::Required => before.push(Dependency::task(route::NAME, route::POINT)),
     }
-    Planned {
-        task: Task::new(NAME, SYNCHRONOUS)
-            .on(&layout.primary)
-            .with("policy", declare::policy_word(policy))
-            .with("names", synchronous::names(&wanted)),
-        because,
-        after,
-        before,
-    }
+    Planned { task: synchronous_task(&layout.primary, policy, &wanted), because, after, before }
+}
+
+pub(super) fn synchronous_task(primary: &Member, policy: Synchronous, wanted: &BTreeSet<Member>) -> Task {
+    let names = if policy == Synchronous::Off { String::new() } else { synchronous::names(wanted) };
+    Task::new(NAME, SYNCHRONOUS).on(primary).with("policy", declare::policy_word(policy)).with("names", names)
 }

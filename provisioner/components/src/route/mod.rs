@@ -11,6 +11,8 @@ mod state;
 mod tasks;
 mod verify;
 
+pub(crate) use tasks::point_task;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +31,9 @@ use provisioner_core::stack::{
 use crate::postgres;
 use crate::template::render;
 
-pub(crate) const NAME: &str = "route";
-pub(crate) const READ_WRITE: &str = "postgres-rw";
-pub(crate) const READ_WRITE_PORT: u16 = 5432;
+pub const NAME: &str = "route";
+pub const READ_WRITE: &str = "postgres-rw";
+pub const READ_WRITE_PORT: u16 = 5432;
 pub(crate) const READ_ONLY: &str = "postgres-ro";
 pub(crate) const READ_ONLY_PORT: u16 = 5433;
 /// The task that opens the route.

@@ -14,7 +14,7 @@ use crate::postgres::{self, Layout};
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     match postgres::layout(situation) {
         // While nobody can be primary the route stays as it is.
-        Ok(Some(layout)) if layout.lost(situation).is_some() => Tasks::default(),
+        Ok(Some(layout)) if layout.stalled(situation).is_some() => Tasks::default(),
         Ok(Some(layout)) => Tasks { tasks: vec![point(&layout, situation)], ..Tasks::default() },
         Ok(None) => Tasks::default(),
         Err(error) => {
@@ -35,11 +35,15 @@ fn point(layout: &Layout, situation: &Situation<'_>) -> Planned {
     let mut after = vec![Dependency::Ready(layout.primary.clone()), postgres::roles_made()];
     after.extend(situation.stack.members(NAME).map(|workload| Dependency::Ready(workload.member.clone())));
     Planned {
-        task: Task::new(NAME, POINT).with(RW, layout.primary.as_str()).with(RO, names(&readers)),
+        task: point_task(&layout.primary, &layout.replicas),
         because: because(layout, &readers, situation),
         after,
         before: Vec::new(),
     }
+}
+
+pub(crate) fn point_task(primary: &Member, replicas: &BTreeSet<Member>) -> Task {
+    Task::new(NAME, POINT).with(RW, primary.as_str()).with(RO, names(&readers(primary, replicas)))
 }
 
 /// Replicas take the readers; the primary does where there is none.

@@ -17,7 +17,7 @@ pub use parse::{MANIFEST_SIZE_MAX, parse};
 pub use read::{InvalidManifest, Problem};
 pub use thresholds::{Threshold, Unit, threshold_rules, thresholds};
 
-use crate::name::StackName;
+use crate::name::{Member, StackName};
 use crate::stack::Fingerprint;
 
 /// What a manifest may hold, as JSON Schema 2020-12: for editors, and for the reference.
@@ -112,6 +112,18 @@ pub struct Postgres {
     pub tls: bool,
     /// Lines for postgresql.conf, after the provisioner's own.
     pub settings: BTreeMap<String, String>,
+    /// Members of which something is said.
+    pub members: BTreeMap<Member, PostgresMember>,
+}
+
+/// What the choice of a new primary takes into account of one member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PostgresMember {
+    pub region: Option<String>,
+    /// Between members with the same WAL the greater one wins.
+    pub priority: u32,
+    /// Never becomes primary by itself.
+    pub nofailover: bool,
 }
 
 /// What a commit waits for (PostgreSQL 17 docs, 26.2.8).

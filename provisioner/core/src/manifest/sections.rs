@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::read::Table;
+use super::read::{Table, excerpt};
 use super::{
     App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Nginx, NginxTls,
-    Postgres, Redis, Route, Service, Synchronous, bounds, messaging, monitoring,
+    Postgres, PostgresMember, Redis, Route, Service, Synchronous, bounds, messaging, monitoring,
 };
-use crate::name::StackName;
+use crate::name::{Member, StackName};
 use crate::stack::Fingerprint;
 
 const MIB: u64 = 1 << 20;
@@ -149,21 +149,65 @@ fn route(mut table: Table<'_>) -> Route {
 }
 
 fn postgres(mut table: Table<'_>) -> Postgres {
+    let replicas = count(&mut table, "replicas", 0, 8).unwrap_or(1);
     let expected =
         "1: PostgreSQL takes writes on one node, and which one it is belongs to run time, not to the manifest";
     let _ = table.value("primaries", expected, |value| (value.as_u64() == Some(1)).then_some(()));
     let postgres = Postgres {
         service: service(&mut table, 384, 1000),
-        replicas: count(&mut table, "replicas", 0, 8).unwrap_or(1),
+        replicas,
         synchronous: table.choice("synchronous", &SYNCHRONOUS).unwrap_or(Synchronous::Preferred),
         tls: flag(&mut table, "tls"),
         settings: table.settings("settings", is_postgres_setting, ["on", "off"]).into_iter().collect(),
+        members: postgres_members(&mut table, replicas),
     };
     if postgres.replicas == 0 && postgres.synchronous == Synchronous::Required {
         table.problem("synchronous", "required with 0 replicas".to_owned(), "at least 1 replica, or preferred or off");
     }
     table.finish();
     postgres
+}
+
+fn postgres_members(table: &mut Table<'_>, replicas: u32) -> BTreeMap<Member, PostgresMember> {
+    let known: Vec<Member> = (1..=replicas + 1).map(|ordinal| Member::nth("postgres", ordinal)).collect();
+    let entries = table.entries("members", "", |_| true);
+    let mut section = table.section("members");
+    let mut members = BTreeMap::new();
+    for (name, _) in entries {
+        let found = postgres_member(section.named_section(&name));
+        match known.iter().find(|member| member.as_str() == name) {
+            Some(member) => {
+                members.insert(member.clone(), found);
+            }
+            None => {
+                let expected = format!("postgres-1 to postgres-{} (with {replicas} replicas)", replicas + 1);
+                section.problem(&excerpt(&name), "this name".to_owned(), &expected);
+            }
+        }
+    }
+    section.finish();
+    let is_excluded = |member: &Member| members.get(member).is_some_and(|found| found.nofailover);
+    if known.iter().all(is_excluded) {
+        let expected = "one member at least that may become primary";
+        table.problem("members", "nofailover on all of them".to_owned(), expected);
+    }
+    members
+}
+
+fn postgres_member(mut table: Table<'_>) -> PostgresMember {
+    let is_region = |text: &&str| {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        (1..=32).contains(&text.len()) && text.chars().all(is_plain)
+    };
+    let member = PostgresMember {
+        region: table.value("region", "1 to 32 lower-case letters, digits or hyphens such as eu-2", |value| {
+            value.as_str().filter(is_region).map(str::to_owned)
+        }),
+        priority: count(&mut table, "priority", 0, 100).unwrap_or(0),
+        nofailover: flag(&mut table, "nofailover"),
+    };
+    table.finish();
+    member
 }
 
 fn redis(mut table: Table<'_>) -> Redis {

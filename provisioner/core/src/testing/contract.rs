@@ -4,6 +4,8 @@
 //! An engine's own test brings a [`Ground`] and expands [`engine_contract_of_state!`](crate::engine_contract_of_state)
 //! and, if it runs programs, [`engine_contract_of_processes!`](crate::engine_contract_of_processes).
 
+pub mod faults;
+pub mod hurting;
 pub mod process;
 pub mod records;
 pub mod state;
@@ -146,6 +148,12 @@ macro_rules! engine_contract_of_state {
             another_description_differs_in_the_aspects_that_it_names,
             files_are_read_with_content_mode_and_owner,
         );
+        $crate::engine_contract_cases!($ground, faults:
+            a_killed_member_stays_dead_whatever_its_restart_policy,
+            a_frozen_member_is_the_same_instance_once_it_is_healed,
+            a_member_that_was_cut_off_has_its_published_port_back_when_healed,
+            what_cannot_be_done_is_told_and_changes_nothing,
+        );
         $crate::engine_contract_cases!($ground, records:
             an_absent_record_is_written_by_who_expects_none,
             a_conflict_names_the_version_that_was_found,
@@ -176,6 +184,14 @@ macro_rules! engine_contract_of_processes {
             secret_variables_reach_the_process,
             members_find_each_other_by_name_and_alias,
             a_member_is_stopped_by_its_own_signal,
+            a_file_reaches_the_volume_of_a_member_that_is_down_or_frozen,
+        );
+        $crate::engine_contract_cases!($ground, hurting:
+            a_killed_server_ends_by_the_signal_while_its_member_goes_on,
+            a_server_that_is_the_first_process_cannot_be_killed_from_inside,
+            a_frozen_member_does_nothing_until_it_is_healed,
+            a_member_that_was_cut_off_runs_on_and_is_found_again_when_healed,
+            a_member_that_was_cut_off_and_killed_is_found_again_when_started,
         );
     };
 }

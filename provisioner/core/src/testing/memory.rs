@@ -2,10 +2,11 @@
 //! command answers with its own words, a job succeeds.
 
 mod deep;
+mod faults;
 mod logs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use crate::engine::{
     Engine, EngineError, Execution, Host, ImageReferences, JobOutcome, LogOptions, Output, OutputChunk, OutputStream,
     Power, StopProof, Usage,
 };
+use crate::fault::Faults;
 use crate::lines::Channel;
 use crate::name::{Member, StackName};
 use crate::observed::{Observed, ObservedSecret, ObservedWorkload, State};
@@ -51,6 +53,8 @@ struct World {
     calls_left: Option<usize>,
     checks_fail: bool,
     log: logs::Log,
+    /// Addresses of the members that are cut off, which they have again once that is healed.
+    cut: BTreeMap<Member, (Option<IpAddr>, BTreeMap<u16, SocketAddr>)>,
     /// How often somebody asked what members use.
     usages: usize,
     /// Told whenever something may have changed, for who follows.
@@ -335,6 +339,10 @@ impl Engine for MemoryEngine {
         deep::read_files(&mut self.world(), member, paths)
     }
 
+    async fn read_file(&self, member: &Member, path: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        deep::read_file(&mut self.world(), member, path)
+    }
+
     async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError> {
         logs::open(&self.world, member, options)
     }
@@ -375,6 +383,10 @@ impl Engine for MemoryEngine {
 
     fn records(&self) -> &dyn Records {
         self
+    }
+
+    fn faults(&self) -> Option<&dyn Faults> {
+        Some(self)
     }
 
     async fn host(&self) -> Result<Host, EngineError> {

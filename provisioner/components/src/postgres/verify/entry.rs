@@ -12,11 +12,13 @@ const REFUSED: [&str; 2] = ["28P01", "28000"];
 
 pub(super) async fn login(scene: &Scene<'_>) -> Result<String, Broken> {
     let each = scene.each(scene.members.iter(), async |member: Member| {
-        for (login, database) in [(Login::App, DATABASE), (Login::Owner, DATABASE), (Login::Monitor, HOME)] {
+        for (login, database) in
+            [(Login::App, DATABASE), (Login::Owner, DATABASE), (Login::Monitor, HOME), (Login::Ledger, HOME)]
+        {
             let opened = scene.try_open(&member, login, scene.password(login), database).await?;
             opened.map_err(|error| Broken::Fail(format!("log in to {member} as {}: {error}", login.role())))?;
         }
-        Ok("app, app_owner, monitor")
+        Ok("app, app_owner, monitor, ledger")
     });
     Ok(format!("scram-sha-256 on {}", listed(&each.await?)))
 }

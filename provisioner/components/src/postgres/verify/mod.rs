@@ -59,6 +59,8 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
             vec![
                 check(NAME, "app-cannot-change-schema", Level::L3, privileges::app_cannot_change_schema(scene)).await,
                 check(NAME, "monitor-cannot-read-rows", Level::L3, privileges::monitor_cannot_read_rows(scene)).await,
+                check(NAME, "ledger-keeps-to-its-schema", Level::L3, privileges::ledger_keeps_to_its_schema(scene))
+                    .await,
             ]
         },
     );

@@ -56,3 +56,29 @@ pub(super) async fn monitor_cannot_read_rows(scene: &Scene<'_>) -> Result<String
     }
     Ok(format!("SELECT as monitor: {DENIED}; it may read none of {tables} tables of {DATABASE}"))
 }
+
+pub(super) async fn ledger_keeps_to_its_schema(scene: &Scene<'_>) -> Result<String, Broken> {
+    let primary = &scene.cluster.primary;
+    let session = scene.open(primary, Login::Ledger, HOME).await?;
+    match session.rows("SELECT nonce FROM provisioner.marker", &[]).await {
+        Err(error) if error.code() == Some(DENIED) => {}
+        Err(error) => return Err(unknown(primary, error)),
+        Ok(_) => return Err(Broken::Fail("ledger may read provisioner.marker".to_owned())),
+    }
+    let query = "SELECT (SELECT count(*) FROM pg_class WHERE pg_has_role(relowner, 'USAGE') \
+                 AND relnamespace <> 'ledger'::regnamespace AND relnamespace <> 'pg_toast'::regnamespace), \
+                 (SELECT count(*) FROM pg_namespace \
+                 WHERE nspname <> 'ledger' AND has_schema_privilege(oid, 'CREATE')), \
+                 (SELECT count(*) FROM pg_database \
+                 WHERE datallowconn AND datname <> current_database() AND has_database_privilege(oid, 'CONNECT'))";
+    let row = session.row(query, &[]).await.map_err(|error| unknown(primary, error))?;
+    let read = || Ok::<(i64, i64, i64), tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+    let (owned, schemas, databases) = read().map_err(|error| unknown(primary, error))?;
+    if owned > 0 || schemas > 0 || databases > 0 {
+        return Err(Broken::Fail(format!(
+            "ledger owns {owned} relations and may create in {schemas} schemas beside its own and enter {databases} \
+             other databases, expected 0"
+        )));
+    }
+    Ok(format!("SELECT outside its schema as ledger: {DENIED}; it owns and enters nothing else"))
+}

@@ -14,6 +14,7 @@ use super::{Scene, listed, unknown};
 use crate::checks::nonce;
 use crate::postgres::NAME;
 use crate::postgres::login::{HOME, Login};
+use crate::postgres::lsn::Lsn;
 use crate::postgres::sql::Session;
 
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
@@ -60,7 +61,7 @@ async fn marker_row_arrives(scene: &Scene<'_>) -> Result<String, Broken> {
     let lsn = async {
         let text =
             writer.text("SELECT pg_current_wal_lsn()::text", &[]).await.map_err(|error| unknown(primary, error))?;
-        position(&text).ok_or_else(|| unknown(primary, format!("{text:?} is no WAL position")))
+        text.parse::<Lsn>().map_err(|error| unknown(primary, error))
     };
     let arrivals = join_all(readers.iter().map(|(replica, reader)| arrival(replica, reader, &nonce, committed)));
     let (lsn, arrivals) = tokio::join!(lsn, arrivals);
@@ -68,7 +69,7 @@ async fn marker_row_arrives(scene: &Scene<'_>) -> Result<String, Broken> {
     let mut seen = Vec::new();
     for ((replica, _), arrival) in readers.iter().zip(arrivals) {
         let Arrival { took, first_seen } = arrival?;
-        let (ms, bytes) = (took.as_secs_f64() * 1000.0, lsn.saturating_sub(first_seen));
+        let (ms, bytes) = (took.as_secs_f64() * 1000.0, lsn.0.saturating_sub(first_seen.0));
         seen.push(format!("{replica}: {ms:.1} ms after the commit, {bytes} bytes behind at first sight"));
     }
     Ok(seen.join("; "))
@@ -77,7 +78,7 @@ async fn marker_row_arrives(scene: &Scene<'_>) -> Result<String, Broken> {
 struct Arrival {
     took: Duration,
     /// What the replica had replayed when it was first asked.
-    first_seen: u64,
+    first_seen: Lsn,
 }
 
 struct Reader {
@@ -100,7 +101,7 @@ async fn arrival(replica: &Member, reader: &Reader, nonce: &str, committed: Inst
     let waited = wait::until(ARRIVAL_LIMIT, EVERY, async || match reader.session.text_of(&reader.query).await {
         Ok(found) => {
             let (row, replayed) = found.split_once(' ').unwrap_or_default();
-            first_seen.get_or_init(|| position(replayed).unwrap_or_default());
+            first_seen.get_or_init(|| replayed.parse().unwrap_or_default());
             if row == nonce { Look::Done(()) } else { Look::Pending("an older row is there".to_owned()) }
         }
         Err(error) => Look::Broken(error),
@@ -112,12 +113,6 @@ async fn arrival(replica: &Member, reader: &Reader, nonce: &str, committed: Inst
             Err(Broken::Fail(format!("the row did not arrive on {replica}: {late}")))
         }
     }
-}
-
-/// `0/3006138` in bytes (PostgreSQL 17 docs, 8.20).
-fn position(lsn: &str) -> Option<u64> {
-    let (high, low) = lsn.split_once('/')?;
-    Some(u64::from_str_radix(high, 16).ok()? << 32 | u64::from_str_radix(low, 16).ok()?)
 }
 
 async fn replica_refuses_write(scene: &Scene<'_>) -> Result<String, Broken> {
@@ -132,16 +127,4 @@ async fn replica_refuses_write(scene: &Scene<'_>) -> Result<String, Broken> {
         }
     });
     Ok(listed(&each.await?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_are_counted_in_bytes() {
-        assert_eq!(position("0/3006138"), Some(0x0300_6138));
-        assert_eq!(position("1/0"), Some(1 << 32));
-        assert_eq!(position(""), None);
-    }
 }

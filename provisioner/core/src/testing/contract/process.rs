@@ -10,18 +10,23 @@ use futures_util::TryStreamExt;
 use super::{Ground, Outcome, ensured, file, images, observed, secret, volume, with_volume, workload};
 use crate::clock;
 use crate::engine::{Engine, EngineError, Executed, LogOptions, Output, OutputChunk, Power, Quiet, collect_text};
+use crate::fault::Fault;
 use crate::name::Member;
 use crate::stack::{Job, Limits, Mount, OnChange, Resource, Text};
 use crate::wait::{self, Look};
 
-type Failed = Box<dyn Error + Send + Sync>;
+pub(super) type Failed = Box<dyn Error + Send + Sync>;
 
-async fn shell(engine: &dyn Engine, member: &Member, script: &str) -> Result<Executed, EngineError> {
+pub(super) async fn shell(engine: &dyn Engine, member: &Member, script: &str) -> Result<Executed, EngineError> {
     let argv = ["/bin/sh", "-c", script].map(str::to_owned);
     engine.exec(member, &argv, None).await?.finish().await
 }
 
-async fn log_text(engine: &dyn Engine, member: &Member, tail: Option<u32>) -> Result<(String, String), EngineError> {
+pub(super) async fn log_text(
+    engine: &dyn Engine,
+    member: &Member,
+    tail: Option<u32>,
+) -> Result<(String, String), EngineError> {
     let mut logs = engine.logs(member, LogOptions { tail, ..LogOptions::default() }).await?;
     let (mut stdout, mut stderr) = (String::new(), String::new());
     while let Some(chunk) = logs.try_next().await? {
@@ -34,7 +39,7 @@ async fn log_text(engine: &dyn Engine, member: &Member, tail: Option<u32>) -> Re
 }
 
 /// Waits until the member's standard output holds `expected`.
-async fn printed(engine: &dyn Engine, member: &Member, expected: &str) -> Result<(), Failed> {
+pub(super) async fn printed(engine: &dyn Engine, member: &Member, expected: &str) -> Result<(), Failed> {
     let looked = wait::until(Duration::from_secs(10), Duration::from_millis(50), async || {
         match log_text(engine, member, None).await {
             Ok((stdout, _)) if stdout.contains(expected) => Look::Done(()),
@@ -312,4 +317,34 @@ pub async fn a_member_is_stopped_by_its_own_signal(ground: &dyn Ground) -> Outco
     printed(&*engine, &described.member, "started").await?;
     engine.set(&described.member, Power::Stopped).await?;
     printed(&*engine, &described.member, "by usr1").await
+}
+
+/// A mark on the data of a member that cannot be asked, which it finds when it comes back.
+pub async fn a_file_reaches_the_volume_of_a_member_that_is_down_or_frozen(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    engine.ensure(&volume("data"), &images, &Quiet).await?;
+    let described = with_volume(workload(ground, "probe-1"), "data");
+    let running = ensured(ground, &described).await?;
+    let faults = engine.faults().ok_or("the engine cannot hurt its members")?;
+    for (content, fault) in [("killed\n", Fault::Kill), ("frozen\n", Fault::Pause)] {
+        faults.inject(&described.member, fault).await?;
+        let mut mark = file(content);
+        mark.path = "/data/deep/mark".to_owned();
+        engine.put_files(&described.member, &[mark], &OnChange::Nothing).await?;
+        engine.set(&described.member, Power::Running).await?;
+        let seen =
+            shell(&*engine, &described.member, "stat -c '%u:%g %a' /data/deep/mark; cat /data/deep/mark").await?;
+        assert_eq!(seen.stdout, format!("1000:2000 640\n{content}"), "{fault}: {seen:?}");
+        assert_eq!(observed(&*engine, &described.member).await?.files, running.files, "it is data");
+    }
+    engine.set(&described.member, Power::Stopped).await?;
+    let mut mark = file("stopped\n");
+    mark.path = "/data/deep/mark".to_owned();
+    engine.put_files(&described.member, &[mark], &OnChange::Nothing).await?;
+    assert_eq!(engine.read_file(&described.member, "/data/deep/mark").await?.as_deref(), Some(&b"stopped\n"[..]));
+    engine.remove(&super::id("probe-1")).await?;
+    ensured(ground, &described).await?;
+    let seen = shell(&*engine, &described.member, "cat /data/deep/mark").await?;
+    assert_eq!(seen.stdout, "stopped\n", "it lies on the volume, not in the member that is gone");
+    Ok(())
 }

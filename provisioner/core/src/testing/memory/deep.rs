@@ -53,6 +53,12 @@ pub(super) fn inspect(world: &mut World, member: &Member, image: &str) -> Result
     Ok(actual)
 }
 
+pub(super) fn read_file(world: &mut World, member: &Member, path: &str) -> Result<Option<Vec<u8>>, EngineError> {
+    told(world, member)?;
+    let file = world.files.get(&(member.clone(), path.to_owned()));
+    Ok(file.map(|file| file.content.as_bytes().to_vec()))
+}
+
 pub(super) fn read_files(
     world: &mut World,
     member: &Member,

@@ -1,0 +1,259 @@
+//! Decisions from made-up surveys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use insta::assert_snapshot;
+use provisioner_core::component::Component;
+use provisioner_core::manifest::{Manifest, Synchronous};
+use provisioner_core::name::Member;
+use provisioner_core::observed::State;
+use provisioner_core::plan::Plan;
+use provisioner_core::stack::{Resource, Stack};
+
+use super::super::Postgres;
+use super::super::cluster::{Change, ChangeKind, Cluster};
+use super::super::lsn::Lsn;
+use super::elect::{Attributes, Voter, elect};
+use super::survey::{Seen, Survey, Told};
+use super::{Refusal, Scene, Wish, abandon, isolate, succeed, switchover};
+use crate::route::Route;
+use crate::testing::manifest;
+
+const PRIMARY: &str = "postgres-1";
+
+fn member(ordinal: u32) -> Member {
+    Member::nth("postgres", ordinal)
+}
+
+fn stack(replicas: u32, synchronous: Synchronous) -> Stack {
+    let mut manifest: Manifest = manifest();
+    manifest.postgres.replicas = replicas;
+    manifest.postgres.synchronous = synchronous;
+    let components: [Box<dyn Component>; 2] = [Box::new(Route), Box::new(Postgres)];
+    let declared = components.iter().flat_map(|component| component.declare(&manifest));
+    Stack::new(manifest.name.clone(), declared.chain([Resource::Network]))
+}
+
+fn replica(received: u64) -> Told {
+    Told {
+        system_id: "7".to_owned(),
+        in_recovery: true,
+        timeline: 1,
+        received: Lsn(received),
+        replayed: Lsn(received),
+        replay_paused: false,
+        upstream: PRIMARY.to_owned(),
+        heard_ms_ago: Some(2500),
+        primary_end: Some(Lsn(received + 100)),
+        streaming: BTreeSet::new(),
+        synchronous_names: String::new(),
+        archiving_fails: false,
+        free_walsenders: 10,
+        free_slots: 10,
+        backups_running: 0,
+    }
+}
+
+fn primary(replicas: u32) -> Told {
+    let streaming = (2..=replicas + 1).map(member).collect();
+    Told { in_recovery: false, streaming, upstream: String::new(), ..replica(5000) }
+}
+
+fn seen(told: Told) -> Seen {
+    Seen { state: Some(State::Running), told: Ok(told) }
+}
+
+fn gone() -> Seen {
+    Seen { state: Some(State::Exited), told: Err("connection refused".to_owned()) }
+}
+
+/// The primary is lost; the replicas have received this much, and each of them is waited for.
+fn lost(received: &[u64]) -> Survey {
+    let replicas: BTreeSet<Member> = (2..).take(received.len()).map(member).collect();
+    let told = (2..).zip(received).map(|(ordinal, received)| (member(ordinal), seen(replica(*received))));
+    let members: BTreeMap<Member, Seen> = told.chain([(member(1), gone())]).collect();
+    let cluster = Cluster {
+        system_id: "7".to_owned(),
+        primary: member(1),
+        replicas: replicas.clone(),
+        epoch: 1,
+        timeline: 1,
+        synchronous: replicas,
+        change: None,
+    };
+    Survey { cluster, members }
+}
+
+fn standing(replicas: u32) -> Survey {
+    let mut survey = lost(&vec![5000; replicas as usize]);
+    survey.members.insert(member(1), seen(primary(replicas)));
+    survey
+}
+
+fn under_way(kind: ChangeKind, to: Option<u32>) -> Option<Change> {
+    Some(Change { kind, from: member(1), to: to.map(member), since: 0 })
+}
+
+fn both(survey: &Survey, synchronous: Synchronous, wish: Wish) -> Result<String, Refusal> {
+    let replicas = u32::try_from(survey.members.len() - 1).unwrap();
+    let stack = stack(replicas, synchronous);
+    let scene = Scene { stack: &stack, survey, wish };
+    let (first, second): (Plan, Plan) = (isolate(&scene, "its process is gone")?, succeed(&scene)?);
+    Ok(format!("isolate:\n{first}succeed:\n{second}"))
+}
+
+fn refused(survey: &Survey) -> String {
+    both(survey, Synchronous::Required, Wish::default()).unwrap_err().to_string()
+}
+
+fn planned(survey: &Survey, to: &str) -> Result<String, Refusal> {
+    let replicas = u32::try_from(survey.members.len() - 1).unwrap();
+    let stack = stack(replicas, Synchronous::Required);
+    switchover(&Scene { stack: &stack, survey, wish: Wish::default() }, to).map(|plan| plan.to_string())
+}
+
+#[test]
+fn the_primary_of_three_is_lost() {
+    assert_snapshot!(both(&lost(&[5000, 4900]), Synchronous::Required, Wish::default()).unwrap());
+}
+
+#[test]
+fn the_primary_of_two_is_lost_and_who_prefers_goes_on_unprotected() {
+    assert_snapshot!(both(&lost(&[5000]), Synchronous::Preferred, Wish::default()).unwrap());
+}
+
+#[test]
+fn who_must_always_wait_waits_for_the_old_primary_where_there_is_nobody_else() {
+    let plan = both(&lost(&[5000]), Synchronous::Required, Wish::default()).unwrap();
+    assert!(plan.contains("names=ANY 1 (\"postgres-1\") slots=postgres_1"), "{plan}");
+}
+
+#[test]
+fn without_a_set_that_commits_waited_for_rows_may_be_lost() {
+    let mut survey = lost(&[5000]);
+    survey.cluster.synchronous.clear();
+    assert_snapshot!(refused(&survey));
+    let allowed = Wish { allow_data_loss: true, ..Wish::default() };
+    assert!(both(&survey, Synchronous::Off, allowed).is_ok());
+}
+
+#[test]
+fn a_member_that_may_have_acknowledged_alone_must_be_asked() {
+    let mut survey = lost(&[5000, 5000]);
+    survey.members.insert(member(3), gone());
+    assert_snapshot!(refused(&survey));
+}
+
+#[test]
+fn nobody_left_is_a_refusal_that_says_why_each_is_out() {
+    let mut survey = lost(&[5000, 5000, 5000]);
+    survey.members.insert(member(2), gone());
+    survey.members.insert(member(3), seen(Told { system_id: "8".to_owned(), ..replica(5000) }));
+    survey.members.insert(member(4), seen(Told { timeline: 3, ..replica(5000) }));
+    assert_snapshot!(refused(&survey));
+    let mut alone = lost(&[]);
+    alone.cluster.replicas.clear();
+    assert_eq!(refused(&alone), "the cluster has no replica that could take over from postgres-1");
+}
+
+#[test]
+fn two_that_take_writes_are_nothing_to_decide_on() {
+    let mut survey = lost(&[5000, 5000]);
+    survey.members.insert(member(3), seen(primary(0)));
+    assert_eq!(
+        refused(&survey),
+        "who is primary is not clear: postgres-3 takes writes, and the record names postgres-1"
+    );
+}
+
+#[test]
+fn a_killed_run_is_carried_on_with_the_same_member() {
+    // It was promoted, and the run was killed before it could say so.
+    let mut survey = lost(&[5000, 5000]);
+    survey.cluster.change = under_way(ChangeKind::Failover, Some(3));
+    survey.members.insert(member(3), seen(Told { timeline: 2, ..primary(0) }));
+    assert_snapshot!(both(&survey, Synchronous::Required, Wish::default()).unwrap());
+}
+
+#[test]
+fn the_most_advanced_wins_then_priority_then_region_then_name() {
+    let told = [replica(10), replica(20), replica(20), replica(20)];
+    let members: Vec<Member> = (2..=5).map(member).collect();
+    let winner = |attributes: [Attributes; 4], home: Option<&str>| {
+        let voters: Vec<Voter<'_>> = members
+            .iter()
+            .zip(&told)
+            .zip(attributes)
+            .map(|((member, told), attributes)| Voter { member, told, attributes })
+            .collect();
+        elect(&voters, home).map(|winner| winner.member.to_string())
+    };
+    let plain = Attributes::default;
+    let priority = |priority| Attributes { priority, ..plain() };
+    let region = |name: &str| Attributes { region: Some(name.to_owned()), ..plain() };
+    let nofailover = || Attributes { nofailover: true, ..plain() };
+    assert_eq!(winner([plain(), plain(), plain(), plain()], None).unwrap(), "postgres-3");
+    assert_eq!(winner([priority(9), plain(), priority(1), plain()], None).unwrap(), "postgres-4");
+    assert_eq!(winner([plain(), plain(), region("a"), region("b")], Some("b")).unwrap(), "postgres-5");
+    assert_eq!(winner([plain(), nofailover(), plain(), nofailover()], None).unwrap(), "postgres-4");
+    let behind = winner([plain(), nofailover(), nofailover(), nofailover()], None).unwrap_err();
+    assert!(matches!(behind, Refusal::CandidateBehind { bytes: 10, .. }), "{behind}");
+    let nobody = winner([nofailover(), nofailover(), nofailover(), nofailover()], None).unwrap_err();
+    assert!(matches!(nobody, Refusal::NoCandidate { .. }), "{nobody}");
+}
+
+#[test]
+fn a_change_that_came_to_nothing_is_forgotten_unless_somebody_may_have_been_promoted() {
+    let stack = stack(2, Synchronous::Required);
+    let abandoned = |survey: &Survey| abandon(&Scene { stack: &stack, survey, wish: Wish::default() });
+    let mut survey = standing(2);
+    assert_eq!(abandoned(&survey), Ok(None));
+    survey.cluster.change = under_way(ChangeKind::Failover, Some(2));
+    let plan = abandoned(&survey).unwrap().unwrap().to_string();
+    assert_eq!(
+        plan,
+        "  1 > run postgres.abandon postgres-1, because the failover from postgres-1 has come to nothing\n"
+    );
+    survey.members.insert(member(2), seen(primary(0)));
+    assert!(matches!(abandoned(&survey), Err(Refusal::Unclear(_))));
+}
+
+#[test]
+fn a_switchover() {
+    assert_snapshot!(planned(&standing(2), "postgres-3").unwrap());
+}
+
+#[test]
+fn what_speaks_against_a_switchover_is_said_all_at_once() {
+    let mut survey = standing(2);
+    let hindered = Told { archiving_fails: true, backups_running: 1, streaming: BTreeSet::new(), ..primary(0) };
+    survey.members.insert(member(1), seen(Told { received: Lsn(100 << 20), ..hindered }));
+    survey.members.insert(member(3), seen(Told { replay_paused: true, free_slots: 0, ..replica(5000) }));
+    assert_snapshot!(planned(&survey, "postgres-3").unwrap_err());
+}
+
+#[test]
+fn a_switchover_leads_to_somebody_who_can_be_primary() {
+    let reason = |to: &str| planned(&standing(1), to).unwrap_err().to_string();
+    assert_eq!(reason("postgres-1"), "postgres-1 cannot be the new primary: it is the primary already");
+    assert_eq!(reason("postgres-9"), "postgres-9 cannot be the new primary: the stack has no such PostgreSQL member");
+    assert_eq!(reason("route-1"), "route-1 cannot be the new primary: the stack has no such PostgreSQL member");
+    let mut outside = standing(1);
+    outside.cluster.replicas.clear();
+    let refusal = planned(&outside, "postgres-2").unwrap_err().to_string();
+    assert_eq!(refusal, "postgres-2 cannot be the new primary: it does not belong to the cluster: rejoin it first");
+}
+
+#[test]
+fn a_switchover_waits_for_another_change_to_be_carried_on() {
+    let mut survey = standing(2);
+    survey.cluster.change = under_way(ChangeKind::Failover, None);
+    assert_eq!(
+        planned(&survey, "postgres-3").unwrap_err().to_string(),
+        "a failover from postgres-1 is under way already"
+    );
+    // Its own, whose primary has stopped by now, is carried on.
+    survey.cluster.change = under_way(ChangeKind::Switchover, Some(3));
+    survey.members.insert(member(1), gone());
+    assert!(planned(&survey, "postgres-3").is_ok());
+}

@@ -1,0 +1,66 @@
+//! What a failover or a switchover that was cut off has left undone: the primary is well, and the rest does not follow it.
+
+use provisioner_components::postgres::failover as procedure;
+use provisioner_components::postgres::rejoin::{self, Method};
+use provisioner_components::{postgres, route};
+use provisioner_core::engine::Quiet;
+use provisioner_core::lease::Lease;
+use provisioner_core::name::Member;
+use provisioner_core::observed::Observed;
+use provisioner_core::plan::{Action, Plan, Policy};
+
+use super::{Scene, Wish, cluster, refused};
+use crate::cli::Call;
+use crate::cli::apply::{Walk, carry, note};
+use crate::context::Context;
+
+/// Each round leaves less to do; a stack that has not settled by then does not.
+const ROUNDS: usize = 10;
+
+/// Does what is left, plan by plan. Nothing was left where it returns none.
+pub(super) async fn mend(call: &Call<'_>, context: &Context, lease: &Lease) -> anyhow::Result<Vec<Walk>> {
+    let mut walks = Vec::new();
+    while walks.len() < ROUNDS {
+        let Some((observed, plan)) = call.cut(next(call, context)).await?? else { break };
+        walks.push(carry(call, context, plan, &observed, lease).await);
+        if !walks.last().is_some_and(Walk::is_done) {
+            break;
+        }
+    }
+    note(call, context, &walks).await;
+    for walk in &walks {
+        walk.conclude(call, context, "failover").await?;
+    }
+    Ok(walks)
+}
+
+/// The next thing that is left, by urgency: a change that came to nothing blocks all else, then writes and the replicas
+/// that stand, then members outside the cluster.
+pub(super) async fn next(call: &Call<'_>, context: &Context) -> anyhow::Result<Option<(Observed, Plan)>> {
+    let observed = context.observe().await?;
+    let cluster = cluster(&observed)?;
+    let access = context.access(&observed, &Quiet);
+    if cluster.change.is_some() {
+        let survey = procedure::survey(&access, None).await?;
+        let scene = Scene { stack: &context.stack, survey: &survey, wish: Wish::default() };
+        let plan = procedure::abandon(&scene).map_err(|refusal| refused(call.settings, &refusal))?;
+        return Ok(plan.map(|plan| (observed, plan)));
+    }
+    let targets = [postgres::NAME, route::NAME].map(str::to_owned).into();
+    let plan = context.plan(&observed, &Policy { targets, ..Policy::default() })?;
+    if plan.steps.iter().any(|step| is_left_over(&step.action)) {
+        return Ok(Some((observed, plan)));
+    }
+    let members = context.stack.members(postgres::NAME).map(|workload| &workload.member);
+    let is_outside = |member: &&Member| cluster.role(member).is_none() && observed.workload(member).is_some();
+    let Some(member) = members.filter(is_outside).min() else { return Ok(None) };
+    let found = rejoin::look(&access, &cluster, member).await;
+    let scene = rejoin::Scene { stack: &context.stack, observed: &observed, cluster: &cluster, found };
+    let plan = rejoin::decide(&scene, member, Method::Auto).map_err(|refusal| anyhow::anyhow!(refusal))?;
+    Ok(plan.map(|plan| (observed, plan)))
+}
+
+/// What only a change of the primary leaves behind; that a replica is down is no business of a failover.
+fn is_left_over(action: &Action) -> bool {
+    matches!(action, Action::Run { task } if ["follow", "point"].contains(&task.name.as_str()))
+}
