@@ -6,10 +6,12 @@
 #   nginx.sh check   looks the backends up again and checks the configuration; a SIGHUP then has NGINX use both
 set -eu
 
+# One order everywhere for the files of a folder.
+export LC_ALL=C
 backends=/etc/nginx/site/backends
 generated=/var/cache/nginx
 
-# Writes the addresses; fails where a backend has none.
+# Writes the addresses, and what is about to be loaded; fails where a backend has none.
 look_up() {
     servers='' loaded='' missing=0
     while read -r name port; do
@@ -30,6 +32,9 @@ look_up() {
 '
     printf '%s' "$servers" > "$generated/servers.conf"
     printf 'default "%s";\n' "$loaded" > "$generated/loaded.conf"
+    # NGINX tells it of the configuration that it runs with, which may be another one than lies here by then.
+    digest=$(cat /etc/nginx/nginx.conf /etc/nginx/site/* | sha256sum)
+    printf 'default "%s";\n' "${digest%% *}" > "$generated/digest.conf"
     return $missing
 }
 

@@ -1,7 +1,9 @@
 //! What was changed behind the provisioner's back is shown by `plan` and healed by `up`; a changed wish touches only
 //! what it must.
 
-use crate::harness::{Scenario, Stack, docker};
+use std::time::Duration;
+
+use crate::harness::{Scenario, Stack, docker, eventually};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a_container_removed_by_hand_is_drift_and_comes_back", removed_by_hand),
@@ -90,6 +92,22 @@ fn every_kind_by_hand() {
     let stack = Stack::dev();
     stack.ok(&["up", "--no-verify"]);
     assert_drift(&stack, 0, &[": in sync; "]);
+
+    // What lies there is as it should be again, and what runs is not.
+    let gzip = "/etc/nginx/site/gzip.conf";
+    let by_hand = format!(
+        "cp {gzip} /tmp/gzip; echo '# by hand' >> {gzip}; sh /etc/nginx/site/nginx.sh check; kill -HUP 1; \
+                           cat /tmp/gzip > {gzip}"
+    );
+    docker(&["exec", "-u", "0", "sc-dev-nginx-1", "sh", "-c", &by_hand]);
+    eventually("NGINX runs with it", Duration::from_secs(10), || {
+        let ran = stack.run(&["drift"]);
+        (ran.code == 72 && ran.stdout.contains("configuration\n      expected sha256 ")).then_some(())
+    });
+    stack.ok(&["up", "--deep", "--no-verify"]);
+    eventually("NGINX runs with the declared one", Duration::from_secs(10), || {
+        (stack.run(&["drift"]).code == 0).then_some(())
+    });
 
     docker(&["update", "--memory", "100m", "--memory-swap", "100m", "sc-dev-backend-1"]);
     docker(&["exec", "-u", "0", "sc-dev-nginx-1", "sh", "-c", "echo '# by hand' >> /etc/nginx/nginx.conf"]);

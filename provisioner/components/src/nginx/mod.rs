@@ -1,8 +1,9 @@
 //! NGINX: the entrance. Its files live in `nginx/` at the root of the repository.
 //!
-//! An image of somebody's own must provide NGINX 1.26 with its `mime.types`, `/bin/sh`, `getent`, and a directory
+//! An image of somebody's own must provide NGINX 1.26 with its `mime.types`, `/bin/sh`, `getent`, `sha256sum`, and a directory
 //! `/var/cache/nginx` that its user may write.
 
+mod drift;
 mod files;
 mod reload;
 mod tls;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Dependency, Entrypoint, NotReady, Situation, Task, Tasks};
+use provisioner_core::drift::Comparisons;
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{HostFiles, Manifest, NginxTls};
@@ -81,6 +83,10 @@ impl Component for Nginx {
 
     async fn observe(&self, access: &Access<'_>) -> BTreeMap<String, String> {
         reload::facts(access).await
+    }
+
+    async fn drift(&self, access: &Access<'_>) -> Comparisons {
+        drift::drift(access).await
     }
 
     async fn ready(&self, access: &Access<'_>, member: &Member) -> Result<(), NotReady> {

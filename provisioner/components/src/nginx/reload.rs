@@ -9,6 +9,7 @@ use provisioner_core::component::{Access, Dependency, Planned, Situation, Task, 
 use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
+use provisioner_core::stack::Stack;
 use provisioner_core::wait::{self, Look};
 use reqwest::Method;
 
@@ -60,15 +61,20 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
         .workloads
         .iter()
         .filter(|(member, found)| found.component == app::NAME && stack.workload(member).is_none());
-    let names: Vec<&str> = backends.iter().map(|backend| backend.as_str()).collect();
     let settled = backends.iter().map(|backend| Dependency::Ready((*backend).clone()));
     let planned = Planned {
-        task: Task::new(NAME, RELOAD).on(&member()).with(BACKENDS, names.join(",")),
+        task: task(stack),
         because: reason(situation, &backends),
         after: settled.chain([Dependency::Ready(member())]).collect(),
         before: surplus.map(|(member, _)| Dependency::workload(member)).collect(),
     };
     Tasks { tasks: vec![planned], ..Tasks::default() }
+}
+
+/// NGINX checks its files, takes them over, and uses the present addresses of the backends then.
+pub(super) fn task(stack: &Stack) -> Task {
+    let names: Vec<&str> = app::backends(stack).map(|workload| workload.member.as_str()).collect();
+    Task::new(NAME, RELOAD).on(&member()).with(BACKENDS, names.join(","))
 }
 
 /// Why NGINX must look again although neither it nor the backend in question is started by this plan.
