@@ -10,7 +10,7 @@ use super::completion::CompletionArgs;
 use super::config::ConfigArgs;
 use super::down::DownArgs;
 use super::exec::ExecArgs;
-use super::failover::FailoverArgs;
+use super::failover::{DrillVerb, FailoverArgs};
 use super::history::HistoryArgs;
 use super::init::InitArgs;
 use super::lock::LockArgs;
@@ -150,6 +150,8 @@ pub(super) enum Verb {
     Start(StartArgs),
     /// Make another member primary where the primary is lost, without losing what was acknowledged
     Failover(FailoverArgs),
+    /// Practise a failure on purpose, and measure it by a ledger of acknowledged writes
+    Drill(DrillVerb),
     /// Make another member primary as planned; the old one comes back as its replica
     Switchover(SwitchoverArgs),
     /// Watch the primary and fail over without asking where it is lost; goes on until somebody ends it
@@ -179,8 +181,10 @@ impl Verb {
             // A large database is copied.
             Self::Rejoin(_) => 6 * 60,
             Self::Up(_) | Self::Scale(_) => 30,
-            Self::Failover(_)
-            | Self::Switchover(_)
+            // A drill takes about a quarter of a minute.
+            Self::Failover(arguments) => 10 + u64::from(arguments.runs()),
+            Self::Drill(arguments) => 10 + u64::from(arguments.runs()),
+            Self::Switchover(_)
             | Self::Smoke(_)
             | Self::Prune(_)
             | Self::Start(_)
@@ -200,6 +204,7 @@ impl Verb {
             self,
             Self::Watch
                 | Self::Failover(_)
+                | Self::Drill(_)
                 | Self::Switchover(_)
                 | Self::Rejoin(_)
                 | Self::Scale(_)

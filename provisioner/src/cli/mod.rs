@@ -242,6 +242,7 @@ impl Call<'_> {
             Verb::Start(arguments) => start::start(self, arguments).await,
             Verb::Failover(arguments) => failover::failover(self, arguments).await,
             Verb::Watch => watch::watch(self).await,
+            Verb::Drill(arguments) => failover::drill_verb(self, arguments).await,
             Verb::Switchover(arguments) => switchover::switchover(self, arguments).await,
             Verb::Rejoin(arguments) => rejoin::rejoin(self, arguments).await,
             Verb::Scale(arguments) => scale::scale(self, arguments).await,

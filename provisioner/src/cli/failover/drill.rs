@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use provisioner_components::postgres::failover::Wish;
 use provisioner_components::postgres::{self, Cluster};
 use provisioner_core::clock;
@@ -36,32 +36,73 @@ const STEADY_LIMIT: Duration = Duration::from_secs(30);
 /// A fault that is not noticed by then was none for the clients either.
 const TROUBLE_LIMIT: Duration = Duration::from_secs(5);
 
+/// `drill`: the same by its own name.
 #[derive(Debug, Args)]
-pub(super) struct DrillArgs {
-    /// What is done to the primary: kill, host-kill, pause, partition or disk-full
-    #[arg(long, value_name = "FAULT", default_value = "kill", requires = "drill")]
-    fault: Fault,
+pub(in crate::cli) struct DrillVerb {
+    #[command(subcommand)]
+    what: What,
+}
 
-    /// Practise so often; the report then has the least, the median and the greatest of each figure
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "drill",
-          value_parser = clap::value_parser!(u32).range(1..=100))]
-    runs: u32,
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Keep a ledger of acknowledged writes, hurt the primary, fail over, and judge by the ledger
+    Failover(Practice),
+}
+
+#[derive(Debug, Args)]
+struct Practice {
+    /// Go on although rows that were acknowledged may be lost: the report says which
+    #[arg(long)]
+    allow_data_loss: bool,
+
+    #[command(flatten)]
+    drill: DrillArgs,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+pub(super) struct DrillArgs {
+    /// What is done to the primary: kill, host-kill, pause, partition or disk-full [default: kill]
+    #[arg(long, value_name = "FAULT")]
+    fault: Option<Fault>,
+
+    /// Practise so often; the report then has the least, the median and the greatest of each figure [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: Option<u32>,
 
     /// Write a page with the ledger over time
-    #[arg(long, value_name = "FILE", requires = "drill")]
+    #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+impl DrillArgs {
+    pub(super) fn runs(&self) -> u32 {
+        self.runs.unwrap_or(1)
+    }
+}
+
+impl DrillVerb {
+    pub(in crate::cli) fn runs(&self) -> u32 {
+        let What::Failover(practice) = &self.what;
+        practice.drill.runs()
+    }
+}
+
+pub(in crate::cli) async fn verb(call: &Call<'_>, arguments: &DrillVerb) -> anyhow::Result<Exit> {
+    let What::Failover(Practice { allow_data_loss, drill: practice }) = &arguments.what;
+    drill(call, practice, Wish { allow_data_loss: *allow_data_loss, ..Wish::default() }).await
 }
 
 pub(super) async fn drill(call: &Call<'_>, arguments: &DrillArgs, wish: Wish) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
-    let drill =
-        Drill { call, context: &context, probe: Probe::read(&machine::probe()?)?, fault: arguments.fault, wish };
+    let fault = arguments.fault.unwrap_or(Fault::Kill);
+    let drill = Drill { call, context: &context, probe: Probe::read(&machine::probe()?)?, fault, wish };
     let what = format!("hurt the primary of stack {} on purpose ({})", context.name(), drill.fault);
     call.confirm(&context, &what).await?;
     let mut series = Series::default();
-    for run in 1..=arguments.runs {
-        if arguments.runs > 1 {
-            call.printer.note(&format!("run {run} of {}", arguments.runs));
+    let runs = arguments.runs();
+    for run in 1..=runs {
+        if runs > 1 {
+            call.printer.note(&format!("run {run} of {runs}"));
         }
         let judged = under_lease(call, &context, async |lease| drill.once(lease).await).await?;
         if let Some(file) = &arguments.html {

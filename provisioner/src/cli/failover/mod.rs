@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::apply::under_lease;
-use super::exit::Exit;
+use super::exit::{Exit, Stop};
 use super::{Call, plan};
 use crate::context::Context;
 use crate::progress::{millis, seconds};
@@ -27,6 +27,7 @@ pub(super) use change::{Change, carry_out, fail_over};
 use detect::Lost;
 pub(super) use detect::{Detected, Until, cluster, detect};
 use drill::DrillArgs;
+pub(super) use drill::{DrillVerb, verb as drill_verb};
 pub(super) use refusal::stop as refused;
 
 /// A lock that was free takes no longer; then what was seen before it still holds.
@@ -55,12 +56,19 @@ pub(super) struct FailoverArgs {
 }
 
 impl FailoverArgs {
+    pub(super) fn runs(&self) -> u32 {
+        self.practice.runs()
+    }
+
     fn wish(&self) -> Wish {
         Wish { allow_data_loss: self.allow_data_loss, force: self.force }
     }
 }
 
 pub(super) async fn failover(call: &Call<'_>, arguments: &FailoverArgs) -> anyhow::Result<Exit> {
+    if !arguments.drill && arguments.practice != DrillArgs::default() {
+        return Err(Stop::new(Exit::Usage, "--fault, --runs and --html belong to --drill").into());
+    }
     if arguments.drill {
         return drill::drill(call, &arguments.practice, arguments.wish()).await;
     }
