@@ -9,6 +9,7 @@ mod console;
 mod data;
 mod docs;
 mod drift;
+mod failover;
 mod init;
 mod logs;
 mod look;

@@ -49,6 +49,7 @@ pub(crate) fn cluster(observed: &Observed) -> anyhow::Result<Cluster> {
 
 pub(crate) async fn detect(call: &Call<'_>, context: &Context, until: Until) -> anyhow::Result<Detected> {
     let mut observed = context.snapshot().await?;
+    cluster(&observed)?;
     let mut watcher = Watcher::new(&context.access(&observed, &Quiet)).await?;
     let begin = Instant::now();
     let mut trouble: Option<Instant> = None;
