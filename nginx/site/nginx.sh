@@ -11,6 +11,12 @@ export LC_ALL=C
 backends=/etc/nginx/site/backends
 generated=/var/cache/nginx
 
+# Checked by another user (root, by hand), NGINX hands its temporary folders to that user's choice, and what runs answers 500.
+if ! [ -O "$generated" ]; then
+    echo "nginx.sh: found user $(id -un), expected $(stat -c %U "$generated"), the owner of $generated" >&2
+    exit 77
+fi
+
 # Writes the addresses, and what is about to be loaded; fails where a backend has none.
 look_up() {
     servers='' loaded='' missing=0
