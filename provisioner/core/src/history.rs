@@ -22,6 +22,21 @@ pub struct Run {
     /// Steps that were not done.
     pub left: usize,
     pub ended: Ended,
+    /// What a drill has found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
+}
+
+/// The verdict of a drill in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drill {
+    /// A fault, or `switchover`.
+    pub fault: String,
+    pub passed: bool,
+    /// How long writes were impossible; `None`: they did not come back.
+    pub rto_ms: Option<u64>,
+    /// Acknowledged rows that were lost.
+    pub rpo_rows: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

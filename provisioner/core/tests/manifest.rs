@@ -1,8 +1,10 @@
 //! Bad manifests: every problem at once, each with its path, what was found and what would be right.
 
+use std::time::Duration;
+
 use insta::assert_snapshot;
 use proptest::prelude::*;
-use provisioner_core::manifest::{InvalidManifest, MANIFEST_SIZE_MAX, Synchronous, parse};
+use provisioner_core::manifest::{InvalidManifest, MANIFEST_SIZE_MAX, Objectives, Synchronous, parse};
 
 fn problems(text: impl AsRef<[u8]>) -> String {
     match parse(text.as_ref()) {
@@ -59,6 +61,18 @@ monitoring:
 #[test]
 fn a_required_standby_needs_a_replica() {
     assert_snapshot!(problems("name: dev\napp: {binary: a}\npostgres: {replicas: 0, synchronous: required}\n"));
+}
+
+#[test]
+fn objectives_may_ask_for_more_than_the_architecture_and_never_for_less() {
+    let of = |objectives: &str| format!("name: dev\napp: {{binary: a}}\npostgres: {{objectives: {objectives}}}\n");
+    assert_eq!(parse(of("null").as_bytes()).unwrap().postgres.objectives, Objectives::ARCHITECTURE);
+    let asked = parse(of("{rto: 1s 500ms, rpo: 0s}").as_bytes()).unwrap().postgres.objectives;
+    assert_eq!(asked, Objectives { rto: Duration::from_millis(1500), rpo: Duration::ZERO });
+    assert_snapshot!(problems(of("{rto: 1h, rpo: 90}")));
+    assert_snapshot!(problems(
+        "name: dev\napp: {binary: a}\npostgres: {synchronous: off, objectives: {rto: 0s, rpo: 0s}}\n"
+    ));
 }
 
 #[test]

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use provisioner_core::manifest::Synchronous;
+use provisioner_core::manifest::{Objectives, Synchronous};
 use provisioner_core::name::Member;
 use provisioner_drills::Rows;
 use provisioner_drills::journal::Journal;
-use provisioner_drills::judge::{Case, Held, Objectives, Stage, judge};
+use provisioner_drills::judge::{Case, Held, Stage, judge};
 use serde_json::json;
 
 type Failed = Box<dyn std::error::Error>;

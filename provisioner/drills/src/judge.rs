@@ -4,9 +4,8 @@ mod breach;
 mod two_primaries;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use provisioner_core::manifest::Synchronous;
+use provisioner_core::manifest::{Objectives, Synchronous};
 use provisioner_core::name::Member;
 use serde::Serialize;
 
@@ -16,18 +15,6 @@ use crate::Rows;
 use crate::journal::{Entry, Journal, Outcome};
 
 const SCHEMA: u32 = 1;
-
-/// How long writes may be impossible, and how much time's writes may be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Objectives {
-    pub rto: Duration,
-    pub rpo: Duration,
-}
-
-impl Objectives {
-    /// Of the architecture: a replica promoted within 15 minutes, no more than a minute of writes lost.
-    pub const ARCHITECTURE: Self = Self { rto: Duration::from_secs(15 * 60), rpo: Duration::from_secs(60) };
-}
 
 /// A step of the failover, with what it may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

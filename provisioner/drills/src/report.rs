@@ -3,6 +3,9 @@
 mod chart;
 
 use std::fmt::Write;
+use std::time::Duration;
+
+use provisioner_core::manifest::Objectives;
 
 use crate::judge::{Stage, Verdict};
 
@@ -12,7 +15,7 @@ pub use chart::{ChartError, html};
 pub fn human(verdict: &Verdict) -> String {
     let Verdict { fault, engine, synchronous, acked, refused, unknown, .. } = verdict;
     let word = if verdict.passed { "passed" } else { "FAILED" };
-    let mut text = format!("failover drill {word}: {fault} on {engine}, synchronous {synchronous}\n\n");
+    let mut text = format!("drill {word}: {fault} on {engine}, synchronous {synchronous}\n\n");
     let mut table = vec![["phase".to_owned(), "took".to_owned(), "budget".to_owned(), String::new()]];
     for phase in &verdict.phases {
         let mark = if phase.took_ms > phase.budget_ms { "over" } else { "" };
@@ -21,16 +24,24 @@ pub fn human(verdict: &Verdict) -> String {
     columns(&mut text, &table);
     text.push('\n');
 
-    let objectives = verdict.objectives;
-    let limit = |objective: std::time::Duration| duration(u64::try_from(objective.as_millis()).unwrap_or(u64::MAX));
+    let (objectives, architecture) = (verdict.objectives, Objectives::ARCHITECTURE);
+    let limit = |objective: Duration| duration(u64::try_from(objective.as_millis()).unwrap_or(u64::MAX));
+    let beside = |objective: Duration, architecture: Duration| {
+        if objective == architecture { String::new() } else { format!("{} by the architecture", limit(architecture)) }
+    };
     let back = verdict.rto_ms.map_or("never".to_owned(), duration);
     let mut table = vec![
-        ["writes back after".to_owned(), back, format!("at most {}", limit(objectives.rto)), String::new()],
+        [
+            "writes back after".to_owned(),
+            back,
+            format!("at most {}", limit(objectives.rto)),
+            beside(objectives.rto, architecture.rto),
+        ],
         [
             "acknowledged, lost".to_owned(),
             format!("{}, {}", rows(verdict.rpo_rows), duration(verdict.rpo_ms)),
             format!("at most {}", limit(objectives.rpo)),
-            String::new(),
+            beside(objectives.rpo, architecture.rpo),
         ],
         ["two primaries".to_owned(), duration(verdict.dual_primary_ms), "none".to_owned(), String::new()],
         ["unprotected".to_owned(), duration(verdict.unprotected_ms), String::new(), String::new()],

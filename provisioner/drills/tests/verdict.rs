@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use proptest::prelude::*;
-use provisioner_core::manifest::Synchronous;
+use provisioner_core::manifest::{Objectives, Synchronous};
 use provisioner_core::name::Member;
 use provisioner_drills::Rows;
 use provisioner_drills::journal::{Journal, Outcome};
-use provisioner_drills::judge::{Breach, Case, Held, Objectives, Phase, Stage, Verdict, judge};
+use provisioner_drills::judge::{Breach, Case, Held, Phase, Stage, Verdict, judge};
 use provisioner_drills::report;
 
 const SECOND: u64 = 1_000_000;
@@ -63,6 +64,10 @@ fn roles(pairs: &[(&str, &str)]) -> BTreeMap<Member, String> {
 }
 
 fn verdict(journal: &Journal, held: &[Held], synchronous: Synchronous) -> Verdict {
+    verdict_by(Objectives::ARCHITECTURE, journal, held, synchronous)
+}
+
+fn verdict_by(objectives: Objectives, journal: &Journal, held: &[Held], synchronous: Synchronous) -> Verdict {
     let phase = |name: &str, began_ms: u64, took_ms, budget_ms| Phase {
         name: name.to_owned(),
         began_us: FAULT_US + began_ms * 1000,
@@ -73,7 +78,7 @@ fn verdict(journal: &Journal, held: &[Held], synchronous: Synchronous) -> Verdic
         engine: "docker",
         fault: "kill",
         synchronous,
-        objectives: Objectives::ARCHITECTURE,
+        objectives,
         journal,
         fault_us: FAULT_US,
         held,
@@ -108,6 +113,15 @@ fn a_failover_without_loss() {
     assert!(verdict.passed);
     insta::assert_snapshot!("human", report::human(&verdict));
     insta::assert_snapshot!("json", report::json(&verdict).unwrap());
+}
+
+#[test]
+fn a_failover_that_is_slower_than_the_manifest_wants_it() {
+    let journal = ledger(FAULT_US + 680_000);
+    let asked = Objectives { rto: Duration::from_millis(500), rpo: Duration::ZERO };
+    let verdict = verdict_by(asked, &journal, &whole(&journal), Synchronous::Required);
+    assert_eq!(verdict.breaches, [Breach::Rto { found_ms: 691, objective_ms: 500 }]);
+    insta::assert_snapshot!("human_objectives", report::human(&verdict));
 }
 
 #[test]

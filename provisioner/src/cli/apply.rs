@@ -8,7 +8,7 @@ use provisioner_core::clock;
 use provisioner_core::engine::{LogOptions, collect_text};
 use provisioner_core::execute::{self, Execution, Outcome, Outcomes, execute};
 use provisioner_core::failure::chain;
-use provisioner_core::history::{self, Ended, Run};
+use provisioner_core::history::{self, Drill, Ended, Run};
 use provisioner_core::lease::{Holder, Lease, LeaseError};
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::Plan;
@@ -82,20 +82,71 @@ fn held(call: &Call<'_>, error: LeaseError) -> anyhow::Error {
 
 pub(super) async fn walk(call: &Call<'_>, context: &Context, plan: Plan, observed: &Observed, lease: &Lease) -> Walk {
     let walk = carry(call, context, plan, observed, lease).await;
-    note(call, context, std::slice::from_ref(&walk)).await;
+    note(call, context, std::slice::from_ref(&walk), None).await;
     walk
 }
 
-/// Keeps a run that had several plans in the history.
-pub(super) async fn note(call: &Call<'_>, context: &Context, walks: &[Walk]) {
-    let Some(run) = run(call, walks) else { return };
+/// A run of several plans under one lock, and what was carried out so far.
+pub(super) struct Work<'a> {
+    pub(super) call: &'a Call<'a>,
+    pub(super) context: &'a Context,
+    lease: &'a Lease,
+    pub(super) walks: Vec<Walk>,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(call: &'a Call<'a>, context: &'a Context, lease: &'a Lease) -> Self {
+        Self { call, context, lease, walks: Vec::new() }
+    }
+
+    /// Whether all of the plan was done.
+    pub(super) async fn carry(&mut self, plan: Plan, observed: &Observed) -> bool {
+        let walk = carry(self.call, self.context, plan, observed, self.lease).await;
+        let is_done = walk.is_done();
+        self.walks.push(walk);
+        is_done
+    }
+
+    /// `Ok` when every step of every plan is done.
+    pub(super) async fn conclude(&self, what: &str) -> Result<(), Stop> {
+        for walk in &self.walks {
+            walk.conclude(self.call, self.context, what).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Does work under the stack's lock, and keeps it in the history whatever came of it.
+pub(super) async fn noted<T>(
+    call: &Call<'_>,
+    context: &Context,
+    work: impl AsyncFnOnce(&mut Work<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    under_lease(call, context, async |lease| {
+        let mut done = Work::new(call, context, lease);
+        let result = work(&mut done).await;
+        note(call, context, &done.walks, None).await;
+        result
+    })
+    .await
+}
+
+/// Keeps a run in the history.
+pub(super) async fn note(call: &Call<'_>, context: &Context, walks: &[Walk], drill: Option<Drill>) {
+    let Some(run) = run(call, walks, drill) else { return };
     if let Err(error) = history::note(context.engine.records(), &run).await {
         call.printer.note(&format!("this run is missing in the history: {}", chain(&error)));
     }
 }
 
 /// `None`: nothing was done.
-fn run(call: &Call<'_>, walks: &[Walk]) -> Option<Run> {
+fn run(call: &Call<'_>, walks: &[Walk], drill: Option<Drill>) -> Option<Run> {
+    let ended = match (walks.last(), &drill) {
+        (Some(walk), _) => walk.ended(),
+        // The service came back without us.
+        (None, Some(_)) => Ended::Done,
+        (None, None) => return None,
+    };
     let Holder { user, host, command, .. } = machine::holder(call.settings);
     let took = call.begun.elapsed();
     Some(Run {
@@ -106,7 +157,8 @@ fn run(call: &Call<'_>, walks: &[Walk]) -> Option<Run> {
         took_ms: millis(took),
         steps: walks.iter().map(|walk| walk.plan.steps.len()).sum(),
         left: walks.iter().map(Walk::left).sum(),
-        ended: walks.last()?.ended(),
+        ended,
+        drill,
     })
 }
 
@@ -166,7 +218,7 @@ impl Walk {
         }
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.left() == 0
     }
 

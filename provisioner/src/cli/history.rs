@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use provisioner_core::clock;
-use provisioner_core::history::{self, Ended, Run};
+use provisioner_core::history::{self, Drill, Ended, Run};
 use serde_json::json;
 
 use super::Call;
@@ -34,16 +34,28 @@ pub(super) async fn history(call: &Call<'_>, arguments: &HistoryArgs) -> anyhow:
 
 fn table(runs: &[Run]) -> Table {
     let mut table = Table::with_header(&["WHEN", "WHO", "ENDED", "STEPS", "TOOK", "COMMAND"]);
-    for Run { at, user, host, command, took_ms, steps, left, ended } in runs {
-        let tone = if *ended == Ended::Done { Tone::Good } else { Tone::Bad };
+    for Run { at, user, host, command, took_ms, steps, left, ended, drill } in runs {
+        let (word, is_good) = match drill {
+            Some(drill) if !drill.passed => ("missed", false),
+            _ => (ended.word(), *ended == Ended::Done),
+        };
+        let what = drill.as_ref().map_or_else(|| command.clone(), |drill| format!("{command}: {}", told(drill)));
         table.row(vec![
             (clock::human_time(*at), None),
             (format!("{user}@{host}"), None),
-            (ended.word().to_owned(), Some(tone)),
+            (word.to_owned(), Some(if is_good { Tone::Good } else { Tone::Bad })),
             (format!("{} of {steps}", steps - left), None),
             (seconds(Duration::from_millis(*took_ms)), None),
-            (command.clone(), None),
+            (what, None),
         ]);
     }
     table
+}
+
+fn told(drill: &Drill) -> String {
+    let back = match drill.rto_ms {
+        Some(ms) => format!("writes back after {ms} ms"),
+        None => "writes never came back".to_owned(),
+    };
+    format!("{}, {back}, {} acknowledged rows lost", drill.fault, drill.rpo_rows)
 }

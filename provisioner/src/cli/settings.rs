@@ -203,25 +203,8 @@ pub fn manifests_directory(directory: &Path) -> Option<PathBuf> {
 
 /// `90s`, `5m`, `1h30m`; a unit is required so that nobody has to guess.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("{text:?} is not a duration, expected a number with a unit: 90s, 5m or 1h30m");
-    let mut seconds: u64 = 0;
-    let mut digits = String::new();
-    for character in text.chars() {
-        if character.is_ascii_digit() {
-            digits.push(character);
-            continue;
-        }
-        let unit = match character {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            _ => return Err(expected()),
-        };
-        let number: u64 = digits.parse().map_err(|_| expected())?;
-        seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(expected)?;
-        digits.clear();
-    }
-    if digits.is_empty() && !text.is_empty() { Ok(Duration::from_secs(seconds)) } else { Err(expected()) }
+    humantime::parse_duration(text)
+        .map_err(|_| format!("{text:?} is not a duration, expected a number with a unit: 90s, 5m or 1h30m"))
 }
 
 pub fn parse_timeout(text: &str) -> Result<Duration, String> {

@@ -1,14 +1,15 @@
 //! `switchover`: another member becomes primary as planned.
 
 use clap::Args;
-use provisioner_components::postgres::failover::{self as procedure, Scene, Wish};
+use provisioner_components::postgres::failover::{self as procedure, Scene, Survey, Wish};
 use provisioner_core::engine::Quiet;
+use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::Plan;
 
-use super::apply::under_lease;
+use super::apply::{Work, noted};
 use super::exit::Exit;
-use super::failover::{carry_out, cluster, refused, show};
+use super::failover::{Change, carry_out, cluster, refused, show};
 use super::{Call, plan};
 use crate::context::Context;
 
@@ -25,28 +26,43 @@ pub(super) struct SwitchoverArgs {
 
 pub(super) async fn switchover(call: &Call<'_>, arguments: &SwitchoverArgs) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
-    let (observed, plan) = call.cut(decide(call, &context, &arguments.to)).await??;
+    let to = arguments.to.as_str();
+    let (observed, plan) = call.cut(decide(call, &context, to)).await??;
     if arguments.dry_run {
         plan::show(call, &context, &plan)?;
         return Ok(Exit::Done);
     }
     let old = cluster(&observed)?.primary;
-    call.confirm(&context, &format!("make {} primary instead of {old}", arguments.to)).await?;
-    let change = under_lease(call, &context, async |lease| {
-        // Somebody else may have changed it while the lock was waited for.
-        let (observed, plan) = call.cut(decide(call, &context, &arguments.to)).await??;
-        carry_out(call, &context, lease, plan, &observed, &format!("switchover --to {}", arguments.to)).await
-    })
-    .await?;
+    call.confirm(&context, &format!("make {to} primary instead of {old}")).await?;
+    let change = noted(call, &context, async |work| hand_over(work, to).await).await?;
     show(call, &context, old.as_str(), &change)?;
     Ok(Exit::Done)
 }
 
+/// Decided under the lock: somebody else may have changed the cluster while it was waited for.
+pub(super) async fn hand_over(work: &mut Work<'_>, to: &str) -> anyhow::Result<Change> {
+    let (call, context) = (work.call, work.context);
+    let decided = call.cut(decide(call, context, to)).await??;
+    carry_out(work, decided, &format!("switchover --to {to}")).await
+}
+
 async fn decide(call: &Call<'_>, context: &Context, to: &str) -> anyhow::Result<(Observed, Plan)> {
-    let observed = context.snapshot().await?;
-    cluster(&observed)?;
-    let survey = procedure::survey(&context.access(&observed, &Quiet), None).await?;
+    let (observed, survey) = look(context).await?;
     let scene = Scene { stack: &context.stack, survey: &survey, wish: Wish::default() };
     let plan = procedure::switchover(&scene, to).map_err(|refusal| refused(call.settings, &refusal))?;
     Ok((observed, plan))
+}
+
+/// Whom it goes to where nobody is named.
+pub(super) async fn successor(call: &Call<'_>, context: &Context) -> anyhow::Result<Member> {
+    let (_, survey) = look(context).await?;
+    let scene = Scene { stack: &context.stack, survey: &survey, wish: Wish::default() };
+    Ok(procedure::successor(&scene).map_err(|refusal| refused(call.settings, &refusal))?)
+}
+
+async fn look(context: &Context) -> anyhow::Result<(Observed, Survey)> {
+    let observed = context.snapshot().await?;
+    cluster(&observed)?;
+    let survey = procedure::survey(&context.access(&observed, &Quiet), None).await?;
+    Ok((observed, survey))
 }

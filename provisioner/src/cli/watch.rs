@@ -7,7 +7,7 @@ use provisioner_core::wait::pause;
 use tokio::time::Instant;
 
 use super::Call;
-use super::apply::under_lease;
+use super::apply::noted;
 use super::exit::{Exit, Stop};
 use super::failover::{Change, Detected, Until, WAITED, detect, fail_over, show};
 use crate::context::Context;
@@ -46,7 +46,7 @@ async fn once(call: &Call<'_>, context: &Context) -> anyhow::Result<Option<(Stri
     let old = lost.survey.cluster.primary.to_string();
     call.printer.note(&format!("{old} is lost: {}", lost.reason));
     let asked = Instant::now();
-    under_lease(call, context, async |lease| {
+    noted(call, context, async |work| {
         // Whoever had the lock meanwhile may have restarted the primary, or replaced it.
         let lost = if asked.elapsed() < WAITED {
             *lost
@@ -57,7 +57,7 @@ async fn once(call: &Call<'_>, context: &Context) -> anyhow::Result<Option<(Stri
             }
         };
         // Nobody is there who could accept a loss.
-        let change = fail_over(call, context, lease, lost, Wish::default(), async || ()).await?;
+        let change = fail_over(work, lost, Wish::default(), async || ()).await?;
         Ok(Some((old, change)))
     })
     .await

@@ -87,6 +87,13 @@ struct WrittenPostgres<'a> {
     settings: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     members: BTreeMap<&'a Member, WrittenPostgresMember<'a>>,
+    objectives: WrittenObjectives,
+}
+
+#[derive(Serialize)]
+struct WrittenObjectives {
+    rto: String,
+    rpo: String,
 }
 
 #[derive(Serialize)]
@@ -249,6 +256,10 @@ impl<'a> From<&'a Postgres> for WrittenPostgres<'a> {
             tls: postgres.tls,
             settings: &postgres.settings,
             members: postgres.members.iter().map(|(member, found)| (member, found.into())).collect(),
+            objectives: WrittenObjectives {
+                rto: humantime::format_duration(postgres.objectives.rto).to_string(),
+                rpo: humantime::format_duration(postgres.objectives.rpo).to_string(),
+            },
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Verbs that only look: not one call that changes anything, and exactly this text.
 
+use provisioner_core::engine::Engine;
 use provisioner_core::finding::Broken;
+use provisioner_core::history::{self, Drill, Ended, Run};
 use provisioner_core::name::Member;
 
 use crate::world::{MANIFEST, World, snapshot};
@@ -128,6 +130,17 @@ async fn history_tells_who_did_what_and_how_it_ended() {
     );
     assert!(told["runs"][1]["left"].as_u64().unwrap() > 0 && told["runs"][0]["left"] == 0);
     snapshot!("history", world.shown("history -e dev -n 1").await);
+    let drill = |passed, rto_ms| {
+        let drill = Drill { fault: "kill".to_owned(), passed, rto_ms, rpo_rows: if passed { 0 } else { 3 } };
+        let command = "provisioner failover --drill -e dev".to_owned();
+        let (user, host) = ("ann".to_owned(), "here".to_owned());
+        let drill = Some(drill);
+        Run { at: 0, user, host, command, took_ms: 9000, steps: 7, left: 0, ended: Ended::Done, drill }
+    };
+    for run in [drill(true, Some(807)), drill(false, None)] {
+        history::note(world.engine.records(), &run).await.unwrap();
+    }
+    snapshot!("history_of_drills", world.shown("history -e dev -n 2").await);
     world.ok("down -e dev --volumes").await;
     assert_eq!(world.json("history -e dev").await["runs"], serde_json::json!([]));
 }

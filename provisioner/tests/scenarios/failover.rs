@@ -16,6 +16,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("failover_of_a_hung_primary_leaves_no_second_one_that_acknowledges", hung),
     ("failover_of_a_primary_cut_off_from_the_network_loses_nothing", cut_off),
     ("failover_is_not_needed_where_a_killed_server_is_back_in_place", back_in_place),
+    ("failover_by_plan_hands_over_every_acknowledged_row", handed_over),
     ("failover_without_everyone_who_may_have_acknowledged_is_refused_and_up_heals", incomplete),
     ("failover_elects_the_most_advanced_and_a_stopped_receiver_follows_later", stopped_receiver),
     ("failover_waits_for_replay_and_does_not_call_it_failed", paused_replay),
@@ -68,8 +69,8 @@ fn sql(member: &str, statement: &str) -> String {
     docker(&["exec", &container(member), "psql", "-U", "postgres", "-Atqc", statement]).trim().to_owned()
 }
 
-fn drill(stack: &Stack, fault: &str) -> (Ran, Value) {
-    let ran = stack.run(&["failover", "--drill", "--fault", fault, "-o", "json"]);
+fn drill(stack: &Stack, words: &[&str]) -> (Ran, Value) {
+    let ran = stack.run(&[words, &["-o", "json"]].concat());
     assert!(ran.code == 0 || ran.code == 82, "{}\n{}", ran.stderr, ran.stdout);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout));
     (ran, report)
@@ -77,14 +78,18 @@ fn drill(stack: &Stack, fault: &str) -> (Ran, Value) {
 
 /// The promise, and that the stack is whole again.
 fn nothing_lost(stack: &Stack, fault: &str) -> Value {
+    nothing_lost_by(stack, &["failover", "--drill", "--fault", fault])
+}
+
+fn nothing_lost_by(stack: &Stack, words: &[&str]) -> Value {
     let before = primary(stack);
-    let (ran, report) = drill(stack, fault);
+    let (ran, report) = drill(stack, words);
     assert_eq!(ran.code, 0, "{report:#}");
     assert_eq!(report["verdict"], "pass", "{report:#}");
     assert_eq!(report["rpo_rows"], 0, "{report:#}");
     assert_eq!(report["dual_primary_ms"], 0, "{report:#}");
     assert!(report["acked"].as_u64().unwrap() > 100, "{report:#}");
-    eprintln!("{fault}: {before} was primary; {report}");
+    eprintln!("{before} was primary; {report}");
     whole(stack);
     report
 }
@@ -101,8 +106,9 @@ fn killed() {
     nothing_lost(&stack, "kill");
     assert_ne!(primary(&stack), before);
     stack.verify();
-    let history = stack.json(&["history"]);
-    assert!(history.to_string().contains("--drill --fault kill"), "{history}");
+    let newest = &stack.json(&["history"])["runs"][0];
+    assert!(newest["command"].to_string().contains("--drill --fault kill"), "{newest}");
+    assert_eq!((&newest["drill"]["passed"], &newest["drill"]["rpo_rows"]), (&Value::from(true), &Value::from(0)));
 }
 
 fn hung() {
@@ -125,6 +131,15 @@ fn back_in_place() {
     let before = primary(&stack);
     nothing_lost(&stack, "host-kill");
     assert_eq!(primary(&stack), before, "no other primary was needed");
+    let newest = &stack.json(&["history"])["runs"][0];
+    assert_eq!(newest["drill"]["fault"], "host-kill", "{newest}");
+}
+
+fn handed_over() {
+    let stack = stack();
+    let to = replicas(&stack).pop().unwrap();
+    nothing_lost_by(&stack, &["drill", "switchover", "--to", &to]);
+    assert_eq!(primary(&stack), to);
 }
 
 fn incomplete() {

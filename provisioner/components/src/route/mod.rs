@@ -11,7 +11,7 @@ mod state;
 mod tasks;
 mod verify;
 
-pub(crate) use tasks::point_task;
+pub(crate) use tasks::{close_task, point_task, reopen_task};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +38,10 @@ pub(crate) const READ_ONLY: &str = "postgres-ro";
 pub(crate) const READ_ONLY_PORT: u16 = 5433;
 /// The task that opens the route.
 pub(crate) const POINT: &str = "point";
+/// The task that closes what `point` will not open: it takes as long as a promotion, so that it may be done beside one.
+const CLOSE: &str = "close";
+/// Says to `point` that this has been done.
+const CLOSED: &str = "closed";
 
 pub(crate) const STATUS_PORT: u16 = 8404;
 const STATUS_LIMIT: Duration = Duration::from_secs(1);

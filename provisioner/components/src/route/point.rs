@@ -1,4 +1,5 @@
-//! Points the route: old targets off on every route member, proven; then the new ones on.
+//! Points the route: old targets off on every route member, proven; then the new ones on. A change of the primary does the
+//! first beside the promotion.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
 
 use super::state::{Administered, RO, RW, administered};
-use super::{NAME, POINT, SCRIPT};
+use super::{CLOSE, CLOSED, NAME, POINT, SCRIPT};
 
 /// Where the route shall lead.
 struct Target {
@@ -39,39 +40,62 @@ impl Target {
 }
 
 pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
-    if task.name != POINT {
-        return Err(Failure::new(format!("run {task}: component {NAME} has no such task")));
-    }
     let target = Target::of(task)?;
     let route: Vec<&Member> = access.stack.members(NAME).map(|workload| &workload.member).collect();
-    if let [member] = route[..]
-        && lead(access, member, &target).await.is_ok()
-    {
-        return Ok(());
+    match task.name.as_str() {
+        POINT => point(task, access, &route, &target).await,
+        // Whoever could not be told is stopped, and that is as good here: opening it is what fails.
+        CLOSE => close_all(access, &route, &target).await.map(drop),
+        _ => Err(Failure::new(format!("run {task}: component {NAME} has no such task"))),
     }
-    // Nothing is opened anywhere while any route member may still lead to an old target.
-    let closed = join_all(route.iter().map(|member| close(access, member, &target))).await;
-    let (mut told, mut untold) = (Vec::new(), None);
-    for (member, closed) in route.into_iter().zip(closed) {
-        match closed {
-            Ok(()) => told.push(member),
-            Err(failure) => {
-                stop(access, member, &failure).await?;
-                untold = Some(failure);
-            }
+}
+
+async fn point(task: &Task, access: &Access<'_>, route: &[&Member], target: &Target) -> Result<(), Failure> {
+    // Where there is one member, its own order is everybody's. An exec costs 0.1 s while the engine is busy, so there is
+    // one; what does not come through is told again, in two.
+    let verb = match route {
+        _ if task.with.contains_key(CLOSED) => Some("open"),
+        [_] => Some("lead"),
+        _ => None,
+    };
+    if let Some(verb) = verb {
+        let led = join_all(route.iter().map(|member| lead(access, member, verb, target))).await;
+        if led.iter().all(Result::is_ok) {
+            return Ok(());
         }
     }
-    for opened in join_all(told.into_iter().map(|member| open(access, member, &target))).await {
+    let Closed { told, untold } = close_all(access, route, target).await?;
+    for opened in join_all(told.into_iter().map(|member| open(access, member, target))).await {
         opened?;
     }
     // The others lead where they should by now; that one is missing is still no success.
     untold.map_or(Ok(()), |failure| Err(failure.hint("provisioner up")))
 }
 
-/// Where there is one route member, its own order is everybody's. An exec costs 0.1 s while the engine is busy, so the two
-/// are one; what does not come through is told again, in two.
-async fn lead(access: &Access<'_>, member: &Member, target: &Target) -> Result<(), Failure> {
-    let servers = tell(access, member, "lead", target).await?;
+/// Who has closed its old targets, and why another one has not and was stopped.
+struct Closed<'a> {
+    told: Vec<&'a Member>,
+    untold: Option<Failure>,
+}
+
+/// Nothing is opened anywhere while any route member may still lead to an old target.
+async fn close_all<'a>(access: &Access<'_>, route: &[&'a Member], target: &Target) -> Result<Closed<'a>, Failure> {
+    let results = join_all(route.iter().map(|member| close(access, member, target))).await;
+    let mut closed = Closed { told: Vec::new(), untold: None };
+    for (member, result) in route.iter().zip(results) {
+        match result {
+            Ok(()) => closed.told.push(member),
+            Err(failure) => {
+                stop(access, member, &failure).await?;
+                closed.untold = Some(failure);
+            }
+        }
+    }
+    Ok(closed)
+}
+
+async fn lead(access: &Access<'_>, member: &Member, verb: &str, target: &Target) -> Result<(), Failure> {
+    let servers = tell(access, member, verb, target).await?;
     check_closed(member, target, &servers)?;
     check_open(member, target, &servers)
 }

@@ -8,7 +8,7 @@ use provisioner_core::plan::Withheld;
 use provisioner_core::stack::{Stack, Workload};
 
 use super::state::{RO, RW, hidden_key, names, open_key};
-use super::{NAME, POINT};
+use super::{CLOSE, CLOSED, NAME, POINT};
 use crate::postgres::{self, Layout};
 
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
@@ -43,7 +43,20 @@ fn point(layout: &Layout, situation: &Situation<'_>) -> Planned {
 }
 
 pub(crate) fn point_task(primary: &Member, replicas: &BTreeSet<Member>) -> Task {
-    Task::new(NAME, POINT).with(RW, primary.as_str()).with(RO, names(&readers(primary, replicas)))
+    leading(POINT, primary, replicas)
+}
+
+/// Before [`reopen_task`] with the same targets.
+pub(crate) fn close_task(primary: &Member, replicas: &BTreeSet<Member>) -> Task {
+    leading(CLOSE, primary, replicas)
+}
+
+pub(crate) fn reopen_task(primary: &Member, replicas: &BTreeSet<Member>) -> Task {
+    leading(POINT, primary, replicas).with(CLOSED, "yes")
+}
+
+fn leading(name: &str, primary: &Member, replicas: &BTreeSet<Member>) -> Task {
+    Task::new(NAME, name).with(RW, primary.as_str()).with(RO, names(&readers(primary, replicas)))
 }
 
 /// Replicas take the readers; the primary does where there is none.

@@ -5,6 +5,7 @@ mod bounds;
 mod messaging;
 mod monitoring;
 mod parse;
+mod postgres;
 mod read;
 mod sections;
 mod thresholds;
@@ -12,6 +13,7 @@ mod thresholds;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use parse::{MANIFEST_SIZE_MAX, parse};
 pub use read::{InvalidManifest, Problem};
@@ -114,6 +116,20 @@ pub struct Postgres {
     pub settings: BTreeMap<String, String>,
     /// Members of which something is said.
     pub members: BTreeMap<Member, PostgresMember>,
+    pub objectives: Objectives,
+}
+
+/// How long writes may be impossible when the primary is lost, and how much time's writes may be lost with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Objectives {
+    pub rto: Duration,
+    pub rpo: Duration,
+}
+
+impl Objectives {
+    /// Of the architecture: a replica promoted within 15 minutes, no more than a minute of writes lost. A manifest may ask
+    /// for more, never for less.
+    pub const ARCHITECTURE: Self = Self { rto: Duration::from_secs(15 * 60), rpo: Duration::from_secs(60) };
 }
 
 /// What the choice of a new primary takes into account of one member.

@@ -7,19 +7,17 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::read::{Table, excerpt};
+use super::read::Table;
 use super::{
     App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Nginx, NginxTls,
-    Postgres, PostgresMember, Redis, Route, Service, Synchronous, bounds, messaging, monitoring,
+    Redis, Route, Service, bounds, messaging, monitoring, postgres,
 };
-use crate::name::{Member, StackName};
+use crate::name::StackName;
 use crate::stack::Fingerprint;
 
 const MIB: u64 = 1 << 20;
 const IMAGE: &str = "an image reference such as registry.example/team/app:1.2";
 
-const SYNCHRONOUS: [(&str, Synchronous); 3] =
-    [("off", Synchronous::Off), ("preferred", Synchronous::Preferred), ("required", Synchronous::Required)];
 const CHECKS: [(&str, AppChecks); 2] = [("health", AppChecks::Health), ("shop", AppChecks::Shop)];
 
 /// `None` only where a problem was noted.
@@ -34,7 +32,7 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
     let certificate_days = count(&mut table, "certificate_days", 1, 3650).unwrap_or(365);
     let nginx = nginx(table.section("nginx"));
     let route = route(table.section("route"));
-    let postgres = postgres(table.section("postgres"));
+    let postgres = postgres::postgres(table.section("postgres"));
     let redis = redis(table.section("redis"));
     let rabbitmq = table.has("rabbitmq").then(|| messaging::rabbitmq(table.section("rabbitmq")));
     let elasticsearch = table.has("elasticsearch").then(|| elasticsearch(table.section("elasticsearch")));
@@ -148,68 +146,6 @@ fn route(mut table: Table<'_>) -> Route {
     route
 }
 
-fn postgres(mut table: Table<'_>) -> Postgres {
-    let replicas = count(&mut table, "replicas", 0, 8).unwrap_or(1);
-    let expected =
-        "1: PostgreSQL takes writes on one node, and which one it is belongs to run time, not to the manifest";
-    let _ = table.value("primaries", expected, |value| (value.as_u64() == Some(1)).then_some(()));
-    let postgres = Postgres {
-        service: service(&mut table, 384, 1000),
-        replicas,
-        synchronous: table.choice("synchronous", &SYNCHRONOUS).unwrap_or(Synchronous::Preferred),
-        tls: flag(&mut table, "tls"),
-        settings: table.settings("settings", is_postgres_setting, ["on", "off"]).into_iter().collect(),
-        members: postgres_members(&mut table, replicas),
-    };
-    if postgres.replicas == 0 && postgres.synchronous == Synchronous::Required {
-        table.problem("synchronous", "required with 0 replicas".to_owned(), "at least 1 replica, or preferred or off");
-    }
-    table.finish();
-    postgres
-}
-
-fn postgres_members(table: &mut Table<'_>, replicas: u32) -> BTreeMap<Member, PostgresMember> {
-    let known: Vec<Member> = (1..=replicas + 1).map(|ordinal| Member::nth("postgres", ordinal)).collect();
-    let entries = table.entries("members", "", |_| true);
-    let mut section = table.section("members");
-    let mut members = BTreeMap::new();
-    for (name, _) in entries {
-        let found = postgres_member(section.named_section(&name));
-        match known.iter().find(|member| member.as_str() == name) {
-            Some(member) => {
-                members.insert(member.clone(), found);
-            }
-            None => {
-                let expected = format!("postgres-1 to postgres-{} (with {replicas} replicas)", replicas + 1);
-                section.problem(&excerpt(&name), "this name".to_owned(), &expected);
-            }
-        }
-    }
-    section.finish();
-    let is_excluded = |member: &Member| members.get(member).is_some_and(|found| found.nofailover);
-    if known.iter().all(is_excluded) {
-        let expected = "one member at least that may become primary";
-        table.problem("members", "nofailover on all of them".to_owned(), expected);
-    }
-    members
-}
-
-fn postgres_member(mut table: Table<'_>) -> PostgresMember {
-    let is_region = |text: &&str| {
-        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        (1..=32).contains(&text.len()) && text.chars().all(is_plain)
-    };
-    let member = PostgresMember {
-        region: table.value("region", "1 to 32 lower-case letters, digits or hyphens such as eu-2", |value| {
-            value.as_str().filter(is_region).map(str::to_owned)
-        }),
-        priority: count(&mut table, "priority", 0, 100).unwrap_or(0),
-        nofailover: flag(&mut table, "nofailover"),
-    };
-    table.finish();
-    member
-}
-
 fn redis(mut table: Table<'_>) -> Redis {
     let redis = Redis {
         service: service(&mut table, 128, 500),
@@ -311,32 +247,7 @@ fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// What the provisioner decides itself, so that a line for it would have no effect.
-const POSTGRES_RESERVED: [&str; 21] = [
-    "config_file",
-    "data_directory",
-    "full_page_writes",
-    "hba_file",
-    "hot_standby",
-    "ident_file",
-    "include",
-    "include_dir",
-    "include_if_exists",
-    "listen_addresses",
-    "max_wal_senders",
-    "port",
-    "primary_conninfo",
-    "primary_slot_name",
-    "ssl",
-    "ssl_cert_file",
-    "ssl_key_file",
-    "synchronous_standby_names",
-    "unix_socket_directories",
-    "wal_level",
-    "wal_log_hints",
-];
-
-/// The same for redis.conf.
+/// What the provisioner decides itself, so that a line for it in redis.conf would have no effect.
 const REDIS_RESERVED: [&str; 17] = [
     "aclfile",
     "appendonly",
@@ -372,14 +283,6 @@ const ELASTICSEARCH_RESERVED: [&str; 9] = [
 
 fn is_elasticsearch_setting(name: &str) -> bool {
     !ELASTICSEARCH_RESERVED.iter().any(|reserved| name.starts_with(reserved))
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.')
-}
-
-/// Parameter names, custom ones with a dot included (PostgreSQL 17 docs, 19.1.2 and 19.16).
-fn is_postgres_setting(name: &str) -> bool {
-    !POSTGRES_RESERVED.contains(&name)
-        && !name.starts_with("provisioner.")
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.')
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use provisioner_core::manifest::Synchronous;
+use provisioner_core::manifest::{Objectives, Synchronous};
 use provisioner_core::name::Member;
 
-use super::{Case, Held, Objectives, Stage, Verdict, has};
+use super::{Case, Held, Stage, Verdict, has};
 use crate::Rows;
 use crate::journal::{Entry, Journal, Outcome};
 

@@ -4,34 +4,29 @@ use provisioner_components::postgres::failover as procedure;
 use provisioner_components::postgres::rejoin::{self, Method};
 use provisioner_components::{postgres, route};
 use provisioner_core::engine::Quiet;
-use provisioner_core::lease::Lease;
 use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Plan, Policy};
 
 use super::{Scene, Wish, cluster, refused};
 use crate::cli::Call;
-use crate::cli::apply::{Walk, carry, note};
+use crate::cli::apply::Work;
 use crate::context::Context;
 
 /// Each round leaves less to do; a stack that has not settled by then does not.
 const ROUNDS: usize = 10;
 
-/// Does what is left, plan by plan. Nothing was left where it returns none.
-pub(super) async fn mend(call: &Call<'_>, context: &Context, lease: &Lease) -> anyhow::Result<Vec<Walk>> {
-    let mut walks = Vec::new();
-    while walks.len() < ROUNDS {
+/// Does what is left, plan by plan, and says how many steps that took.
+pub(super) async fn mend(work: &mut Work<'_>) -> anyhow::Result<usize> {
+    let (call, context) = (work.call, work.context);
+    while work.walks.len() < ROUNDS {
         let Some((observed, plan)) = call.cut(next(call, context)).await?? else { break };
-        walks.push(carry(call, context, plan, &observed, lease).await);
-        if !walks.last().is_some_and(Walk::is_done) {
+        if !work.carry(plan, &observed).await {
             break;
         }
     }
-    note(call, context, &walks).await;
-    for walk in &walks {
-        walk.conclude(call, context, "failover").await?;
-    }
-    Ok(walks)
+    work.conclude("failover").await?;
+    Ok(work.walks.iter().map(|walk| walk.plan.steps.len()).sum())
 }
 
 /// The next thing that is left, by urgency: a change that came to nothing blocks all else, then writes and the replicas

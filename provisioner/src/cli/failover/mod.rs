@@ -7,6 +7,7 @@ mod mend;
 mod phases;
 mod refusal;
 mod series;
+mod strike;
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use provisioner_core::plan::Plan;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::apply::under_lease;
+use super::apply::noted;
 use super::exit::{Exit, Stop};
 use super::{Call, plan};
 use crate::context::Context;
@@ -85,10 +86,10 @@ pub(super) async fn failover(call: &Call<'_>, arguments: &FailoverArgs) -> anyho
     call.confirm(&context, &format!("make another member primary than {primary}")).await?;
     let wish = arguments.wish();
     let asked = Instant::now();
-    let change = under_lease(call, &context, async |lease| {
+    let change = noted(call, &context, async |work| {
         // Whoever had the lock meanwhile may have brought it back, or made another one.
         let lost = if asked.elapsed() < WAITED { lost } else { again(call, &context).await? };
-        fail_over(call, &context, lease, lost, wish, async || ()).await
+        fail_over(work, lost, wish, async || ()).await
     })
     .await?;
     show(call, &context, &primary.to_string(), &change)?;
@@ -118,8 +119,7 @@ async fn finish(
         plan::show(call, context, &plan)?;
         return Ok(Exit::Done);
     }
-    let walks = under_lease(call, context, async |lease| mend::mend(call, context, lease).await).await?;
-    let steps: usize = walks.iter().map(|walk| walk.plan.steps.len()).sum();
+    let steps = noted(call, context, async |work| mend::mend(work).await).await?;
     let value = json!({"stack": context.name(), "primary": primary, "steps": steps});
     call.printer.data(&value, || {
         let next = call.settings.again("verify");

@@ -8,10 +8,11 @@ use provisioner_drills::judge::Phase;
 use super::change::Change;
 
 /// In milliseconds. A dead primary's service is to be back within 1.5 s, a hung one's within 5 s.
-const BUDGETS: [(&str, u64); 6] = [
+const BUDGETS: [(&str, u64); 7] = [
     ("detect", 4000),
     ("fence", 1000),
     ("elect", 500),
+    ("hand over", 500),
     ("promote", 1000),
     ("re-point", 500),
     ("redundancy back", 10_000),

@@ -3,6 +3,7 @@
 //! A failover is two plans: the first isolates the lost primary and freezes its replicas, the second is decided by what
 //! the frozen ones hold. A refusal comes before the first side effect wherever it can be known by then.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use provisioner_core::component::Task;
@@ -214,8 +215,10 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
         .with("names", synchronous::names(&armed))
         .with("slots", slots.join(" "));
     let promoted = draft.step(Action::Run { task }, because, after);
-    let point = |readers: &BTreeSet<Member>| Action::Run { task: route::point_task(winner, readers) };
-    let pointed = draft.step(point(others), format!("writes lead to {old}, expected {winner}"), &[promoted]);
+    let run = |task: Task| Action::Run { task };
+    let leads = format!("writes lead to {old}, expected {winner}");
+    let closed = draft.step(run(route::close_task(winner, others)), leads.as_str(), after);
+    let pointed = draft.step(run(route::reopen_task(winner, others)), leads.as_str(), &[promoted, closed]);
     for other in others {
         let task = Task::new(NAME, tasks::FOLLOW).on(other).with("upstream", winner.as_str());
         draft.step(Action::Run { task }, format!("it followed {old}"), &[promoted]);
@@ -225,8 +228,8 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
         let mut all = others.clone();
         all.insert(old.clone());
         let synchronous = tasks::synchronous_task(winner, scene.policy(), &all);
-        let armed = draft.step(Action::Run { task: synchronous }, format!("{old} is back"), &[back]);
-        draft.step(point(&all), format!("{old} takes readers"), &[back, armed]);
+        let armed = draft.step(run(synchronous), format!("{old} is back"), &[back]);
+        draft.step(run(route::point_task(winner, &all)), format!("{old} takes readers"), &[back, armed]);
     }
     draft.finish()
 }
@@ -247,6 +250,18 @@ fn armed<'a>(
             if replicas.is_empty() { BTreeSet::from([old.clone()]) } else { replicas }
         }
     }
+}
+
+/// Whom a switchover goes to where nobody is named: what a replica lacks it gets while the primary stops.
+pub fn successor(scene: &Scene<'_>) -> Result<Member, Refusal> {
+    let home = scene.attributes(&scene.survey.cluster.primary).region;
+    let voters = scene.voters();
+    let eligible = voters.voters.iter().filter(|voter| !voter.attributes.nofailover);
+    let best = eligible.max_by_key(|voter| {
+        let is_home = home.is_some() && voter.attributes.region == home;
+        (voter.attributes.priority, is_home, Reverse(voter.member))
+    });
+    best.map(|voter| voter.member.clone()).ok_or(Refusal::NoCandidate { reasons: voters.others })
 }
 
 /// The bytes that a replica may lack when its primary is told to stop: it gets them while that stops.

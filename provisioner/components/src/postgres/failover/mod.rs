@@ -14,7 +14,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Scene, Wish, abandon, isolate, succeed, switchover};
+pub use decide::{Scene, Wish, abandon, isolate, succeed, successor, switchover};
 pub use detect::{EVERY, Health, Watcher, heard_by};
 pub use elect::Attributes;
 pub use refusal::Refusal;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use insta::assert_snapshot;
 use provisioner_core::component::Component;
-use provisioner_core::manifest::{Manifest, Synchronous};
+use provisioner_core::manifest::{Manifest, PostgresMember, Synchronous};
 use provisioner_core::name::Member;
 use provisioner_core::observed::State;
 use provisioner_core::plan::Plan;
@@ -15,7 +15,7 @@ use super::super::cluster::{Change, ChangeKind, Cluster};
 use super::super::lsn::Lsn;
 use super::elect::{Attributes, Voter, elect};
 use super::survey::{Seen, Survey, Told};
-use super::{Refusal, Scene, Wish, abandon, isolate, succeed, switchover};
+use super::{Refusal, Scene, Wish, abandon, isolate, succeed, successor, switchover};
 use crate::route::Route;
 use crate::testing::manifest;
 
@@ -221,6 +221,27 @@ fn a_change_that_came_to_nothing_is_forgotten_unless_somebody_may_have_been_prom
 #[test]
 fn a_switchover() {
     assert_snapshot!(planned(&standing(2), "postgres-3").unwrap());
+}
+
+#[test]
+fn a_switchover_to_nobody_named_goes_to_the_one_that_is_preferred() {
+    let mut manifest: Manifest = manifest();
+    manifest.postgres.replicas = 3;
+    let said = |priority, nofailover| PostgresMember { priority, nofailover, region: None };
+    manifest.postgres.members =
+        [(member(2), said(0, false)), (member(3), said(9, true)), (member(4), said(5, false))].into();
+    let survey = standing(3);
+    let chosen = |manifest: &Manifest, survey: &Survey| {
+        let declared = Postgres.declare(manifest);
+        let stack = Stack::new(manifest.name.clone(), declared.into_iter().chain([Resource::Network]));
+        successor(&Scene { stack: &stack, survey, wish: Wish::default() })
+    };
+    assert_eq!(chosen(&manifest, &survey), Ok(member(4)));
+    manifest.postgres.members.clear();
+    assert_eq!(chosen(&manifest, &survey), Ok(member(2)));
+    let mut alone = standing(3);
+    alone.cluster.replicas.clear();
+    assert!(matches!(chosen(&manifest, &alone), Err(Refusal::NoCandidate { .. })));
 }
 
 #[test]
