@@ -30,11 +30,11 @@ pub enum Exit {
     Healthy,
     /// Only of `failover`: the primary is not clearly lost.
     Unsure,
-    /// Nobody can become primary.
+    /// No replica can become primary.
     NoCandidate,
     /// Acknowledged rows may be lost.
     MayLose,
-    /// Who is primary, or whose data it is, is not clear.
+    /// Who is primary is not clear.
     Unclear,
     /// The old primary is not proven down.
     NotFenced,
@@ -44,6 +44,14 @@ pub enum Exit {
     NotReady,
     /// Only of drills: an objective was missed.
     Missed,
+    /// There is no replica at all.
+    NoReplicas,
+    /// Who may become primary lacks what somebody has who may not.
+    CandidateBehind,
+    /// A member holds another cluster's data.
+    Foreign,
+    /// Another change of the primary has to be finished first.
+    UnderWay,
     Interrupted,
     /// What the command of `exec` ended with.
     Command(u8),
@@ -74,6 +82,10 @@ impl Exit {
             Self::BadTarget => 80,
             Self::NotReady => 81,
             Self::Missed => 82,
+            Self::NoReplicas => 83,
+            Self::CandidateBehind => 84,
+            Self::Foreign => 85,
+            Self::UnderWay => 86,
             Self::Interrupted => 130,
             Self::Command(code) => code,
         }

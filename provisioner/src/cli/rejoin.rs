@@ -85,8 +85,9 @@ async fn decide(
 fn refused(call: &Call<'_>, refusal: &Refusal) -> Stop {
     let exit = match refusal {
         Refusal::IsPrimary { .. } => Exit::BadTarget,
-        Refusal::Foreign { .. } => Exit::Unclear,
-        Refusal::UnderWay { .. } | Refusal::NoPrimary { .. } => Exit::NotReady,
+        Refusal::Foreign { .. } => Exit::Foreign,
+        Refusal::UnderWay { .. } => Exit::UnderWay,
+        Refusal::NoPrimary { .. } => Exit::NotReady,
     };
     Stop::new(exit, format!("rejoin: {refusal}")).hint(call.settings.complete(refusal.hint()))
 }

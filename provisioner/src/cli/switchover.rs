@@ -1,7 +1,7 @@
 //! `switchover`: another member becomes primary as planned.
 
 use clap::Args;
-use provisioner_components::postgres::failover::{self as procedure, Scene, Survey, Wish};
+use provisioner_components::postgres::failover::{self as procedure, Refusal, Scene, Survey, Wish};
 use provisioner_core::engine::Quiet;
 use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
@@ -9,7 +9,7 @@ use provisioner_core::plan::Plan;
 
 use super::apply::{Work, noted};
 use super::exit::Exit;
-use super::failover::{Change, carry_out, cluster, refused, show};
+use super::failover::{Change, carry_out, cluster, finish, refused, show};
 use super::{Call, plan};
 use crate::context::Context;
 
@@ -27,12 +27,17 @@ pub(super) struct SwitchoverArgs {
 pub(super) async fn switchover(call: &Call<'_>, arguments: &SwitchoverArgs) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
     let to = arguments.to.as_str();
-    let (observed, plan) = call.cut(decide(call, &context, to)).await??;
+    let observed = call.cut(context.snapshot()).await??;
+    let old = cluster(&observed)?.primary;
+    if old.as_str() == to {
+        let none = Refusal::is_primary(to);
+        return finish(call, &context, &old, arguments.dry_run, &none).await;
+    }
+    let (_, plan) = call.cut(decide(call, &context, to)).await??;
     if arguments.dry_run {
         plan::show(call, &context, &plan)?;
         return Ok(Exit::Done);
     }
-    let old = cluster(&observed)?.primary;
     call.confirm(&context, &format!("make {to} primary instead of {old}")).await?;
     let change = noted(call, &context, async |work| hand_over(work, to).await).await?;
     show(call, &context, old.as_str(), &change)?;

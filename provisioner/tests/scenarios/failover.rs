@@ -21,6 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("failover_elects_the_most_advanced_and_a_stopped_receiver_follows_later", stopped_receiver),
     ("failover_waits_for_replay_and_does_not_call_it_failed", paused_replay),
     ("failover_killed_at_any_step_converges_when_it_is_run_again", killed_at_any_step),
+    ("failover_by_plan_killed_at_any_step_is_carried_on_by_the_same_command", hand_over_killed),
     ("failover_by_two_operators_at_once_changes_the_primary_once", two_operators),
     ("failover_of_an_unprotected_primary_is_refused_and_the_loss_is_measured_when_allowed", unprotected),
     ("failover_keeps_orders_and_backends_recover_without_a_restart", orders_under_failover),
@@ -205,7 +206,7 @@ fn killed_at_any_step() {
     for lines in KILLED_AFTER {
         let before = timeline(&stack);
         docker(&["kill", &container(&primary(&stack))]);
-        kill_after(&stack, lines);
+        kill_after(&stack, &["failover"], lines);
         let again = stack.run(&["failover"]);
         assert!(again.code == 0 || again.code == 74, "after {lines} lines: {}", again.stderr);
         whole(&stack);
@@ -214,8 +215,20 @@ fn killed_at_any_step() {
     stack.verify();
 }
 
-fn kill_after(stack: &Stack, lines: usize) {
-    let mut command = stack.command(&["failover", "--progress", "json"]);
+fn hand_over_killed() {
+    let stack = stack();
+    for lines in [1, 3, 6, 9] {
+        let (before, to) = (timeline(&stack), replicas(&stack).pop().unwrap());
+        kill_after(&stack, &["switchover", "--to", &to], lines);
+        let again = stack.run(&["switchover", "--to", &to]);
+        assert!(again.code == 0 || again.code == 80, "after {lines} lines: {}", again.stderr);
+        whole(&stack);
+        assert_eq!((primary(&stack), timeline(&stack)), (to, before + 1), "after {lines} lines");
+    }
+}
+
+fn kill_after(stack: &Stack, words: &[&str], lines: usize) {
+    let mut command = stack.command(&[words, &["--progress", "json"]].concat());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let progress = BufReader::new(child.stderr.take().unwrap());
     let _ = progress.lines().map_while(Result::ok).take(lines).count();

@@ -76,7 +76,10 @@ pub(super) async fn failover(call: &Call<'_>, arguments: &FailoverArgs) -> anyho
     let context = call.cut(Context::to_change(call)).await??;
     let lost = match call.cut(detect(call, &context, Until::Clear)).await?? {
         Detected::Lost(lost) => *lost,
-        Detected::Healthy { cluster, .. } => return finish(call, &context, &cluster.primary, arguments).await,
+        Detected::Healthy { cluster: Cluster { primary, .. }, .. } => {
+            let none = Refusal::Healthy { primary: primary.clone() };
+            return finish(call, &context, &primary, arguments.dry_run, &none).await;
+        }
     };
     let primary = lost.survey.cluster.primary.clone();
     call.printer.note(&format!("{primary} is lost: {}", lost.reason));
@@ -105,17 +108,18 @@ async fn again(call: &Call<'_>, context: &Context) -> anyhow::Result<Lost> {
     }
 }
 
-/// The primary is well: what an earlier change has left undone is done, and there is nothing else to do here.
-async fn finish(
+/// The primary is who it should be: what an earlier change has left undone is done, else `none` tells why nothing is.
+pub(super) async fn finish(
     call: &Call<'_>,
     context: &Context,
     primary: &Member,
-    arguments: &FailoverArgs,
+    is_dry: bool,
+    none: &Refusal,
 ) -> anyhow::Result<Exit> {
     let Some((_, plan)) = call.cut(mend::next(call, context)).await?? else {
-        return Err(refused(call.settings, &Refusal::Healthy { primary: primary.clone() }).into());
+        return Err(refused(call.settings, none).into());
     };
-    if arguments.dry_run {
+    if is_dry {
         plan::show(call, context, &plan)?;
         return Ok(Exit::Done);
     }

@@ -9,11 +9,15 @@ pub(crate) fn stop(settings: &Settings, refusal: &Refusal) -> Stop {
     let exit = match refusal {
         Refusal::Healthy { .. } => Exit::Healthy,
         Refusal::Unsure { .. } => Exit::Unsure,
-        Refusal::NoReplicas { .. } | Refusal::NoCandidate { .. } | Refusal::CandidateBehind { .. } => Exit::NoCandidate,
+        Refusal::NoReplicas { .. } => Exit::NoReplicas,
+        Refusal::NoCandidate { .. } => Exit::NoCandidate,
+        Refusal::CandidateBehind { .. } => Exit::CandidateBehind,
         Refusal::MayLose { .. } => Exit::MayLose,
-        Refusal::Unclear(_) | Refusal::Foreign { .. } => Exit::Unclear,
+        Refusal::Unclear(_) => Exit::Unclear,
+        Refusal::Foreign { .. } => Exit::Foreign,
         Refusal::BadTarget { .. } => Exit::BadTarget,
-        Refusal::NotReady { .. } | Refusal::UnderWay { .. } => Exit::NotReady,
+        Refusal::NotReady { .. } => Exit::NotReady,
+        Refusal::UnderWay { .. } => Exit::UnderWay,
     };
     let hints = refusal.hints().iter();
     hints.fold(Stop::new(exit, refusal.to_string()), |stop, hint| stop.hint(settings.complete(hint)))

@@ -280,7 +280,7 @@ pub fn switchover(scene: &Scene<'_>, to: &str) -> Result<Plan, Refusal> {
     }
     let bad = |reason: &str| Err(Refusal::BadTarget { member: to.to_owned(), reason: reason.to_owned() });
     if member == *primary {
-        return bad("it is the primary already");
+        return Err(Refusal::is_primary(to));
     }
     if scene.stack.workload(&member).is_none_or(|workload| workload.component != NAME) {
         return bad("the stack has no such PostgreSQL member");

@@ -29,12 +29,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    pub fn is_primary(member: &str) -> Self {
+        Self::BadTarget { member: member.to_owned(), reason: "it is the primary already".to_owned() }
+    }
+
     /// What to do next; those that are commands of ours begin with `provisioner`.
     pub fn hints(&self) -> &'static [&'static str] {
         match self {
             Self::Healthy { .. } => &["provisioner switchover --to MEMBER", "provisioner failover --drill"],
             Self::Unsure { .. } => &["provisioner status"],
-            Self::NoReplicas { .. } | Self::NoCandidate { .. } | Self::CandidateBehind { .. } => &["provisioner up"],
+            Self::NoReplicas { .. } => &["provisioner scale postgres --replicas 1"],
+            Self::NoCandidate { .. } | Self::CandidateBehind { .. } => &["provisioner up"],
             Self::MayLose { .. } => &["provisioner up", "provisioner failover --allow-data-loss"],
             Self::Unclear(_) => &["provisioner verify"],
             Self::Foreign { .. } => &["move that data away", "provisioner up"],
