@@ -50,6 +50,8 @@ pub enum Exit {
     CandidateBehind,
     /// A member holds another cluster's data.
     Foreign,
+    /// No member of the route can be told where to lead.
+    NoRoute,
     /// Another change of the primary has to be finished first.
     UnderWay,
     Interrupted,
@@ -86,6 +88,7 @@ impl Exit {
             Self::CandidateBehind => 84,
             Self::Foreign => 85,
             Self::UnderWay => 86,
+            Self::NoRoute => 87,
             Self::Interrupted => 130,
             Self::Command(code) => code,
         }

@@ -360,6 +360,9 @@ fn refusals() {
     sql(&replica, "SELECT pg_wal_replay_pause()");
     assert_eq!(code(&["switchover", "--to", &replica]), 81);
     sql(&replica, "SELECT pg_wal_replay_resume()");
+    docker(&["stop", &container("route-1")]);
+    assert_eq!(code(&["switchover", "--to", &replica]), 87);
+    stack.ok(&["up", "--no-verify"]);
     // A second one that takes writes is somebody's mistake, and nobody may build on it.
     docker(&["stop", &container(&primary)]);
     sql(&replica, "SELECT pg_promote()");

@@ -11,6 +11,7 @@ mod state;
 mod tasks;
 mod verify;
 
+pub(crate) use state::answers;
 pub(crate) use tasks::{close_task, point_task, reopen_task};
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use provisioner_core::component::Access;
 use provisioner_core::name::Member;
+use provisioner_core::observed::State;
 
 use super::{NAME, STATUS_LIMIT, STATUS_PORT};
 use crate::http::Site;
@@ -100,6 +101,23 @@ pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
         }
     });
     join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// Whether each route member answers: one that does can be told where to lead.
+pub(crate) async fn answers(access: &Access<'_>) -> BTreeMap<Member, Result<(), String>> {
+    let asked = access.stack.members(NAME).map(|workload| async move {
+        let member = &workload.member;
+        let answer = match access.observed.workload(member).map(|found| found.state) {
+            None => Err("the engine has no such member".to_owned()),
+            Some(State::Running) => match access.published(member, STATUS_PORT) {
+                Ok(address) => statistics(address).await.map(drop),
+                Err(error) => Err(error.to_string()),
+            },
+            Some(state) => Err(format!("it is {}", state.word())),
+        };
+        (member.clone(), answer)
+    });
+    join_all(asked).await.into_iter().collect()
 }
 
 /// Open servers that the route's own health checks do not reach.

@@ -17,6 +17,7 @@ pub(crate) fn stop(settings: &Settings, refusal: &Refusal) -> Stop {
         Refusal::Foreign { .. } => Exit::Foreign,
         Refusal::BadTarget { .. } => Exit::BadTarget,
         Refusal::NotReady { .. } => Exit::NotReady,
+        Refusal::NoRoute { .. } => Exit::NoRoute,
         Refusal::UnderWay { .. } => Exit::UnderWay,
     };
     let hints = refusal.hints().iter();

@@ -75,6 +75,16 @@ impl Scene<'_> {
         Err(Refusal::Unclear(reason))
     }
 
+    /// A new primary that no route leads to serves nobody.
+    fn led(&self) -> Result<(), Refusal> {
+        let route = &self.survey.route;
+        if route.is_empty() || route.values().any(Result::is_ok) {
+            return Ok(());
+        }
+        let reasons = route.iter().filter_map(|(member, answer)| Some((member.clone(), answer.clone().err()?)));
+        Err(Refusal::NoRoute { reasons: reasons.collect() })
+    }
+
     /// Whether everything that was acknowledged is among these voters; else what may be lost.
     fn safe(&self, voters: &Voters<'_>) -> Result<(), Refusal> {
         let armed = &self.survey.cluster.synchronous;
@@ -126,6 +136,7 @@ pub fn isolate(scene: &Scene<'_>, because: &str) -> Result<Plan, Refusal> {
     scene.clear()?;
     let voters = scene.voters();
     if scene.chosen().is_none() {
+        scene.led()?;
         promising(scene, &voters)?;
     }
     let mut draft = Draft::default();
@@ -292,6 +303,7 @@ pub fn switchover(scene: &Scene<'_>, to: &str) -> Result<Plan, Refusal> {
         return bad("the manifest says nofailover");
     }
     scene.clear()?;
+    scene.led()?;
     let voters = scene.voters();
     let is_resumed = cluster.change.is_some();
     let reasons = if is_resumed { Vec::new() } else { obstacles(survey, &member, &voters) };

@@ -24,6 +24,8 @@ pub enum Refusal {
     BadTarget { member: String, reason: String },
     #[error("a switchover from {primary} cannot be begun: {}", reasons.join("; "))]
     NotReady { primary: Member, reasons: Vec<String> },
+    #[error("no member of the route can be told where to lead: {}", listed(reasons))]
+    NoRoute { reasons: Vec<(Member, String)> },
     #[error("a {kind} from {from} is under way already")]
     UnderWay { kind: &'static str, from: Member },
 }
@@ -39,7 +41,7 @@ impl Refusal {
             Self::Healthy { .. } => &["provisioner switchover --to MEMBER", "provisioner failover --drill"],
             Self::Unsure { .. } => &["provisioner status"],
             Self::NoReplicas { .. } => &["provisioner scale postgres --replicas 1"],
-            Self::NoCandidate { .. } | Self::CandidateBehind { .. } => &["provisioner up"],
+            Self::NoCandidate { .. } | Self::CandidateBehind { .. } | Self::NoRoute { .. } => &["provisioner up"],
             Self::MayLose { .. } => &["provisioner up", "provisioner failover --allow-data-loss"],
             Self::Unclear(_) => &["provisioner verify"],
             Self::Foreign { .. } => &["move that data away", "provisioner up"],

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use provisioner_core::component::Access;
 use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
@@ -16,6 +16,7 @@ use super::super::encryption::Encryption;
 use super::super::login::{HOME, Login};
 use super::super::lsn::Lsn;
 use super::super::sql::{Session, SqlError, Target, WRITING_TIMELINE};
+use crate::route;
 
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(1);
 
@@ -24,6 +25,8 @@ pub(super) const ASK_LIMIT: Duration = Duration::from_secs(1);
 pub struct Survey {
     pub cluster: Cluster,
     pub members: BTreeMap<Member, Seen>,
+    /// Whether each member of the route answers.
+    pub route: BTreeMap<Member, Result<(), String>>,
 }
 
 /// One member, by the engine and by itself.
@@ -90,8 +93,8 @@ pub async fn survey(access: &Access<'_>, lost: Option<&str>) -> Result<Survey, F
             (member.clone(), Seen { state, told })
         }
     });
-    let members = join_all(asked).await.into_iter().collect();
-    Ok(Survey { cluster, members })
+    let (members, route) = join(join_all(asked), route::answers(access)).await;
+    Ok(Survey { cluster, members: members.into_iter().collect(), route })
 }
 
 /// Holds what every question needs, so that asking again costs one connection.

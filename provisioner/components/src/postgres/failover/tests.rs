@@ -81,7 +81,8 @@ fn lost(received: &[u64]) -> Survey {
         synchronous: replicas,
         change: None,
     };
-    Survey { cluster, members }
+    let route = [(Member::nth("route", 1), Ok(()))].into();
+    Survey { cluster, members, route }
 }
 
 fn standing(replicas: u32) -> Survey {
@@ -164,6 +165,21 @@ fn two_that_take_writes_are_nothing_to_decide_on() {
         refused(&survey),
         "who is primary is not clear: postgres-3 takes writes, and the record names postgres-1"
     );
+}
+
+#[test]
+fn nobody_is_promoted_whom_no_route_leads_to() {
+    let away = |survey: &mut Survey, ordinal| {
+        survey.route.insert(Member::nth("route", ordinal), Err("it is exited".to_owned()));
+    };
+    let (mut lost, mut healthy) = (lost(&[5000, 5000]), standing(2));
+    away(&mut lost, 2);
+    assert!(both(&lost, Synchronous::Required, Wish::default()).is_ok(), "one of two is enough");
+    away(&mut lost, 1);
+    away(&mut healthy, 1);
+    let reason = "no member of the route can be told where to lead: route-1: it is exited";
+    assert_eq!(refused(&lost), format!("{reason}; route-2: it is exited"));
+    assert_eq!(planned(&healthy, "postgres-2").unwrap_err().to_string(), reason);
 }
 
 #[test]
