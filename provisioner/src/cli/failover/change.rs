@@ -108,7 +108,7 @@ impl Failed {
     async fn stop(self, call: &Call<'_>, context: &Context, walk: &Walk) -> anyhow::Error {
         match self {
             Self::Step => match walk.conclude(call, context, "failover").await {
-                Err(stop) if is_unfenced(walk) => stop.with_exit(Exit::NotFenced).into(),
+                Err(stop) if failed_at(walk, "fence") => stop.with_exit(Exit::NotFenced).into(),
                 Err(stop) => stop.into(),
                 Ok(()) => Stop::new(Exit::Error, "failover: a step was not done").into(),
             },
@@ -118,10 +118,10 @@ impl Failed {
     }
 }
 
-fn is_unfenced(walk: &Walk) -> bool {
+fn failed_at(walk: &Walk, name: &str) -> bool {
     walk.plan.steps.iter().any(|step| {
-        let is_fence = matches!(&step.action, Action::Run { task } if task.name == "fence");
-        is_fence && matches!(walk.outcomes.get(&step.id), Some(Outcome::Failed(_)))
+        let is_it = matches!(&step.action, Action::Run { task } if task.name == name);
+        is_it && matches!(walk.outcomes.get(&step.id), Some(Outcome::Failed(_)))
     })
 }
 
@@ -159,7 +159,10 @@ async fn conclude(
 ) -> anyhow::Result<Change> {
     note(call, context, &walks).await;
     for walk in &walks {
-        walk.conclude(call, context, what).await?;
+        if let Err(stop) = walk.conclude(call, context, what).await {
+            // The primary serves on: that is a refusal, which only a look at the servers themselves could find.
+            return Err(if failed_at(walk, "prepare") { stop.with_exit(Exit::NotReady) } else { stop }.into());
+        }
         phases.extend(phases_of(walk));
     }
     phases.sort_by_key(|phase| phase.span.begin);
