@@ -187,6 +187,11 @@ pub struct Usage {
 /// Receives the lines that a long action prints (an image build, a job).
 pub trait Output: Send + Sync {
     fn line(&self, line: &str);
+
+    /// What must be read by people who do not want to read every line.
+    fn warn(&self, line: &str) {
+        self.line(line);
+    }
 }
 
 /// Drops every line.

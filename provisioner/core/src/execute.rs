@@ -37,6 +37,7 @@ pub enum Outcome {
 pub enum Event<'a> {
     Started(&'a Step),
     Output(&'a Step, &'a str),
+    Warning(&'a Step, &'a str),
     Finished(&'a Step, &'a Outcome),
 }
 
@@ -151,6 +152,10 @@ struct StepOutput<'a> {
 impl Output for StepOutput<'_> {
     fn line(&self, line: &str) {
         self.listener.hear(Event::Output(self.step, line));
+    }
+
+    fn warn(&self, line: &str) {
+        self.listener.hear(Event::Warning(self.step, line));
     }
 }
 

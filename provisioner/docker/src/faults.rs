@@ -1,21 +1,25 @@
 //! What drills do to members.
 
 use async_trait::async_trait;
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig};
 use bollard::query_parameters::KillContainerOptions;
 use provisioner_core::clock;
-use provisioner_core::engine::{EngineError, Executed};
+use provisioner_core::engine::{EngineError, Executed, Quiet};
 use provisioner_core::fault::{Fault, Faults, Injected};
 use provisioner_core::name::Member;
 use provisioner_core::stack::Workload;
 
 use crate::connect::DockerEngine;
+use crate::labels::Kind;
+use crate::lines::Lines;
 
 /// The server is what the first process has started. Where that has started nothing it is the server itself, which the
 /// kernel does not let anybody kill from inside.
 const SERVER: &str = "cat /proc/1/task/1/children";
 /// A volume that can grow further than this is not filled: that takes long, and may be everybody's disk.
 const FULL_MAX_KB: u64 = 1 << 20;
+/// A file system keeps a little back for its own bookkeeping and frees it later.
+const LEFT_MAX_KB: u64 = 512;
 const FILLER: &str = ".provisioner-drill-filler";
 
 #[async_trait]
@@ -62,11 +66,13 @@ impl Faults for DockerEngine {
                 let operation = || format!("fill the disk of {member}");
                 let volume = self.limited_volume(member).await?.map_err(|why| EngineError::failed(operation(), why))?;
                 let filler = format!("{volume}/{FILLER}");
-                // It ends with the error that is wanted; then the last bytes, which are less than a block.
-                let fill = format!("cat /dev/zero > '{filler}'; cat /dev/zero >> '{filler}'; sync '{filler}'");
+                // Each ends with the error that is wanted; what a file system kept back is free once the file is on disk.
+                let fill = format!("for i in 1 2 3 4 5; do cat /dev/zero >> '{filler}'; sync '{filler}'; done");
                 self.shell(member, &fill).await?;
-                if self.free_kilobytes(member, &volume).await? != 0 {
-                    return Err(EngineError::failed(operation(), format!("{volume} still has room, expected none")));
+                let (_, left) = self.disk(member, &volume).await?;
+                if left > LEFT_MAX_KB {
+                    let detail = format!("{volume} has {left} KiB left, expected {LEFT_MAX_KB} KiB at most");
+                    return Err(EngineError::failed(operation(), detail));
                 }
                 format!("{volume} of {name} was filled")
             }
@@ -80,14 +86,16 @@ impl Faults for DockerEngine {
         match fault {
             Fault::Kill | Fault::HostKill => Ok(()),
             Fault::DiskFull => {
-                for volume in volumes(&self.inspect(&name).await?) {
-                    let removed = self.shell(member, &format!("rm -f '{volume}/{FILLER}'")).await?;
-                    if removed.exit_code != 0 {
-                        let operation = format!("empty the disk of {member}");
-                        return Err(EngineError::failed(operation, removed.stderr.trim()));
-                    }
-                }
-                Ok(())
+                let found = self.inspect(&name).await?;
+                let fillers = volumes(&found).into_iter().map(|volume| format!("{volume}/{FILLER}"));
+                let argv: Vec<String> = ["rm", "-f"].map(str::to_owned).into_iter().chain(fillers).collect();
+                let operation = format!("empty the disk of {member}");
+                let code = if found.state.as_ref().and_then(|state| state.running) == Some(true) {
+                    self.execute(member, &argv, None).await?.finish().await?.exit_code
+                } else {
+                    self.beside(&name, &found, argv, &operation).await?
+                };
+                if code == 0 { Ok(()) } else { Err(EngineError::failed(operation, format!("`rm` ended with {code}"))) }
             }
             Fault::Pause => {
                 let is_paused = self.inspect(&name).await?.state.and_then(|state| state.paused);
@@ -111,6 +119,37 @@ impl DockerEngine {
         self.execute(member, &argv, None).await?.finish().await
     }
 
+    /// Runs a program on the volumes of a member that is down, in a container of its own.
+    async fn beside(
+        &self,
+        member: &str,
+        found: &ContainerInspectResponse,
+        argv: Vec<String>,
+        operation: &str,
+    ) -> Result<i64, EngineError> {
+        let host_config = Some(HostConfig {
+            volumes_from: Some(vec![member.to_owned()]),
+            network_mode: Some("none".to_owned()),
+            ..HostConfig::default()
+        });
+        let body = ContainerCreateBody {
+            image: found.image.clone(),
+            labels: Some(self.names.labels(Kind::Job)),
+            user: Some("0".to_owned()),
+            entrypoint: Some(argv),
+            cmd: Some(Vec::new()),
+            host_config,
+            ..ContainerCreateBody::default()
+        };
+        let name = self.names.job("heal");
+        // Left by a run that was killed.
+        self.remove_container(&name).await?;
+        self.create_container(&name, body).await?;
+        let ended = self.run_to_end(&name, operation, &mut Lines::new(&Quiet)).await;
+        self.remove_container(&name).await?;
+        ended
+    }
+
     /// Where the member has a volume that can be filled without touching anybody else, or why it has none.
     async fn limited_volume(&self, member: &Member) -> Result<Result<String, String>, EngineError> {
         let found = self.inspect(&self.names.container(member)).await?;
@@ -129,7 +168,7 @@ impl DockerEngine {
                     gib(size),
                     gib(FULL_MAX_KB)
                 ));
-            } else if memory > 0 && size * 1024 >= memory.unsigned_abs() {
+            } else if memory > 0 && size * 1024 >= memory.unsigned_abs() && self.is_memory(member, &path).await? {
                 // What fills a volume in memory counts as the member's: it would be killed, not full.
                 why.push(format!("{path} of {member} has {size} KiB, expected less than the memory that it may use"));
             } else {
@@ -139,8 +178,9 @@ impl DockerEngine {
         Ok(Err(why.join("; ")))
     }
 
-    async fn free_kilobytes(&self, member: &Member, path: &str) -> Result<u64, EngineError> {
-        Ok(self.disk(member, path).await?.1)
+    async fn is_memory(&self, member: &Member, path: &str) -> Result<bool, EngineError> {
+        let told = self.shell(member, &format!("stat -f -c %T '{path}'")).await?;
+        Ok(matches!(told.stdout.trim(), "tmpfs" | "ramfs"))
     }
 
     /// Size and room of the file system at `path`, in KiB.

@@ -53,7 +53,12 @@ impl DockerEngine {
         }
     }
 
-    async fn run_to_end(&self, name: &str, operation: &str, lines: &mut Lines<'_>) -> Result<i64, EngineError> {
+    pub(crate) async fn run_to_end(
+        &self,
+        name: &str,
+        operation: &str,
+        lines: &mut Lines<'_>,
+    ) -> Result<i64, EngineError> {
         let client = &self.docker.client;
         let started = client.start_container(name, None::<StartContainerOptions>).await;
         started.map_err(self.docker.failed(operation))?;

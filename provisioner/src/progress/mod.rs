@@ -99,6 +99,13 @@ impl Progress {
         }
     }
 
+    fn warning(&self, step: &Step, line: &str) {
+        self.tell(
+            || format!("{:>9} {line}", format!("{} !", step.id.0)),
+            || json!({"type": "warning", "id": step.id, "line": line}),
+        );
+    }
+
     fn finished(&self, step: &Step, outcome: &Outcome) {
         let count = {
             let mut state = self.state();
@@ -153,6 +160,7 @@ impl Listener for Progress {
         match event {
             Event::Started(step) => self.started(step),
             Event::Output(step, line) => self.output(step, line),
+            Event::Warning(step, line) => self.warning(step, line),
             Event::Finished(step, outcome) => self.finished(step, outcome),
         }
     }

@@ -49,11 +49,11 @@ fn container(member: &str) -> String {
 }
 
 /// Who is primary, and how often that has changed.
-fn primary(stack: &Stack) -> String {
+pub(crate) fn primary(stack: &Stack) -> String {
     role(stack, "primary").pop().unwrap()
 }
 
-fn replicas(stack: &Stack) -> Vec<String> {
+pub(crate) fn replicas(stack: &Stack) -> Vec<String> {
     role(stack, "replica")
 }
 
@@ -70,7 +70,7 @@ fn sql(member: &str, statement: &str) -> String {
     docker(&["exec", &container(member), "psql", "-U", "postgres", "-Atqc", statement]).trim().to_owned()
 }
 
-fn drill(stack: &Stack, words: &[&str]) -> (Ran, Value) {
+pub(crate) fn drill(stack: &Stack, words: &[&str]) -> (Ran, Value) {
     let ran = stack.run(&[words, &["-o", "json"]].concat());
     assert!(ran.code == 0 || ran.code == 82, "{}\n{}", ran.stderr, ran.stdout);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout));

@@ -23,6 +23,7 @@ mod monitoring;
 mod rejoin;
 mod smoke;
 mod tls;
+mod trouble;
 mod wire;
 
 use libtest_mimic::{Arguments, Trial};
@@ -46,6 +47,7 @@ fn main() {
         rejoin::SCENARIOS,
         smoke::SCENARIOS,
         tls::SCENARIOS,
+        trouble::SCENARIOS,
     ]
     .concat()
     .into_iter()
@@ -53,5 +55,6 @@ fn main() {
     .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     harness::take_everything_down();
+    trouble::detach();
     conclusion.exit();
 }

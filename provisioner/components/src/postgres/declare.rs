@@ -21,7 +21,7 @@ pub(super) const DATA_ROOT: &str = "/var/lib/postgresql";
 pub(super) const CONFIG: &str = "/etc/postgresql";
 pub(super) const SCRIPTS: &str = "/usr/local/lib/provisioner/postgres";
 /// What a fast shutdown may take: it ends with a checkpoint.
-const STOP_GRACE_SECS: u32 = 60;
+pub(super) const STOP_GRACE_SECS: u32 = 60;
 
 pub(super) fn declare(manifest: &Manifest) -> Vec<Resource> {
     let postgres = &manifest.postgres;

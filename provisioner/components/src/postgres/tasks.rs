@@ -26,6 +26,8 @@ pub(super) const REJOIN: &str = "rejoin";
 pub(super) const REJOINED: &str = "rejoined";
 pub(super) const FENCE: &str = "fence";
 pub(super) const FREEZE: &str = "freeze";
+/// Proves that the primary can be shut down, while it serves.
+pub(super) const PREPARE: &str = "prepare";
 pub(super) const HAND_OVER: &str = "hand-over";
 pub(super) const PROMOTE: &str = "promote";
 pub(super) const FOLLOW: &str = "follow";

@@ -71,16 +71,16 @@ pub(crate) async fn fail_over(
 /// Why the first plan was not done.
 async fn unfinished(work: &Work<'_>) -> anyhow::Error {
     match work.conclude("failover").await {
-        Err(stop) if work.walks.iter().any(is_unfenced) => stop.with_exit(Exit::NotFenced).into(),
+        Err(stop) if work.walks.iter().any(|walk| failed_at(walk, "fence")) => stop.with_exit(Exit::NotFenced).into(),
         Err(stop) => stop.into(),
         Ok(()) => Stop::new(Exit::Error, "failover: a step was not done").into(),
     }
 }
 
-fn is_unfenced(walk: &Walk) -> bool {
+fn failed_at(walk: &Walk, name: &str) -> bool {
     walk.plan.steps.iter().any(|step| {
-        let is_fence = matches!(&step.action, Action::Run { task } if task.name == "fence");
-        is_fence && matches!(walk.outcomes.get(&step.id), Some(Outcome::Failed(_)))
+        let is_it = matches!(&step.action, Action::Run { task } if task.name == name);
+        is_it && matches!(walk.outcomes.get(&step.id), Some(Outcome::Failed(_)))
     })
 }
 
@@ -104,7 +104,11 @@ pub(crate) async fn carry_out(
 }
 
 async fn conclude(work: &Work<'_>, mut phases: Vec<Phase>, what: &str) -> anyhow::Result<Change> {
-    work.conclude(what).await?;
+    if let Err(stop) = work.conclude(what).await {
+        // The primary serves on: that is a refusal, which only a look at the servers themselves could find.
+        let is_unready = work.walks.iter().any(|walk| failed_at(walk, "prepare"));
+        return Err(if is_unready { stop.with_exit(Exit::NotReady) } else { stop }.into());
+    }
     phases.extend(work.walks.iter().flat_map(phases_of));
     phases.sort_by_key(|phase| phase.span.begin);
     let cluster = cluster(&work.context.snapshot().await?)?;

@@ -59,6 +59,8 @@ pub(crate) async fn detect(call: &Call<'_>, context: &Context, until: Until) -> 
         if let Some(fresh) = fresh {
             observed = fresh;
         }
+        // That it still talks to its replicas speaks against its death, not against what it says of its own disk.
+        let has_said_so = matches!(health, Health::Full(_));
         let unsure = match health {
             Health::Healthy => {
                 let is_over = match until {
@@ -75,12 +77,12 @@ pub(crate) async fn detect(call: &Call<'_>, context: &Context, until: Until) -> 
                 None
             }
             Health::Unsure(reason) => Some(reason),
-            Health::Lost(reason) => {
+            Health::Lost(reason) | Health::Full(reason) => {
                 let access = context.access(&observed, &Quiet);
                 let survey = failover::survey(&access, Some(&reason)).await?;
                 let took = trouble.unwrap_or_else(Instant::now).elapsed();
                 let is_up = observed.workload(&cluster.primary).is_some_and(|found| found.state == State::Running);
-                match heard_by(&survey).filter(|_| is_up) {
+                match heard_by(&survey).filter(|_| is_up && !has_said_so) {
                     Some((replica, ms)) => Some(format!("{reason}; but {replica} heard from it {ms} ms ago")),
                     None => return Ok(Detected::Lost(Box::new(Lost { observed, survey, reason, took }))),
                 }

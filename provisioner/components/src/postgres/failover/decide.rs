@@ -16,7 +16,7 @@ use super::super::cluster::ChangeKind;
 use super::super::{NAME, rejoin, run, synchronous, tasks};
 use super::elect::{Attributes, Voter, Voters, elect, is_complete, voters};
 use super::refusal::Refusal;
-use super::survey::Survey;
+use super::survey::{Survey, Unarchived};
 use crate::route;
 
 /// What the operator allows and asks for.
@@ -311,8 +311,11 @@ pub fn switchover(scene: &Scene<'_>, to: &str) -> Result<Plan, Refusal> {
         return Err(Refusal::NotReady { primary: primary.clone(), reasons });
     }
     let mut draft = Draft::default();
-    let task = Task::new(NAME, tasks::HAND_OVER).on(primary).with("to", to);
-    let handed = draft.step(Action::Run { task }, format!("{to} is to be primary"), &[]);
+    let task = |name| Action::Run { task: Task::new(NAME, name).on(primary).with("to", to) };
+    // One that is carried on was prepared before it was begun, and its primary may be down by now.
+    let prepared = (!is_resumed)
+        .then(|| draft.step(task(tasks::PREPARE), "its shutdown must not hang while nobody takes writes", &[]));
+    let handed = draft.step(task(tasks::HAND_OVER), format!("{to} is to be primary"), prepared.as_slice());
     let others = others(&voters, &member);
     let because = format!("{primary} has handed over everything");
     let promotion = Promotion { kind: ChangeKind::Switchover, winner: &member, others: &others, because: &because };
@@ -330,8 +333,18 @@ fn obstacles(survey: &Survey, member: &Member, voters: &Voters<'_>) -> Vec<Strin
             if !told.streaming.contains(member) {
                 reasons.push(format!("{member} does not stream from {primary}"));
             }
+            if told.is_full {
+                reasons
+                    .push(format!("the disk of {primary} is full, and it might not come to the end of its shutdown"));
+            }
             if told.archiving_fails {
                 reasons.push(format!("archiving on {primary} fails, and its shutdown would wait for that"));
+            }
+            if let Some(Unarchived { files, oldest_secs }) = told.unarchived {
+                reasons.push(format!(
+                    "{files} WAL files of {primary} wait to be archived, the oldest for {oldest_secs} s, and its shutdown \
+                     would wait for them"
+                ));
             }
             if told.backups_running > 0 {
                 reasons.push(format!("{} base backups of {primary} are running", told.backups_running));
@@ -347,6 +360,9 @@ fn obstacles(survey: &Survey, member: &Member, voters: &Voters<'_>) -> Vec<Strin
             let lag = end.0.saturating_sub(told.replayed.0);
             if lag > SWITCHOVER_LAG {
                 reasons.push(format!("{member} is {lag} bytes behind, expected at most {SWITCHOVER_LAG}"));
+            }
+            if told.is_full {
+                reasons.push(format!("the disk of {member} is full"));
             }
             if told.replay_paused {
                 reasons.push(format!("replay is paused on {member}"));

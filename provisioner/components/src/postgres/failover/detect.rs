@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::super::cluster::Cluster;
 use super::super::sql::SqlError;
-use super::survey::{ASK_LIMIT, Asker, Survey};
+use super::survey::{ASK_LIMIT, Asker, DISK_FULL, Survey, full};
 
 /// Between two looks.
 pub const EVERY: Duration = Duration::from_millis(200);
@@ -20,6 +20,10 @@ const STRIKES: u32 = 3;
 const REFUSING: Duration = Duration::from_millis(750);
 /// Crash recovery in place comes first; most of it is over long before.
 const STARTING: Duration = Duration::from_secs(10);
+/// A query may fill a disk and give it back when it fails; then the room is there again within moments.
+const FULL: Duration = Duration::from_secs(3);
+/// Whether there is room is looked at once a second, and at each look while there was none.
+const ROOM_EVERY: u32 = 5;
 /// A replica that heard from the primary so lately proves that it lives, whatever is seen from here. Half of
 /// `wal_sender_timeout`, after which an idle primary says a word, is longer: then the strikes decide.
 const HEARD_MS: u64 = 2_000;
@@ -31,6 +35,8 @@ pub(super) enum Answer {
     /// It takes writes.
     Writes,
     InRecovery,
+    /// It answers, and has no room for any row.
+    Full(String),
     /// It is up and says that it cannot serve just now.
     Busy(String),
     StartingUp,
@@ -44,6 +50,8 @@ pub enum Health {
     /// Something is wrong, and it is too early or too unclear to call it lost.
     Unsure(String),
     Lost(String),
+    /// It lives, which replicas confirm, and by its own word it cannot take writes any more.
+    Full(String),
 }
 
 /// Looks so far, of which the verdict is made.
@@ -64,6 +72,7 @@ impl Strikes {
             Answer::Busy(reason) => return Health::Unsure(format!("it answers: {reason}")),
             Answer::InRecovery => "it is in recovery and takes no writes".to_owned(),
             Answer::StartingUp => "it is starting up".to_owned(),
+            Answer::Full(reason) => format!("its disk is full: {reason}"),
             Answer::Refuses(reason) => reason.clone(),
             Answer::Silent => format!("no answer within {} ms", ASK_LIMIT.as_millis()),
         };
@@ -76,11 +85,16 @@ impl Strikes {
         }
         let since = *self.since.get_or_insert(at);
         self.count += 1;
-        let patience = if *answer == Answer::StartingUp { STARTING } else { REFUSING };
+        let patience = match answer {
+            Answer::StartingUp => STARTING,
+            Answer::Full(_) => FULL,
+            _ => REFUSING,
+        };
         let lasted = at.saturating_sub(since);
         if self.count >= STRIKES && lasted >= patience {
             let looks = self.count;
-            return Health::Lost(format!("{looks} looks in {} ms: {reason}", lasted.as_millis()));
+            let reason = format!("{looks} looks in {} ms: {reason}", lasted.as_millis());
+            return if matches!(answer, Answer::Full(_)) { Health::Full(reason) } else { Health::Lost(reason) };
         }
         Health::Unsure(reason)
     }
@@ -98,11 +112,12 @@ pub struct Watcher {
     asker: Asker,
     strikes: Strikes,
     begin: Instant,
+    looks: u32,
 }
 
 impl Watcher {
     pub async fn new(access: &Access<'_>) -> Result<Self, Failure> {
-        Ok(Self { asker: Asker::new(access).await?, strikes: Strikes::default(), begin: Instant::now() })
+        Ok(Self { asker: Asker::new(access).await?, strikes: Strikes::default(), begin: Instant::now(), looks: 0 })
     }
 
     /// One look at the recorded primary. What the engine says is asked anew where the primary does not answer, and is
@@ -112,7 +127,9 @@ impl Watcher {
         access: &Access<'_>,
         cluster: &Cluster,
     ) -> Result<(Health, Option<Observed>), Failure> {
-        let answer = self.answer(access, &cluster.primary).await;
+        let looks_for_room = self.strikes.count > 0 || self.looks.is_multiple_of(ROOM_EVERY);
+        self.looks += 1;
+        let answer = self.answer(access, &cluster.primary, looks_for_room).await;
         let at = self.begin.elapsed();
         if answer == Answer::Writes {
             return Ok((self.strikes.judge(at, &answer, Some(State::Running)), None));
@@ -122,13 +139,14 @@ impl Watcher {
         Ok((self.strikes.judge(at, &answer, state), Some(observed)))
     }
 
-    async fn answer(&self, access: &Access<'_>, primary: &Member) -> Answer {
+    async fn answer(&self, access: &Access<'_>, primary: &Member, looks_for_room: bool) -> Answer {
         let asked = async {
             let session = match self.asker.session(access, primary).await {
                 Ok(session) => session,
                 Err(error) => return classify(error),
             };
             match session.flag("SELECT pg_is_in_recovery()").await {
+                Ok(false) if looks_for_room => full(&session).await.map_or(Answer::Writes, Answer::Full),
                 Ok(false) => Answer::Writes,
                 Ok(true) => Answer::InRecovery,
                 Err(error) => classify(error),
@@ -141,6 +159,8 @@ impl Watcher {
 fn classify(error: SqlError) -> Answer {
     match error {
         SqlError::Server { code, .. } if code == STARTING_UP => Answer::StartingUp,
+        // A session writes a file at its begin where the last one has not left it.
+        SqlError::Server { ref code, .. } if code == DISK_FULL => Answer::Full(error.to_string()),
         SqlError::Server { .. } => Answer::Busy(error.to_string()),
         SqlError::TimedOut(_) => Answer::Silent,
         SqlError::Connection(reason) => Answer::Refuses(reason),
@@ -195,6 +215,23 @@ mod tests {
         ]);
         assert!(looks[..3].iter().all(|health| matches!(health, Health::Unsure(_))), "{looks:?}");
         assert!(matches!(looks[3], Health::Lost(_)));
+    }
+
+    #[test]
+    fn a_full_disk_is_given_the_time_in_which_a_query_gives_it_back() {
+        let full = || Answer::Full("No space left on device (53100)".to_owned());
+        let brief = judged(&[(0, full()), (1000, full()), (2900, full()), (3100, Answer::Writes), (3300, full())]);
+        assert!(!brief.iter().any(|health| matches!(health, Health::Full(_) | Health::Lost(_))), "{brief:?}");
+        let full = judged(&[(0, full()), (1000, full()), (3100, full())]);
+        let reason = "3 looks in 3100 ms: its disk is full: No space left on device (53100)";
+        assert_eq!(full[2], Health::Full(reason.to_owned()));
+    }
+
+    #[test]
+    fn a_session_that_cannot_begin_for_want_of_room_is_a_full_disk() {
+        let error = |code: &str| SqlError::Server { code: code.to_owned(), message: "no".to_owned() };
+        assert_eq!(classify(error("53100")), Answer::Full("no (53100)".to_owned()));
+        assert_eq!(classify(error("53300")), Answer::Busy("no (53300)".to_owned()));
     }
 
     #[test]

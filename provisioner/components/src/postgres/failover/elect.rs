@@ -27,6 +27,20 @@ pub(super) struct Voter<'a> {
     pub attributes: Attributes,
 }
 
+impl Voter<'_> {
+    /// Why it cannot win, though what it holds counts.
+    fn ineligible(&self) -> Option<&'static str> {
+        if self.attributes.nofailover {
+            Some("the manifest says nofailover")
+        } else if self.told.is_full {
+            // A promotion begins a WAL file.
+            Some("its disk is full")
+        } else {
+            None
+        }
+    }
+}
+
 /// Who has voted, and what speaks against each of the others.
 #[derive(Debug)]
 pub(super) struct Voters<'a> {
@@ -77,10 +91,10 @@ pub(super) fn elect<'a, 'v>(voters: &'v [Voter<'a>], home: Option<&str>) -> Resu
         let is_home = home.is_some() && attributes.region.as_deref() == home;
         (told.received, told.replayed, attributes.priority, is_home, Reverse((*member).clone()))
     };
-    let eligible = || voters.iter().filter(|voter| !voter.attributes.nofailover);
-    let Some(winner) = eligible().max_by_key(rank) else {
-        let reasons = voters.iter().map(|voter| (voter.member.clone(), "the manifest says nofailover".to_owned()));
-        return Err(Refusal::NoCandidate { reasons: reasons.collect() });
+    let eligible = voters.iter().filter(|voter| voter.ineligible().is_none());
+    let Some(winner) = eligible.max_by_key(rank) else {
+        let reason = |voter: &Voter<'_>| Some((voter.member.clone(), voter.ineligible()?.to_owned()));
+        return Err(Refusal::NoCandidate { reasons: voters.iter().filter_map(reason).collect() });
     };
     let most = voters.iter().max_by_key(|voter| voter.told.received).unwrap_or(winner);
     if most.told.received > winner.told.received {

@@ -2,12 +2,13 @@
 //! (switchover).
 //!
 //! Look ([`detect`]), ask everybody ([`survey`]), decide ([`isolate`], [`succeed`], [`switchover`]: pure), then carry out
-//! the plan, whose tasks ([`steps`]) may each be run again. What is under way stands in the record from the first side
+//! the plan, whose tasks ([`steps`], [`hand_over`]) may each be run again. What is under way stands in the record from the first side
 //! effect to the promotion, so a run that was killed is carried on by the next one.
 
 mod decide;
 mod detect;
 mod elect;
+pub(super) mod hand_over;
 mod refusal;
 pub(super) mod steps;
 mod survey;

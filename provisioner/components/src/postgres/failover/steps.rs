@@ -13,10 +13,8 @@ use provisioner_core::stack::{File, OnChange, Text};
 use provisioner_core::wait::{self, Look, WaitError};
 
 use super::super::cluster::{Change, ChangeKind, Cluster, RECORD};
-use super::super::control::{self, State};
 use super::super::declare;
 use super::super::login::{HOME, Login};
-use super::super::lsn::Lsn;
 use super::super::run::{CONNECT_LIMIT, ensure_slot, slot_name, value};
 use super::super::sql::{Session, SqlError, WRITING_TIMELINE, literal};
 use super::super::{rejoin, synchronous};
@@ -33,7 +31,12 @@ const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
 const PROMOTE_LIMIT: Duration = Duration::from_secs(600);
 
 /// Marks the change in the record. Whoever comes second finds the first one's and goes on with it.
-async fn begin(access: &Access<'_>, kind: ChangeKind, from: &Member, to: Option<&Member>) -> Result<(), Failure> {
+pub(super) async fn begin(
+    access: &Access<'_>,
+    kind: ChangeKind,
+    from: &Member,
+    to: Option<&Member>,
+) -> Result<(), Failure> {
     let mut clash = None;
     let begun = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
         let mut cluster = current?;
@@ -92,7 +95,7 @@ pub(crate) async fn fence(task: &Task, access: &Access<'_>, member: &Member) -> 
     }
 }
 
-async fn stop(access: &Access<'_>, member: &Member, how: Power) -> Result<StopProof, EngineError> {
+pub(super) async fn stop(access: &Access<'_>, member: &Member, how: Power) -> Result<StopProof, EngineError> {
     match access.engine.set(member, how).await {
         // There is nothing that could be stopped; the proof says whether that is so.
         Ok(()) | Err(EngineError::NotFound { .. }) => {}
@@ -110,10 +113,15 @@ async fn mark(access: &Access<'_>, member: &Member, epoch: &str) -> Result<(), F
         content: Text::new(format!("since epoch {epoch} another member is primary: provisioner rejoin {member}\n")),
         on_change: OnChange::Nothing,
     };
-    match access.engine.put_files(member, &[file], &OnChange::Nothing).await {
+    match access.engine.put_files(member, std::slice::from_ref(&file), &OnChange::Nothing).await {
         // Nothing to start either.
         Ok(()) | Err(EngineError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            // On a full disk there is room for the name of a file, which says it all.
+            access.output.line(&error.to_string());
+            let file = File { content: Text::new(String::new()), ..file };
+            Ok(access.engine.put_files(member, &[file], &OnChange::Nothing).await?)
+        }
     }
 }
 
@@ -183,18 +191,6 @@ async fn still(access: &Access<'_>, member: &Member) -> Result<(), NotStill> {
     })
 }
 
-/// The primary stops in order: whoever streams from it gets everything, down to its last checkpoint.
-pub(crate) async fn hand_over(task: &Task, access: &Access<'_>, member: &Member) -> Result<(), Failure> {
-    let to = Member::named(value(task, "to")?);
-    begin(access, ChangeKind::Switchover, member, Some(&to)).await?;
-    let done = complete_hand_over(access, member, &to).await;
-    let Err(failure) = done else { return Ok(()) };
-    // Nobody was promoted, so the old primary goes on.
-    access.engine.set(member, Power::Running).await?;
-    abandon(access, member).await?;
-    Err(failure.hint(format!("{member} was started again and is still the primary: verify")))
-}
-
 /// The primary is still the old one, and nobody was promoted.
 pub(crate) async fn abandon(access: &Access<'_>, primary: &Member) -> Result<(), Failure> {
     let undone = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
@@ -205,39 +201,6 @@ pub(crate) async fn abandon(access: &Access<'_>, primary: &Member) -> Result<(),
         })
     });
     Ok(undone.await?)
-}
-
-async fn complete_hand_over(access: &Access<'_>, member: &Member, to: &Member) -> Result<(), Failure> {
-    if let Ok(session) = Session::on(access, member, Login::Superuser, HOME, CONNECT_LIMIT).await {
-        // What it would write during its shutdown it writes while it still serves.
-        let written = session.execute("CHECKPOINT").await;
-        written.map_err(|error| Failure::because(format!("write a checkpoint on {member}"), error))?;
-    }
-    let proof = stop(access, member, Power::Stopped).await?;
-    access.output.line(&format!("{member} has stopped: {}", proof.evidence));
-    let control = control::control(access, member).await?;
-    if control.state != State::ShutDown {
-        return Err(Failure::new(format!(
-            "hand over from {member}: its control file says {:?}, expected a clean shutdown",
-            control.state
-        )));
-    }
-    let session = Session::on(access, to, Login::Superuser, HOME, CONNECT_LIMIT).await?;
-    let received = "SELECT greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), pg_last_wal_replay_lsn())::text";
-    let failed = |error: SqlError| Failure::because(format!("ask {to} what it has received"), error);
-    let received: Lsn = session
-        .text(received, &[])
-        .await
-        .map_err(failed)?
-        .parse()
-        .map_err(|error| Failure::because(format!("ask {to} what it has received"), error))?;
-    if received <= control.checkpoint {
-        return Err(Failure::new(format!(
-            "hand over from {member}: {to} has received {received}, expected more than the last checkpoint {}",
-            control.checkpoint
-        )));
-    }
-    Ok(())
 }
 
 /// Armed first, then promoted: no write may be acknowledged unprotected, and no slot may miss any of it.

@@ -59,9 +59,20 @@ pub struct Told {
     pub synchronous_names: String,
     /// Archiving is on and its last attempt failed.
     pub archiving_fails: bool,
+    /// Archiving is on, and these wait for longer than it should take.
+    pub unarchived: Option<Unarchived>,
+    /// Its disk has no room for a file that it would throw away at once, let alone for a row.
+    pub is_full: bool,
     pub free_walsenders: i64,
     pub free_slots: i64,
     pub backups_running: i64,
+}
+
+/// WAL files that wait to be archived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unarchived {
+    pub files: i64,
+    pub oldest_secs: i64,
 }
 
 impl Survey {
@@ -118,10 +129,31 @@ const QUESTION: &str = "SELECT (SELECT system_identifier::text FROM pg_control_s
      current_setting('max_replication_slots')::bigint - (SELECT count(*) FROM pg_replication_slots), \
      (SELECT count(*) FROM pg_stat_progress_basebackup), ";
 
+/// A replica has files that wait as well where it was primary before; it does not archive them.
+const UNARCHIVED: &str = "CASE WHEN current_setting('archive_mode') = 'off' OR pg_is_in_recovery() THEN ARRAY[0, 0] ELSE \
+     (SELECT ARRAY[count(*), coalesce(extract(epoch FROM clock_timestamp() - min(modification)), 0)::bigint] \
+      FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready' \
+      AND modification < clock_timestamp() - interval '3 s') END::bigint[], ";
+
 /// Of a replica without a receiver, such as a frozen one. Its control file shows the former timeline until the next restart
 /// point, minutes after a promotion; the names of its WAL files (timeline, log, segment) show what it has received.
 const LAST_TIMELINE: &str = "SELECT max(('x' || left(name, 8))::bit(32)::int) FROM pg_ls_waldir() \
                              WHERE name ~ '^[0-9A-F]{24}$'";
+
+/// A result that is too large for its memory goes to a file for as long as the statement runs: 0.8 MB, which say whether
+/// there is room, and change nothing.
+const SPILL: &str = "SET work_mem = '64kB'; SELECT count(*) FROM generate_series(1, 40000); RESET work_mem";
+/// A disk that is slow is not full.
+const SPILL_LIMIT: Duration = Duration::from_millis(300);
+pub(super) const DISK_FULL: &str = "53100";
+
+/// What the server says if its disk is full.
+pub(super) async fn full(session: &Session) -> Option<String> {
+    match tokio::time::timeout(SPILL_LIMIT, session.execute(SPILL)).await {
+        Ok(Err(error @ SqlError::Server { .. })) if error.code() == Some(DISK_FULL) => Some(error.to_string()),
+        _ => None,
+    }
+}
 
 impl Asker {
     pub(super) async fn new(access: &Access<'_>) -> Result<Self, Failure> {
@@ -151,8 +183,13 @@ impl Asker {
                 "CASE WHEN pg_is_in_recovery() THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver), \
                  ({LAST_TIMELINE})) ELSE {WRITING_TIMELINE} END"
             );
-            let row = session.row(&format!("{QUESTION}{timeline}"), &[]).await.map_err(|error| error.to_string())?;
-            Told::read(&row)
+            let row = session
+                .row(&format!("{QUESTION}{UNARCHIVED}{timeline}"), &[])
+                .await
+                .map_err(|error| error.to_string())?;
+            let mut told = Told::read(&row)?;
+            told.is_full = full(&session).await.is_some();
+            Ok(told)
         };
         let told = tokio::time::timeout(ASK_LIMIT, asked).await;
         told.unwrap_or_else(|_| Err(format!("no answer within {} ms", ASK_LIMIT.as_millis())))
@@ -169,7 +206,8 @@ impl Told {
         let primary_end = row.try_get::<_, Option<&str>>(7).map_err(failed)?;
         let heard: Option<i64> = row.try_get(6).map_err(failed)?;
         let streaming: Vec<String> = row.try_get(8).map_err(failed)?;
-        let timeline: i32 = row.try_get(14).map_err(failed)?;
+        let timeline: i32 = row.try_get(15).map_err(failed)?;
+        let unarchived: Vec<i64> = row.try_get(14).map_err(failed)?;
         Ok(Self {
             system_id: row.try_get(0).map_err(failed)?,
             in_recovery: row.try_get(1).map_err(failed)?,
@@ -184,6 +222,11 @@ impl Told {
             streaming: streaming.into_iter().map(Member::named).collect(),
             synchronous_names: row.try_get(9).map_err(failed)?,
             archiving_fails: row.try_get(10).map_err(failed)?,
+            unarchived: match unarchived[..] {
+                [files, oldest_secs] if files > 0 => Some(Unarchived { files, oldest_secs }),
+                _ => None,
+            },
+            is_full: false,
             free_walsenders: row.try_get(11).map_err(failed)?,
             free_slots: row.try_get(12).map_err(failed)?,
             backups_running: row.try_get(13).map_err(failed)?,

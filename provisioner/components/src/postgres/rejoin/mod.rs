@@ -113,6 +113,7 @@ struct Report {
     kept: Option<String>,
     lost_from: Option<String>,
     lost_to: Option<String>,
+    unarchived: Option<String>,
 }
 
 pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, method: &str) -> Result<(), Failure> {
@@ -140,6 +141,12 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
     job.env.insert("METHOD".to_owned(), method.to_owned());
     let report: Report = run_job(access, &job).await?;
     access.output.line(&report.told(member));
+    if let Some(kept) = &report.unarchived {
+        access.output.warn(&format!(
+            "{member} has WAL that was never archived, and will not be by a replica: it is kept in {kept} for whoever puts it \
+             into the archive; until then no point in time after it can be restored without a newer base backup"
+        ));
+    }
     let joined = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
         let mut cluster = current?;
         cluster.replicas.insert(member.clone()).then_some(cluster)

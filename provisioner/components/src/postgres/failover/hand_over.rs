@@ -1,0 +1,187 @@
+//! The planned end of a primary: proven to be possible while it serves, and then as short as it can be.
+
+use std::time::Duration;
+
+use provisioner_core::component::{Access, Task};
+use provisioner_core::engine::{Power, StopProof};
+use provisioner_core::failure::Failure;
+use provisioner_core::name::Member;
+use provisioner_core::wait::{self, Look};
+
+use super::super::cluster::ChangeKind;
+use super::super::control::{self, State};
+use super::super::declare;
+use super::super::login::{HOME, Login};
+use super::super::lsn::Lsn;
+use super::super::run::{CONNECT_LIMIT, value};
+use super::super::sql::{Session, SqlError};
+use super::steps::{abandon, begin, stop};
+
+const EVERY: Duration = Duration::from_millis(50);
+/// Archiving a file takes milliseconds to a second; a shutdown waits for as long as it takes.
+const ARCHIVE_LIMIT: Duration = Duration::from_secs(5);
+/// A shutdown after a checkpoint takes 0.2 s. What lasts longer is looked into.
+const IN_ORDER: Duration = Duration::from_secs(2);
+/// The shutdown and the promotion begin a WAL file each, of 16 MiB unless somebody chose another size, and a checkpoint
+/// comes with both. A server that cannot write one ends in a panic, and does not start again on a full disk.
+const ROOM_KB: u64 = 64 << 10;
+
+/// Everything that could keep the shutdown from coming to its end, proven while the primary serves. Nothing is changed.
+pub(crate) async fn prepare(task: &Task, access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+    let to = Member::named(value(task, "to")?);
+    for member in [member, &to] {
+        room(access, member).await?;
+    }
+    let failed = |error: SqlError| Failure::because(format!("prepare {member} for its shutdown"), error);
+    let session = Session::on(access, member, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    if !session.flag("SELECT current_setting('archive_mode') <> 'off'").await.map_err(failed)? {
+        return Ok(());
+    }
+    // Without a record in it the current file would not be ended.
+    session.execute("CHECKPOINT").await.map_err(failed)?;
+    // The position may be the first one of the next file (PostgreSQL 17 docs, 9.28.3).
+    let file = session.text("SELECT pg_walfile_name(pg_switch_wal() - 1)", &[]).await.map_err(failed)?;
+    // It is marked as ready before the switch returns, and as done by whatever archives it.
+    let archived = "SELECT NOT EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name = $1 || '.ready')";
+    let waited = wait::until(ARCHIVE_LIMIT, EVERY, async || {
+        match session.row(archived, &[&file]).await.and_then(|row| Ok(row.try_get(0)?)) {
+            Ok(true) => Look::Done(()),
+            Ok(false) => Look::Pending(format!("WAL file {file} is not archived")),
+            Err(error) => Look::Broken(error),
+        }
+    });
+    waited.await.map_err(|error| {
+        Failure::because(format!("prove that archiving works on {member}, since its shutdown waits for that"), error)
+            .hint(format!(
+                "nothing was stopped, {member} is still the primary; what archive_command says is in: logs {member}"
+            ))
+    })?;
+    access.output.line(&format!("{member} archives: {file} is done"));
+    Ok(())
+}
+
+async fn room(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+    let data = format!("{}/17/main", declare::DATA_ROOT);
+    let doing = || format!("look for room on the disk of {member}");
+    let argv = ["df", "-P", "-k", &data, &format!("{data}/pg_wal")].map(str::to_owned);
+    let told = access.engine.exec(member, &argv, None).await?.finish().await?;
+    let free = free_kb(&told.stdout).filter(|_| told.exit_code == 0).ok_or_else(|| {
+        let said = format!("{}{}", told.stdout, told.stderr);
+        Failure::new(format!("{}: `df` says {:?}, expected the room that is left", doing(), said.trim()))
+    })?;
+    if free < ROOM_KB {
+        let failure = Failure::new(format!(
+            "{}: {} MiB are left, expected {} MiB for the shutdown of one and the promotion of the other",
+            doing(),
+            free >> 10,
+            ROOM_KB >> 10
+        ));
+        return Err(failure.hint(format!("nothing was stopped; make room on {member} first")));
+    }
+    Ok(())
+}
+
+/// The least that any of the file systems has left, from `df -P -k`.
+fn free_kb(told: &str) -> Option<u64> {
+    let lines = told.lines().skip(1);
+    lines.map(|line| line.split_whitespace().nth(3)?.parse().ok()).collect::<Option<Vec<u64>>>()?.into_iter().min()
+}
+
+/// The primary stops in order: whoever streams from it gets everything, down to its last checkpoint.
+pub(crate) async fn hand_over(task: &Task, access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+    let to = Member::named(value(task, "to")?);
+    begin(access, ChangeKind::Switchover, member, Some(&to)).await?;
+    let done = complete(access, member, &to).await;
+    let Err(failure) = done else { return Ok(()) };
+    // Nobody was promoted, so the old primary goes on.
+    access.engine.set(member, Power::Running).await?;
+    abandon(access, member).await?;
+    Err(failure.hint(format!("{member} was started again and is still the primary: verify")))
+}
+
+async fn complete(access: &Access<'_>, member: &Member, to: &Member) -> Result<(), Failure> {
+    if let Ok(session) = Session::on(access, member, Login::Superuser, HOME, CONNECT_LIMIT).await {
+        // What it would write during its shutdown it writes while it still serves.
+        let written = session.execute("CHECKPOINT").await;
+        written.map_err(|error| Failure::because(format!("write a checkpoint on {member}"), error))?;
+    }
+    let proof = stop_in_order(access, member, to).await?;
+    access.output.line(&format!("{member} has stopped: {}", proof.evidence));
+    handed(access, member, to).await
+}
+
+/// Waits for the process no longer than for what it has to hand over. From the moment that the control file calls it shut
+/// down it has no client and writes no record any more; all that its process may still wait for is its archiving.
+async fn stop_in_order(access: &Access<'_>, member: &Member, to: &Member) -> Result<StopProof, Failure> {
+    let mut stopping = std::pin::pin!(stop(access, member, Power::Stopped));
+    if let Ok(proof) = tokio::time::timeout(IN_ORDER, &mut stopping).await {
+        return Ok(proof?);
+    }
+    let limit = Duration::from_secs(declare::STOP_GRACE_SECS.into());
+    let handed = wait::until(limit, EVERY, async || match handed(access, member, to).await {
+        Ok(()) => Look::<(), Failure>::Done(()),
+        Err(failure) => Look::Pending(failure.chain()),
+    });
+    tokio::select! {
+        proof = &mut stopping => return Ok(proof?),
+        Ok(()) = handed => {}
+    }
+    let waiting = unarchived(access, member).await;
+    access.output.warn(&format!(
+        "{member} has handed over everything and does not end: its process is killed{}",
+        waiting.map(|files| format!("; not archived: {files}")).unwrap_or_default()
+    ));
+    Ok(stop(access, member, Power::Killed).await?)
+}
+
+/// WAL files that only the archive lacks: `to` has what is in them and does not archive what it has received, so no point
+/// in time between them and the next base backup can be restored from the archive unless they are put there by hand.
+async fn unarchived(access: &Access<'_>, member: &Member) -> Option<String> {
+    let status = format!("{}/17/main/pg_wal/archive_status", declare::DATA_ROOT);
+    let argv = ["ls", &status].map(str::to_owned);
+    let listed = access.engine.exec(member, &argv, None).await.ok()?.finish().await.ok()?;
+    let files: Vec<&str> = listed.stdout.lines().filter_map(|name| name.strip_suffix(".ready")).collect();
+    (!files.is_empty()).then(|| files.join(", "))
+}
+
+/// Its data says that it has shut down, and `to` has all of it.
+async fn handed(access: &Access<'_>, member: &Member, to: &Member) -> Result<(), Failure> {
+    let control = control::control(access, member).await?;
+    if control.state != State::ShutDown {
+        return Err(Failure::new(format!(
+            "hand over from {member}: its control file says {:?}, expected a clean shutdown",
+            control.state
+        )));
+    }
+    let session = Session::on(access, to, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    let received = "SELECT greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), pg_last_wal_replay_lsn())::text";
+    let failed = |error: SqlError| Failure::because(format!("ask {to} what it has received"), error);
+    let received: Lsn = session
+        .text(received, &[])
+        .await
+        .map_err(failed)?
+        .parse()
+        .map_err(|error| Failure::because(format!("ask {to} what it has received"), error))?;
+    if received <= control.checkpoint {
+        return Err(Failure::new(format!(
+            "hand over from {member}: {to} has received {received}, expected more than the last checkpoint {}",
+            control.checkpoint
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_room_of_all_file_systems_counts() {
+        let head = "Filesystem     1024-blocks  Used Available Capacity Mounted on\n";
+        let data = "/dev/sda1 1000000 1 70000 1% /var/lib/postgresql\n";
+        let wal = "/dev/sdb1 1000000 1 1024 99% /var/lib/postgresql/17/main/pg_wal\n";
+        assert_eq!(free_kb(&format!("{head}{data}{wal}")), Some(1024));
+        assert_eq!(free_kb(&format!("{head}{data}overlay - - -\n")), None);
+        assert_eq!(free_kb(head), None);
+    }
+}
