@@ -187,6 +187,11 @@ pub struct Usage {
 /// Receives the lines that a long action prints (an image build, a job).
 pub trait Output: Send + Sync {
     fn line(&self, line: &str);
+
+    /// What was found or proven on the way and must be known to whoever asked for the action.
+    fn tell(&self, line: &str) {
+        self.line(line);
+    }
 }
 
 /// Drops every line.

@@ -37,6 +37,8 @@ pub enum Outcome {
 pub enum Event<'a> {
     Started(&'a Step),
     Output(&'a Step, &'a str),
+    /// A line that is shown to everybody.
+    Told(&'a Step, &'a str),
     Finished(&'a Step, &'a Outcome),
 }
 
@@ -151,6 +153,10 @@ struct StepOutput<'a> {
 impl Output for StepOutput<'_> {
     fn line(&self, line: &str) {
         self.listener.hear(Event::Output(self.step, line));
+    }
+
+    fn tell(&self, line: &str) {
+        self.listener.hear(Event::Told(self.step, line));
     }
 }
 

@@ -92,11 +92,15 @@ impl Progress {
             bars.output(step.id, &step.action.to_string(), line);
         }
         if self.verbose || self.printer.is_for_programs() {
-            self.tell(
-                || format!("{:>9} {line}", format!("{} |", step.id.0)),
-                || json!({"type": "output", "id": step.id, "line": line}),
-            );
+            self.told(step, line);
         }
+    }
+
+    fn told(&self, step: &Step, line: &str) {
+        self.tell(
+            || format!("{:>9} {line}", format!("{} |", step.id.0)),
+            || json!({"type": "output", "id": step.id, "line": line}),
+        );
     }
 
     fn finished(&self, step: &Step, outcome: &Outcome) {
@@ -153,6 +157,7 @@ impl Listener for Progress {
         match event {
             Event::Started(step) => self.started(step),
             Event::Output(step, line) => self.output(step, line),
+            Event::Told(step, line) => self.told(step, line),
             Event::Finished(step, outcome) => self.finished(step, outcome),
         }
     }

@@ -139,7 +139,7 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
     let_follow(access, &mut job, &cluster, member);
     job.env.insert("METHOD".to_owned(), method.to_owned());
     let report: Report = run_job(access, &job).await?;
-    access.output.line(&report.told(member));
+    access.output.tell(&report.told(member));
     let joined = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
         let mut cluster = current?;
         cluster.replicas.insert(member.clone()).then_some(cluster)
