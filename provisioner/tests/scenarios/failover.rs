@@ -28,7 +28,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// One primary, two replicas, commits wait for one of them; the app on it, nothing else.
-fn stack() -> Stack {
+pub(crate) fn stack() -> Stack {
     let stack = Stack::of("sc-ha", |text| {
         text.replace("  replicas: 1           # beside the one primary", "  replicas: 2")
             .replace("rate_limit: 50 ", "rate_limit: 1500 ")
@@ -42,16 +42,16 @@ fn stack() -> Stack {
     stack
 }
 
-fn container(member: &str) -> String {
+pub(crate) fn container(member: &str) -> String {
     format!("sc-ha-{member}")
 }
 
 /// Who is primary, and how often that has changed.
-fn primary(stack: &Stack) -> String {
+pub(crate) fn primary(stack: &Stack) -> String {
     role(stack, "primary").pop().unwrap()
 }
 
-fn replicas(stack: &Stack) -> Vec<String> {
+pub(crate) fn replicas(stack: &Stack) -> Vec<String> {
     role(stack, "replica")
 }
 
@@ -64,7 +64,7 @@ fn role(stack: &Stack, role: &str) -> Vec<String> {
         .collect()
 }
 
-fn sql(member: &str, statement: &str) -> String {
+pub(crate) fn sql(member: &str, statement: &str) -> String {
     docker(&["exec", &container(member), "psql", "-U", "postgres", "-Atqc", statement]).trim().to_owned()
 }
 
@@ -76,7 +76,7 @@ fn drill(stack: &Stack, fault: &str) -> (Ran, Value) {
 }
 
 /// The promise, and that the stack is whole again.
-fn nothing_lost(stack: &Stack, fault: &str) -> Value {
+pub(crate) fn nothing_lost(stack: &Stack, fault: &str) -> Value {
     let before = primary(stack);
     let (ran, report) = drill(stack, fault);
     assert_eq!(ran.code, 0, "{report:#}");
@@ -90,7 +90,7 @@ fn nothing_lost(stack: &Stack, fault: &str) -> Value {
 }
 
 /// One primary, two replicas that follow, nothing left to do.
-fn whole(stack: &Stack) {
+pub(crate) fn whole(stack: &Stack) {
     assert_eq!((role(stack, "primary").len(), replicas(stack).len()), (1, 2));
     assert!(stack.plan().contains("nothing to do"), "{}", stack.plan());
 }
@@ -209,7 +209,7 @@ fn kill_after(stack: &Stack, lines: usize) {
 }
 
 /// Every change of the primary begins another timeline.
-fn timeline(stack: &Stack) -> u32 {
+pub(crate) fn timeline(stack: &Stack) -> u32 {
     let file = sql(&primary(stack), "SELECT pg_walfile_name(pg_current_wal_lsn())");
     u32::from_str_radix(&file[..8], 16).unwrap()
 }
