@@ -188,8 +188,8 @@ pub struct Usage {
 pub trait Output: Send + Sync {
     fn line(&self, line: &str);
 
-    /// What must be read by people who do not want to read every line.
-    fn warn(&self, line: &str) {
+    /// What was found or proven on the way and must be known to whoever asked for the action.
+    fn tell(&self, line: &str) {
         self.line(line);
     }
 }

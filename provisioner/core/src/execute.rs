@@ -37,7 +37,8 @@ pub enum Outcome {
 pub enum Event<'a> {
     Started(&'a Step),
     Output(&'a Step, &'a str),
-    Warning(&'a Step, &'a str),
+    /// A line that is shown to everybody.
+    Told(&'a Step, &'a str),
     Finished(&'a Step, &'a Outcome),
 }
 
@@ -154,8 +155,8 @@ impl Output for StepOutput<'_> {
         self.listener.hear(Event::Output(self.step, line));
     }
 
-    fn warn(&self, line: &str) {
-        self.listener.hear(Event::Warning(self.step, line));
+    fn tell(&self, line: &str) {
+        self.listener.hear(Event::Told(self.step, line));
     }
 }
 

@@ -92,17 +92,14 @@ impl Progress {
             bars.output(step.id, &step.action.to_string(), line);
         }
         if self.verbose || self.printer.is_for_programs() {
-            self.tell(
-                || format!("{:>9} {line}", format!("{} |", step.id.0)),
-                || json!({"type": "output", "id": step.id, "line": line}),
-            );
+            self.told(step, line);
         }
     }
 
-    fn warning(&self, step: &Step, line: &str) {
+    fn told(&self, step: &Step, line: &str) {
         self.tell(
-            || format!("{:>9} {line}", format!("{} !", step.id.0)),
-            || json!({"type": "warning", "id": step.id, "line": line}),
+            || format!("{:>9} {line}", format!("{} |", step.id.0)),
+            || json!({"type": "output", "id": step.id, "line": line}),
         );
     }
 
@@ -160,7 +157,7 @@ impl Listener for Progress {
         match event {
             Event::Started(step) => self.started(step),
             Event::Output(step, line) => self.output(step, line),
-            Event::Warning(step, line) => self.warning(step, line),
+            Event::Told(step, line) => self.told(step, line),
             Event::Finished(step, outcome) => self.finished(step, outcome),
         }
     }

@@ -142,6 +142,10 @@ impl Component for Player {
             }
             ("postgres", "roles", _) => note("postgres.roles", json!({"fingerprint": with("fingerprint")})).await?,
             ("postgres", "clone" | "rejoin", Some(member)) => {
+                access.output.line("a detail");
+                if task.name == "rejoin" {
+                    access.output.tell(&format!("{member} was copied anew"));
+                }
                 record::update(access.engine.records(), "postgres.cluster", |cluster: Option<Cluster>| {
                     let mut cluster = cluster?;
                     cluster.replicas.insert(member.clone());

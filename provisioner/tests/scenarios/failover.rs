@@ -30,7 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// One primary, two replicas, commits wait for one of them; the app on it, nothing else.
-fn stack() -> Stack {
+pub(crate) fn stack() -> Stack {
     let stack = Stack::of("sc-ha", |text| {
         text.replace("  replicas: 1           # beside the one primary", "  replicas: 2")
             .replace("rate_limit: 50 ", "rate_limit: 1500 ")
@@ -44,7 +44,7 @@ fn stack() -> Stack {
     stack
 }
 
-fn container(member: &str) -> String {
+pub(crate) fn container(member: &str) -> String {
     format!("sc-ha-{member}")
 }
 
@@ -66,7 +66,7 @@ fn role(stack: &Stack, role: &str) -> Vec<String> {
         .collect()
 }
 
-fn sql(member: &str, statement: &str) -> String {
+pub(crate) fn sql(member: &str, statement: &str) -> String {
     docker(&["exec", &container(member), "psql", "-U", "postgres", "-Atqc", statement]).trim().to_owned()
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn drill(stack: &Stack, words: &[&str]) -> (Ran, Value) {
 }
 
 /// The promise, and that the stack is whole again.
-fn nothing_lost(stack: &Stack, fault: &str) -> Value {
+pub(crate) fn nothing_lost(stack: &Stack, fault: &str) -> Value {
     nothing_lost_by(stack, &["failover", "--drill", "--fault", fault])
 }
 
@@ -96,7 +96,7 @@ fn nothing_lost_by(stack: &Stack, words: &[&str]) -> Value {
 }
 
 /// One primary, two replicas that follow, nothing left to do.
-fn whole(stack: &Stack) {
+pub(crate) fn whole(stack: &Stack) {
     assert_eq!((role(stack, "primary").len(), replicas(stack).len()), (1, 2));
     assert!(stack.plan().contains("nothing to do"), "{}", stack.plan());
 }
@@ -237,7 +237,7 @@ fn kill_after(stack: &Stack, words: &[&str], lines: usize) {
 }
 
 /// Every change of the primary begins another timeline.
-fn timeline(stack: &Stack) -> u32 {
+pub(crate) fn timeline(stack: &Stack) -> u32 {
     let file = sql(&primary(stack), "SELECT pg_walfile_name(pg_current_wal_lsn())");
     u32::from_str_radix(&file[..8], 16).unwrap()
 }

@@ -24,6 +24,14 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
+impl Ran {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
 /// Stacks that were begun, to be taken down at the end and told about when something fails.
 static BEGUN: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
 
@@ -89,9 +97,7 @@ impl Stack {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Ran::of(&mut self.command(arguments))
     }
 
     /// Runs and insists on success.

@@ -14,12 +14,14 @@ mod elasticsearch;
 mod failover;
 mod first_hour;
 mod foreign;
+mod hard_cases;
 mod harness;
 mod http;
 mod killed;
 mod lock;
 mod messaging;
 mod monitoring;
+mod proxy;
 mod rejoin;
 mod smoke;
 mod tls;
@@ -33,6 +35,8 @@ fn main() {
     // They share two cores and a stack.
     arguments.test_threads = Some(1);
     let trials: Vec<Trial> = [
+        // They share a stack, which the last one of the second leaves with two primaries.
+        hard_cases::SCENARIOS,
         failover::SCENARIOS,
         first_hour::SCENARIOS,
         drift::SCENARIOS,

@@ -1,12 +1,7 @@
 //! What really goes over the wire to the engine, seen by a proxy in between.
 
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-
 use crate::harness::{Scenario, Stack, docker};
+use crate::proxy::Proxy;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("plan_sends_nothing_but_reads", plan_sends_nothing_but_reads),
@@ -42,47 +37,8 @@ fn is_read(request: &str) -> bool {
 
 /// The request lines that one run of the provisioner sends.
 fn requests_of(stack: &Stack, arguments: &[&str]) -> Vec<String> {
-    let socket = std::env::temp_dir().join(format!("provisioner-wire-{}.sock", std::process::id()));
-    let _ = std::fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).unwrap();
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let noted = Arc::clone(&seen);
-    // Ends with the process; there is no more than one a scenario.
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            relay(client, &noted);
-        }
-    });
-    let host = format!("unix://{}", socket.display());
-    let output = stack.command(arguments).env("DOCKER_HOST", host).output().unwrap();
+    let proxy = Proxy::transparent();
+    let output = stack.command(arguments).env("DOCKER_HOST", proxy.host()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::remove_file(&socket).unwrap();
-    std::mem::take(&mut *seen.lock().unwrap())
-}
-
-fn relay(client: UnixStream, seen: &Arc<Mutex<Vec<String>>>) {
-    let engine = UnixStream::connect(PathBuf::from("/var/run/docker.sock")).unwrap();
-    let (from_client, to_engine) = (client.try_clone().unwrap(), engine.try_clone().unwrap());
-    let seen = Arc::clone(seen);
-    std::thread::spawn(move || copy(from_client, to_engine, |bytes| note(bytes, &seen)));
-    std::thread::spawn(move || copy(engine, client, |_| ()));
-}
-
-fn copy(mut from: UnixStream, mut to: UnixStream, mut look: impl FnMut(&[u8])) {
-    let mut buffer = [0; 64 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        look(&buffer[..length]);
-        if to.write_all(&buffer[..length]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Write);
-}
-
-/// Clients send a request's head in one piece, so its first line stands at the start of a read.
-fn note(bytes: &[u8], seen: &Mutex<Vec<String>>) {
-    let text = String::from_utf8_lossy(bytes);
-    for line in text.lines().filter(|line| line.ends_with(" HTTP/1.1")) {
-        seen.lock().unwrap().push(line.to_owned());
-    }
+    proxy.take_seen()
 }

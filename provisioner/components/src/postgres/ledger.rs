@@ -6,11 +6,15 @@ use std::time::Duration;
 use provisioner_core::component::Access;
 use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
+use provisioner_core::wait::{self, Look, WaitError};
 
+use super::cluster::Cluster;
 use super::login::{HOME, Login};
 use super::sql::{Session, SqlError};
 
 const LIMIT: Duration = Duration::from_secs(5);
+const LAG_LIMIT: Duration = Duration::from_secs(15);
+const EVERY: Duration = Duration::from_millis(50);
 
 /// Runs of numbers that follow each other, each with its first and last, by writer: a hundred thousand rows without a
 /// gap are one.
@@ -29,10 +33,35 @@ pub async fn clear(access: &Access<'_>, primary: &Member) -> Result<(), Failure>
 /// were asked to write directly.
 pub async fn rows(access: &Access<'_>, member: &Member, run: u64) -> Result<(Ranges, Ranges), Failure> {
     let session = Session::on(access, member, Login::Ledger, HOME, LIMIT).await?;
+    caught_up(access, &session, member).await?;
     let entries = ranges(&session, member, "SELECT writer AS who, number FROM ledger.entries WHERE run = $1", run);
     let entries = entries.await?;
     let query = "SELECT member AS who, number FROM ledger.members WHERE run = $1";
     Ok((entries, ranges(&session, member, query, run).await?))
+}
+
+/// A replica may lag on purpose or under load: it is read once it has replayed what its primary holds now. What it lacks
+/// after the limit is lacking.
+async fn caught_up(access: &Access<'_>, session: &Session, member: &Member) -> Result<(), Failure> {
+    let primary = Cluster::current(access).await?.primary;
+    if primary == *member {
+        return Ok(());
+    }
+    let failed = |member: &Member, error: SqlError| Failure::because(format!("ask {member} how far it is"), error);
+    let end = Session::on(access, &primary, Login::Ledger, HOME, LIMIT).await?;
+    let end = end.text("SELECT pg_current_wal_lsn()::text", &[]).await.map_err(|error| failed(&primary, error))?;
+    let query = "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, true)";
+    let waited = wait::until(LAG_LIMIT, EVERY, async || {
+        match session.row(query, &[&end]).await.and_then(|row| Ok(row.try_get(0)?)) {
+            Ok(true) => Look::Done(()),
+            Ok(false) => Look::Pending(format!("{member} has not replayed {end}")),
+            Err(error) => Look::Broken(error),
+        }
+    });
+    match waited.await {
+        Ok(()) | Err(WaitError::TimedOut { .. }) => Ok(()),
+        Err(error) => Err(Failure::because(format!("wait for {member}"), error)),
+    }
 }
 
 async fn ranges(session: &Session, member: &Member, numbers: &str, run: u64) -> Result<Ranges, Failure> {

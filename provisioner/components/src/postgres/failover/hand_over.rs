@@ -127,7 +127,7 @@ async fn stop_in_order(access: &Access<'_>, member: &Member, to: &Member) -> Res
         Ok(()) = handed => {}
     }
     let waiting = unarchived(access, member).await;
-    access.output.warn(&format!(
+    access.output.tell(&format!(
         "{member} has handed over everything and does not end: its process is killed{}",
         waiting.map(|files| format!("; not archived: {files}")).unwrap_or_default()
     ));

@@ -74,11 +74,11 @@ pub(crate) async fn fence(task: &Task, access: &Access<'_>, member: &Member) -> 
     begin(access, ChangeKind::Failover, member, None).await?;
     match stop(access, member, Power::Killed).await {
         Ok(proof) => {
-            access.output.line(&format!("{member} is fenced: {}", proof.evidence));
+            access.output.tell(&format!("{member} is fenced: {}", proof.evidence));
             mark(access, member, value(task, "epoch")?).await
         }
         Err(error) if task.with.contains_key("force") => {
-            access.output.line(&format!("{member} is not fenced, and --force goes on: {error}"));
+            access.output.tell(&format!("{member} is not fenced, and --force goes on: {error}"));
             Ok(())
         }
         Err(error) => {
@@ -89,7 +89,7 @@ pub(crate) async fn fence(task: &Task, access: &Access<'_>, member: &Member) -> 
             })?;
             access
                 .output
-                .line(&format!("{member} cannot acknowledge: {frozen} are frozen, and it waits for one of them"));
+                .tell(&format!("{member} cannot acknowledge: {frozen} are frozen, and it waits for one of them"));
             Ok(())
         }
     }
@@ -148,7 +148,7 @@ async fn cannot_ack(access: &Access<'_>) -> Result<String, String> {
 pub(crate) async fn freeze(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
     match still(access, member).await {
         Err(failure) if failure.is_late => {
-            access.output.line(&format!(
+            access.output.tell(&format!(
                 "{}, and nothing that was acknowledged can be among what it adds",
                 failure.failure.chain()
             ));

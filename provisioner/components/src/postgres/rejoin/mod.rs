@@ -140,9 +140,9 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
     let_follow(access, &mut job, &cluster, member);
     job.env.insert("METHOD".to_owned(), method.to_owned());
     let report: Report = run_job(access, &job).await?;
-    access.output.line(&report.told(member));
+    access.output.tell(&report.told(member));
     if let Some(kept) = &report.unarchived {
-        access.output.warn(&format!(
+        access.output.tell(&format!(
             "{member} has WAL that was never archived, and will not be by a replica: it is kept in {kept} for whoever puts it \
              into the archive; until then no point in time after it can be restored without a newer base backup"
         ));
