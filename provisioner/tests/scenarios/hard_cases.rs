@@ -239,7 +239,7 @@ fn foreign_data() {
     assert!(refused.stderr.contains(&before), "{}", refused.stderr);
     docker(&["kill", &container(&old)]);
     let refused = stack.run(&["failover", "--allow-data-loss"]);
-    assert_eq!(refused.code, 85, "{}", refused.stderr);
+    assert_eq!(refused.code, 78, "{}", refused.stderr);
     assert_eq!((identifier(), stack.containers()), (before, containers));
     assert_eq!(sql(&others[1], "SELECT pg_is_in_recovery()"), "t");
     // Somebody moves it away, and the stack heals as from any loss.

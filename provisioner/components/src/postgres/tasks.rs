@@ -29,6 +29,7 @@ pub(super) const FREEZE: &str = "freeze";
 /// Proves that the primary can be shut down, while it serves.
 pub(super) const PREPARE: &str = "prepare";
 pub(super) const HAND_OVER: &str = "hand-over";
+pub(super) const END: &str = "end";
 pub(super) const PROMOTE: &str = "promote";
 pub(super) const FOLLOW: &str = "follow";
 /// Forgets a change that has not come to a promotion.

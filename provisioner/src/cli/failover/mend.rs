@@ -18,15 +18,21 @@ const ROUNDS: usize = 10;
 
 /// Does what is left, plan by plan, and says how many steps that took.
 pub(super) async fn mend(work: &mut Work<'_>) -> anyhow::Result<usize> {
+    settle(work).await?;
+    work.conclude("failover").await?;
+    Ok(work.walks.iter().map(|walk| walk.plan.steps.len()).sum())
+}
+
+/// The same after a change that has failed, which is somebody else's to tell.
+pub(crate) async fn settle(work: &mut Work<'_>) -> anyhow::Result<()> {
     let (call, context) = (work.call, work.context);
-    while work.walks.len() < ROUNDS {
+    for _ in 0..ROUNDS {
         let Some((observed, plan)) = call.cut(next(call, context)).await?? else { break };
         if !work.carry(plan, &observed).await {
             break;
         }
     }
-    work.conclude("failover").await?;
-    Ok(work.walks.iter().map(|walk| walk.plan.steps.len()).sum())
+    Ok(())
 }
 
 /// The next thing that is left, by urgency: a change that came to nothing blocks all else, then writes and the replicas

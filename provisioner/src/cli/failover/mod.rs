@@ -29,6 +29,7 @@ use detect::Lost;
 pub(super) use detect::{Detected, Until, cluster, detect};
 use drill::DrillArgs;
 pub(super) use drill::{DrillVerb, verb as drill_verb};
+pub(super) use mend::settle;
 pub(super) use refusal::stop as refused;
 
 /// A lock that was free takes no longer; then what was seen before it still holds.

@@ -179,7 +179,7 @@ pub fn succeed(scene: &Scene<'_>) -> Result<Plan, Refusal> {
     };
     let others = others(&voters, winner);
     let promotion = Promotion { kind: ChangeKind::Failover, winner, others: &others, because: &because };
-    Ok(promote(scene, &promotion, Draft::default(), &[]))
+    Ok(promote(scene, &promotion, Draft::default(), &Begun { promotable: &[], closable: &[] }))
 }
 
 fn others(voters: &Voters<'_>, winner: &Member) -> BTreeSet<Member> {
@@ -212,8 +212,14 @@ struct Promotion<'a> {
     because: &'a str,
 }
 
+/// After which steps the winner may be promoted, and after which the route may close to the old primary.
+struct Begun<'a> {
+    promotable: &'a [StepId],
+    closable: &'a [StepId],
+}
+
 /// Promotion, route, the other replicas, the old primary, and what commits wait for, in this order of urgency.
-fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after: &[StepId]) -> Plan {
+fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, begun: &Begun<'_>) -> Plan {
     let Promotion { kind, winner, others, because } = *promotion;
     let cluster = &scene.survey.cluster;
     let old = &cluster.primary;
@@ -225,17 +231,23 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
         .with("kind", kind.word())
         .with("names", synchronous::names(&armed))
         .with("slots", slots.join(" "));
-    let promoted = draft.step(Action::Run { task }, because, after);
+    let promoted = draft.step(Action::Run { task }, because, begun.promotable);
     let run = |task: Task| Action::Run { task };
     let leads = format!("writes lead to {old}, expected {winner}");
-    let closed = draft.step(run(route::close_task(winner, others)), leads.as_str(), after);
+    let closed = draft.step(run(route::close_task(winner, others)), leads.as_str(), begun.closable);
     let pointed = draft.step(run(route::reopen_task(winner, others)), leads.as_str(), &[promoted, closed]);
     for other in others {
         let task = Task::new(NAME, tasks::FOLLOW).on(other).with("upstream", winner.as_str());
         draft.step(Action::Run { task }, format!("it followed {old}"), &[promoted]);
     }
     if let Some(workload) = scene.stack.resource(&ResourceId::Workload(old.clone())) {
-        let back = rejoin::steps(&mut draft, workload, winner, "it was primary", &[pointed]);
+        // A lost one was killed before anybody was elected.
+        let ended = (kind == ChangeKind::Switchover).then(|| {
+            let end = Task::new(NAME, tasks::END).on(old);
+            draft.step(run(end), "what it has handed over it serves no more", begun.promotable)
+        });
+        let before: Vec<StepId> = ended.into_iter().chain([pointed]).collect();
+        let back = rejoin::steps(&mut draft, workload, winner, "it was primary", &before);
         let mut all = others.clone();
         all.insert(old.clone());
         let synchronous = tasks::synchronous_task(winner, scene.policy(), &all);
@@ -319,7 +331,9 @@ pub fn switchover(scene: &Scene<'_>, to: &str) -> Result<Plan, Refusal> {
     let others = others(&voters, &member);
     let because = format!("{primary} has handed over everything");
     let promotion = Promotion { kind: ChangeKind::Switchover, winner: &member, others: &others, because: &because };
-    Ok(promote(scene, &promotion, draft, &[handed]))
+    // Closing takes as long as handing over and promoting together. Where nothing was handed over the route is led back.
+    let begun = Begun { promotable: &[handed], closable: prepared.as_slice() };
+    Ok(promote(scene, &promotion, draft, &begun))
 }
 
 fn obstacles(survey: &Survey, member: &Member, voters: &Voters<'_>) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use provisioner_core::component::{Access, Task};
-use provisioner_core::engine::{Power, StopProof};
+use provisioner_core::engine::Power;
 use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
 use provisioner_core::wait::{self, Look};
@@ -18,6 +18,8 @@ use super::super::sql::{Session, SqlError};
 use super::steps::{abandon, begin, stop};
 
 const EVERY: Duration = Duration::from_millis(50);
+/// Nobody can write meanwhile; a look takes about as long.
+const POLL: Duration = Duration::from_millis(10);
 /// Archiving a file takes milliseconds to a second; a shutdown waits for as long as it takes.
 const ARCHIVE_LIMIT: Duration = Duration::from_secs(5);
 /// A shutdown after a checkpoint takes 0.2 s. What lasts longer is looked into.
@@ -91,8 +93,7 @@ fn free_kb(told: &str) -> Option<u64> {
 pub(crate) async fn hand_over(task: &Task, access: &Access<'_>, member: &Member) -> Result<(), Failure> {
     let to = Member::named(value(task, "to")?);
     begin(access, ChangeKind::Switchover, member, Some(&to)).await?;
-    let done = complete(access, member, &to).await;
-    let Err(failure) = done else { return Ok(()) };
+    let Err(failure) = complete(access, member, &to).await else { return Ok(()) };
     // Nobody was promoted, so the old primary goes on.
     access.engine.set(member, Power::Running).await?;
     abandon(access, member).await?;
@@ -105,33 +106,37 @@ async fn complete(access: &Access<'_>, member: &Member, to: &Member) -> Result<(
         let written = session.execute("CHECKPOINT").await;
         written.map_err(|error| Failure::because(format!("write a checkpoint on {member}"), error))?;
     }
-    let proof = stop_in_order(access, member, to).await?;
-    access.output.line(&format!("{member} has stopped: {}", proof.evidence));
-    handed(access, member, to).await
-}
-
-/// Waits for the process no longer than for what it has to hand over. From the moment that the control file calls it shut
-/// down it has no client and writes no record any more; all that its process may still wait for is its archiving.
-async fn stop_in_order(access: &Access<'_>, member: &Member, to: &Member) -> Result<StopProof, Failure> {
+    // Its data says so before the engine does: unmounting and unplugging a container takes 0.2 s, and nobody could write.
     let mut stopping = std::pin::pin!(stop(access, member, Power::Stopped));
-    if let Ok(proof) = tokio::time::timeout(IN_ORDER, &mut stopping).await {
-        return Ok(proof?);
-    }
     let limit = Duration::from_secs(declare::STOP_GRACE_SECS.into());
-    let handed = wait::until(limit, EVERY, async || match handed(access, member, to).await {
+    let waited = wait::until(limit, POLL, async || match handed(access, member, to).await {
         Ok(()) => Look::<(), Failure>::Done(()),
         Err(failure) => Look::Pending(failure.chain()),
     });
     tokio::select! {
-        proof = &mut stopping => return Ok(proof?),
-        Ok(()) = handed => {}
+        proof = &mut stopping => {
+            access.output.line(&format!("{member} has stopped: {}", proof?.evidence));
+            handed(access, member, to).await
+        }
+        waited = waited => waited.map_err(|error| Failure::because(format!("hand over from {member}"), error)),
     }
-    let waiting = unarchived(access, member).await;
-    access.output.tell(&format!(
-        "{member} has handed over everything and does not end: its process is killed{}",
-        waiting.map(|files| format!("; not archived: {files}")).unwrap_or_default()
-    ));
-    Ok(stop(access, member, Power::Killed).await?)
+}
+
+/// Its process ends too, or is ended: all that it may still wait for is its archiving.
+pub(crate) async fn end(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+    let proof = match tokio::time::timeout(IN_ORDER, stop(access, member, Power::Stopped)).await {
+        Ok(proof) => proof?,
+        Err(_) => {
+            let waiting = unarchived(access, member).await;
+            access.output.tell(&format!(
+                "{member} has handed over everything and does not end: its process is killed{}",
+                waiting.map(|files| format!("; not archived: {files}")).unwrap_or_default()
+            ));
+            stop(access, member, Power::Killed).await?
+        }
+    };
+    access.output.line(&format!("{member} has stopped: {}", proof.evidence));
+    Ok(())
 }
 
 /// WAL files that only the archive lacks: `to` has what is in them and does not archive what it has received, so no point
@@ -144,7 +149,8 @@ async fn unarchived(access: &Access<'_>, member: &Member) -> Option<String> {
     (!files.is_empty()).then(|| files.join(", "))
 }
 
-/// Its data says that it has shut down, and `to` has all of it.
+/// Its data says that it has shut down, and `to` has all of it. From then on it has no client, acknowledges nothing and writes
+/// no record any more, whatever its process still does: that is the proof that a promotion needs.
 async fn handed(access: &Access<'_>, member: &Member, to: &Member) -> Result<(), Failure> {
     let control = control::control(access, member).await?;
     if control.state != State::ShutDown {
