@@ -48,6 +48,8 @@ stand_up() {
         grep -q 'synchronous: required' "$manifest" || { echo "manifests/dev.yaml is not written as expected" >&2; exit 1; }
     fi
     ours up --http-port auto > "$kept/up" 2>&1 || { cat "$kept/up" >&2; exit 1; }
+    # A stack that was just stood up is busy with itself.
+    if [ "$shape" = dev ]; then sleep 60; fi
 }
 
 # Orders until it is ended: each is sent with its key until it is acknowledged, and then counted.
@@ -126,7 +128,7 @@ alone() {
     stand_up ha
     head_row
     drills 'database alone'
-    ours down --volumes --yes > /dev/null
+    ours down --volumes --yes > /dev/null 2>&1
 }
 
 whole() {
@@ -135,7 +137,7 @@ whole() {
     head_row
     drills 'whole, under orders'
     orders_end
-    ours down --volumes --yes > /dev/null
+    ours down --volumes --yes > /dev/null 2>&1
 }
 
 in_a_row() {
@@ -143,7 +145,7 @@ in_a_row() {
     drill kill "$kills"
     head_row
     row 'database alone' kill
-    ours down --volumes --yes > /dev/null
+    ours down --volumes --yes > /dev/null 2>&1
 }
 
 reindex() {
@@ -172,7 +174,7 @@ watched() {
     kill -0 "$watching" || { echo "the watch has ended:" >&2; cat "$kept/watched" >&2; exit 1; }
     echo "watched for $minutes min: $(grep -c 'is lost' "$kept/watched" || true) losses seen, $(grep -c ' is well again' "$kept/watched" || true) moments of trouble, timeline $before before and $(timeline) after, $(grep -c '^done$' "$kept/reindexed" || true) re-indexings, other words of theirs: $(grep -v '^done$' "$kept/reindexed" | head -n 3)"
     orders_end
-    ours down --volumes --yes > /dev/null
+    ours down --volumes --yes > /dev/null 2>&1
 }
 
 (($#)) || set -- alone whole kills watch
