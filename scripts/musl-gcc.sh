@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # Prints the path of a C compiler for static musl binaries: the one of musl-tools where it is installed, else the same
-# package unpacked below target/, so that nothing on the host is changed and no root is needed.
+# package unpacked below target/, so that nothing on the host is changed and no root is needed. Has rustup fetch the
+# target that rust-toolchain.toml names where a toolchain was installed without it and installs nothing by itself
+# (RUSTUP_AUTO_INSTALL=0).
 set -euo pipefail
 
+target=x86_64-unknown-linux-musl
+if [[ ! -d $(rustc --print sysroot)/lib/rustlib/$target ]]; then rustup --quiet target add "$target" >&2; fi
 if command -v musl-gcc; then exit 0; fi
 root=$(cd "$(dirname "$0")/.." && pwd)/target/musl
 compiler=$root/musl-gcc
