@@ -32,7 +32,7 @@ build: ## Build the provisioner for this machine, and the app and the probe as s
 	$(MUSL_CC) cargo build --locked $(APP)
 
 .PHONY: test
-test: test-unit test-contract test-stack test-drill test-smoke ## All tests, those on the real engine included
+test: test-unit test-contract test-stack test-app test-drill test-smoke ## All tests, those on the real engine included
 
 .PHONY: test-unit
 test-unit: ## Everything that needs no engine
@@ -48,8 +48,12 @@ test-contract: engine ## The contract that every engine passes, in memory and on
 	scripts/tier.sh contract 5 cargo test --locked $(HOST) --test contract --test docker --test requests
 
 .PHONY: test-stack
-test-stack: engine build build-live ## Scenarios on real stacks
-	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_ --skip failover_
+test-stack: engine build ## Scenarios on real stacks
+	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_ --skip failover_ --skip app_
+
+.PHONY: test-app
+test-app: engine build build-live ## The app's own tests and its OpenAPI document, against real servers
+	scripts/tier.sh app 5 $(SCENARIOS) app_
 
 .PHONY: test-drill
 test-drill: engine build ## Failovers of a small PostgreSQL stack, each fault and each hard case once
@@ -71,15 +75,25 @@ smoke-scenarios:
 test-page: ## Every command of docs/getting-started.md, in order; makes and removes a stack dev
 	scripts/tier.sh page 5 scripts/run-page.sh docs/getting-started.md
 
-# Beforehand, so that the scenario below does not wait for a compiler.
+# Beforehand, so that the scenarios do not wait for a compiler.
 .PHONY: build-live
 build-live:
-	$(MUSL_CC) cargo test --locked $(APP) --features app/live-tests --test live --no-run
+	$(MUSL_CC) cargo test --locked $(APP) --features app/live-tests --no-run
 
-# Run by a scenario, which names the servers in APP_TEST_DATABASE_URL and APP_TEST_REDIS_URL.
+# Run by a scenario, which names the servers in APP_TEST_DATABASE_URL and its like.
 .PHONY: app-live
 app-live:
-	$(MUSL_CC) cargo test --locked $(APP) --features app/live-tests --test live
+	$(MUSL_CC) cargo test --locked $(APP) --features app/live-tests
+
+# Against the servers that app-live names.
+.PHONY: test-api
+test-api: ## Every operation of the app's OpenAPI document with generated requests, signed in and not (schemathesis, from PyPI)
+	$(MUSL_CC) EXAMPLES=$(EXAMPLES) cargo test --locked $(APP) --features app/live-tests --test live -- --ignored --nocapture described
+
+.PHONY: fuzz
+fuzz: ## Look for texts that break a parser of the app, a minute for each of them (nightly, cargo-fuzz)
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
+	    cargo +nightly fuzz run --sanitizer none $$target -- -max_total_time=60 -max_len=300; done
 
 .PHONY: lint
 lint: check-monitoring ## Formatting, clippy, dependency rules, shell scripts, workflows, monitoring/
@@ -101,3 +115,8 @@ bench: engine build ## The figures of docs/benchmarks.md
 	scripts/bench-up.sh
 	cargo build --locked -p provisioner-drills --example judge
 	scripts/bench-patroni.sh
+	scripts/bench-failover.sh
+	scripts/bench-rejoin.sh
+	$(MUSL_CC) cargo build --locked --release -p app --target x86_64-unknown-linux-musl
+	scripts/bench-app.sh
+	scripts/bench-search.sh

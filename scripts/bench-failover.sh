@@ -18,6 +18,7 @@ customers=4
 kept=$(mktemp -d)
 manifest=$kept/manifest.yaml
 background=()
+breaches=()
 
 ours() { "$provisioner" "$1" --file "$manifest" --name "$stack" "${@:2}"; }
 
@@ -87,12 +88,16 @@ orders_end() {
     end_background
     acknowledged=$(cat "$kept"/orders-* | awk '{ sum += $1 } END { print sum }')
     stored=$(ours exec "$(primary)" -- psql -U postgres -d app -Atqc "SELECT count(*) FROM orders WHERE email LIKE 'bench-%'")
+    if [ "$stored" -lt "$acknowledged" ] || [ "$stored" -gt $((acknowledged + customers)) ]; then breach "orders"; fi
     echo "orders: $acknowledged acknowledged in $took s, $stored stored (up to $customers more were under way at the end)"
 }
 
+# Figures are told whatever they are; what must never happen ends the run with 1.
+breach() { breaches+=("$1"); }
+
 primary() { ours status -o json --no-usage | jq -r '.members[] | select(.role == "primary").member'; }
 
-timeline() { ours exec "$(primary)" -- psql -U postgres -Atqc 'SELECT timeline_id FROM pg_control_checkpoint()'; }
+timeline() { ours exec "$(primary)" -- psql -U postgres -Atqc 'SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)'; }
 
 drill() {
     local fault=$1 count=$2 words
@@ -108,6 +113,7 @@ row() {
         def spread: sort | "\(.[0]) / \(.[length / 2 | floor]) / \(.[-1])";
         (.runs // [.]) as $runs | $runs | map(.phases[] | select(.name == "redundancy back").took_ms) as $back
         | "| \($shape) | \($fault) | \([.[] | select(.verdict == "pass")] | length) of \(length) | \(map(.rto_ms) | spread) | \(if $back == [] then "" else ($back | spread) end) | \(map(.rpo_rows) | add) of \(map(.acked) | add) | \(map(.dual_primary_ms) | add) | \(map(.refused) | spread) |"' "$kept/drill"
+    jq -e '[(.runs // [.])[] | .rpo_rows + .dual_primary_ms] | add == 0' "$kept/drill" > /dev/null || breach "$1, $2"
     rm -f "$kept/drill"
 }
 
@@ -160,7 +166,7 @@ reindex() {
 }
 
 watched() {
-    local before watching
+    local before after watching
     stand_up dev
     orders_begin
     before=$(timeline)
@@ -172,7 +178,9 @@ watched() {
     background+=($!)
     sleep $((minutes * 60))
     kill -0 "$watching" || { echo "the watch has ended:" >&2; cat "$kept/watched" >&2; exit 1; }
-    echo "watched for $minutes min: $(grep -c 'is lost' "$kept/watched" || true) losses seen, $(grep -c ' is well again' "$kept/watched" || true) moments of trouble, timeline $before before and $(timeline) after, $(grep -c '^done$' "$kept/reindexed" || true) re-indexings, other words of theirs: $(grep -v '^done$' "$kept/reindexed" | head -n 3)"
+    after=$(timeline)
+    [ "$before" = "$after" ] || breach "watch: timeline $before, then $after"
+    echo "watched for $minutes min: $(grep -c 'is lost' "$kept/watched" || true) losses seen, $(grep -c ' is well again' "$kept/watched" || true) moments of trouble, timeline $before before and $after after, $(grep -c '^done$' "$kept/reindexed" || true) re-indexings, other words of theirs: $(grep -v '^done$' "$kept/reindexed" | head -n 3)"
     orders_end
     ours down --volumes --yes > /dev/null 2>&1
 }
@@ -187,3 +195,7 @@ for part in "$@"; do
         *) echo "no part $part, expected alone, whole, kills or watch" >&2; exit 64 ;;
     esac
 done
+if ((${#breaches[@]})); then
+    printf 'rows were lost, two members took writes, or somebody was promoted for nothing: %s\n' "${breaches[@]}" >&2
+    exit 1
+fi

@@ -176,6 +176,9 @@ measure() {
     # A replica that commits wait for; Patroni refuses any other.
     primary=$(leader)
     for candidate in "${members[@]}"; do [ "$candidate" = "$primary" ] || break; done
+    # With the template's settings sessions of dead servers keep its 100 connections from one run to the next, until no client
+    # gets through any more.
+    docker restart -t 0 "$prefix-haproxy" > /dev/null
     ledger_begins
     inject "$primary" "$candidate"
     # Patroni sees after a loop's time only that something happened.

@@ -1,26 +1,41 @@
-//! Redis as a cache that may vanish: every failure is a miss.
+//! Redis as a cache: what it does not say is a miss.
+//!
+//! Every entry carries the position of what it was read from, and `CHANGED` the position of the last change that was
+//! announced. An entry from before that is as good as none, and is never written over one from after it. So neither a
+//! query that took long nor a replica that lags can bring back what was replaced.
 
 use std::{
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use redis::{
-    Client, Cmd, FromRedisValue,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use tokio::time::timeout;
+use redis::Cmd;
 
-use crate::{breaker::Breaker, telemetry};
+use crate::{catalogue::Entry, redis_link::RedisLink, store::position::Position, telemetry};
 
-/// Redis answers in well under a millisecond; past this the replica is the faster way.
-const ANSWER_WITHIN: Duration = Duration::from_millis(200);
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-const REMEMBER_GENERATION: Duration = Duration::from_secs(1);
-const TTL_SECONDS: u64 = 30;
-const TTL_JITTER_SECONDS: u64 = 10;
-const GENERATION: &str = "products:version";
+/// What an announcement that never came costs at most.
+const HARD_SECONDS: u64 = 60;
+/// Who renews and dies leaves the work to the next reader after this.
+const RENEW_SECONDS: u64 = 5;
+/// For longer than any replica lags that is still asked. It ends, because a database restored from a backup begins
+/// again at an earlier position.
+const CHANGED_SECONDS: u64 = 15 * 60;
+const CHANGED: &str = "products:changed";
+/// One command a read instead of two, at the price of hearing that much later of a change.
+const REMEMBER_CHANGED: Duration = Duration::from_millis(100);
+
+const PUT: &str = "
+local changed = redis.call('GET', KEYS[2])
+if (changed and changed > ARGV[1]) or redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) > ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1";
+
+/// Several announce at once: the greatest position counts.
+const ANNOUNCE: &str = "
+local changed = redis.call('GET', KEYS[1])
+if changed and changed >= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
@@ -29,57 +44,95 @@ pub(crate) enum Health {
     Down,
 }
 
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Answers from before this position are out of date. `None`: nothing is kept, so no answer can be.
+    pub(crate) changed: Option<Position>,
+    pub(crate) entry: Option<Entry>,
+}
+
+#[derive(Clone)]
 pub(crate) struct Cache {
-    link: Option<Link>,
+    link: Option<Arc<RedisLink>>,
+    /// What Redis said last, and when it was asked.
+    changed: Arc<Mutex<Option<(Position, Instant)>>>,
 }
-
-struct Link {
-    client: Client,
-    manager: RwLock<ConnectionManager>,
-    breaker: Breaker,
-    generation: Mutex<Option<(u64, Instant)>>,
-}
-
-/// A key in the generation that was current before the databases were asked, so that an answer which took long
-/// never lands in a newer generation.
-#[derive(Debug)]
-pub(crate) struct Slot(String);
 
 impl Cache {
-    pub(crate) fn new(client: Option<Client>) -> anyhow::Result<Self> {
-        let link = client.map(Link::new).transpose().context("prepare the connection to Redis")?;
-        Ok(Self { link })
+    pub(crate) fn new(link: Option<Arc<RedisLink>>) -> Self {
+        Self { link, changed: Arc::default() }
     }
 
-    pub(crate) async fn slot(&self, name: &str) -> Option<Slot> {
-        let generation = self.link.as_ref()?.generation().await?;
-        Some(Slot(format!("products:v{generation}:{name}")))
-    }
-
-    pub(crate) async fn get(&self, slot: &Slot) -> Option<Vec<u8>> {
-        let found: Option<Option<Vec<u8>>> = self.link.as_ref()?.call(&Cmd::get(&slot.0)).await;
-        let result = match &found {
-            Some(Some(_)) => "hit",
-            Some(None) => "miss",
-            None => "error",
+    pub(crate) async fn find(&self, name: &str) -> Found {
+        let Some(link) = &self.link else { return Found::default() };
+        let (result, found) = match self.look_up(link, name).await {
+            Some(found) => {
+                let result = match &found.entry {
+                    Some(entry) if entry.is_fresh() => "hit",
+                    Some(_) => "stale",
+                    None => "miss",
+                };
+                (result, found)
+            }
+            None => ("error", Found { changed: Some(Position::default()), entry: None }),
         };
         metrics::counter!(telemetry::CACHE_REQUESTS, "result" => result).increment(1);
-        found.flatten()
+        found
     }
 
-    /// The spread keeps entries that were filled together from expiring together.
-    pub(crate) async fn put(&self, slot: &Slot, body: &[u8]) {
-        let Some(link) = &self.link else { return };
-        let seconds = TTL_SECONDS + rand::random_range(0..=TTL_JITTER_SECONDS);
-        let _: Option<()> = link.call(&Cmd::set_ex(&slot.0, body, seconds)).await;
+    async fn look_up(&self, link: &RedisLink, name: &str) -> Option<Found> {
+        let changed = self.changed(link).await?;
+        let stored: Option<Vec<u8>> = link.call(&Cmd::get(entry_key(name))).await?;
+        let entry = stored.and_then(Entry::read).filter(|entry| entry.position >= changed);
+        Some(Found { changed: Some(changed), entry })
     }
 
-    /// Leaves every entry behind. What a lagging replica writes into the new generation lives for one TTL.
-    pub(crate) async fn invalidate(&self) {
-        let Some(link) = &self.link else { return };
-        if let Some(generation) = link.call(&Cmd::incr(GENERATION, 1)).await {
-            link.remember(generation);
+    async fn changed(&self, link: &RedisLink) -> Option<Position> {
+        {
+            let mut remembered = self.remembered();
+            if let Some((changed, asked)) = &mut *remembered {
+                if asked.elapsed() < REMEMBER_CHANGED {
+                    return Some(*changed);
+                }
+                // One asks again; the others go on with what is known.
+                *asked = Instant::now();
+            }
         }
+        let text: Option<Vec<u8>> = link.call(&Cmd::get(CHANGED)).await?;
+        let changed = text.and_then(|text| Position::read(&text)).unwrap_or_default();
+        *self.remembered() = Some((changed, Instant::now()));
+        Some(changed)
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Option<(Position, Instant)>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True for one of all readers of all processes.
+    pub(crate) async fn may_renew(&self, name: &str) -> bool {
+        let Some(link) = &self.link else { return false };
+        let mut command = redis::cmd("SET");
+        command.arg(format!("products:renew:{name}")).arg("").arg("NX").arg("EX").arg(RENEW_SECONDS);
+        link.call::<Option<String>>(&command).await.flatten().is_some()
+    }
+
+    /// Not over what is newer.
+    pub(crate) async fn put(&self, name: &str, entry: &Entry) {
+        let Some(link) = &self.link else { return };
+        let mut command = script(PUT, &[&entry_key(name), CHANGED]);
+        command.arg(entry.position.to_string()).arg(entry.stored()).arg(HARD_SECONDS);
+        let _: Option<u8> = link.call(&command).await;
+    }
+
+    /// From here on nothing from before `position` is served or kept. False: Redis does not know.
+    pub(crate) async fn announce(&self, position: Position) -> bool {
+        let Some(link) = &self.link else { return true };
+        let mut command = script(ANNOUNCE, &[CHANGED]);
+        command.arg(position.to_string()).arg(CHANGED_SECONDS);
+        let announced = link.call::<u8>(&command).await.is_some();
+        // This process asks again at once.
+        *self.remembered() = None;
+        announced
     }
 
     pub(crate) async fn health(&self) -> Health {
@@ -91,71 +144,58 @@ impl Cache {
     }
 }
 
-impl Link {
-    fn new(client: Client) -> redis::RedisResult<Self> {
-        Ok(Self {
-            manager: RwLock::new(manager(&client)?),
-            client,
-            breaker: Breaker::new(PAUSE_AFTER_FAILURE),
-            generation: Mutex::new(None),
-        })
-    }
-
-    /// Asked at most once a second: one round trip per read instead of two.
-    async fn generation(&self) -> Option<u64> {
-        let remembered = *self.generation.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((generation, at)) = remembered
-            && at.elapsed() < REMEMBER_GENERATION
-        {
-            return Some(generation);
-        }
-        let found: Option<u64> = self.call(&Cmd::get(GENERATION)).await?;
-        // INCR makes a missing counter 1, so generation 0 is the one before the first invalidation.
-        let generation = found.unwrap_or(0);
-        self.remember(generation);
-        Some(generation)
-    }
-
-    fn remember(&self, generation: u64) {
-        *self.generation.lock().unwrap_or_else(PoisonError::into_inner) = Some((generation, Instant::now()));
-    }
-
-    async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
-        if self.breaker.allows() { self.send(command).await } else { None }
-    }
-
-    async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
-        let mut connection = self.manager.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match timeout(ANSWER_WITHIN, command.query_async(&mut connection)).await {
-            Ok(Ok(value)) => {
-                self.breaker.close();
-                return Some(value);
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "go round Redis");
-                if error.code() == Some("READONLY") {
-                    self.reconnect();
-                }
-            }
-            Err(_) => tracing::warn!(within = ?ANSWER_WITHIN, "go round Redis: no answer"),
-        }
-        self.breaker.trip();
-        None
-    }
-
-    /// A connection to a demoted Redis stays healthy for ever and refuses every write: only a new one helps.
-    fn reconnect(&self) {
-        if let Ok(fresh) = manager(&self.client) {
-            *self.manager.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        }
-    }
+fn entry_key(name: &str) -> String {
+    format!("products:entry:{name}")
 }
 
-fn manager(client: &Client) -> redis::RedisResult<ConnectionManager> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(ANSWER_WITHIN))
-        .set_response_timeout(Some(ANSWER_WITHIN))
-        .set_number_of_retries(1)
-        .set_pipeline_buffer_size(512);
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
+fn script(text: &str, keys: &[&str]) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(text).arg(keys.len()).arg(keys);
+    command
+}
+
+#[cfg(test)]
+#[cfg(feature = "live-tests")]
+mod tests {
+    use super::*;
+    use crate::{config::SecretUrl, testing::setting, trust::Trust};
+
+    /// An empty database of the server that no shop of the other live tests uses.
+    async fn cache() -> (Cache, Arc<RedisLink>) {
+        let url: SecretUrl = setting("APP_TEST_REDIS_URL").parse().unwrap();
+        let link = Arc::new(RedisLink::new(url.redis(&Trust::default()).unwrap()).unwrap());
+        let keys = ["entry:t", "renew:t", "changed"].map(|name| format!("products:{name}"));
+        link.call::<i64>(redis::cmd("DEL").arg(&keys)).await.expect("Redis answers");
+        (Cache::new(Some(Arc::clone(&link))), link)
+    }
+
+    fn entry(position: u64) -> Entry {
+        Entry::new(Position::of(position), Duration::from_secs(20), position.to_string().as_bytes())
+    }
+
+    /// One test: its steps share the key of the last change.
+    #[tokio::test]
+    async fn what_was_read_earlier_never_replaces_what_was_read_later() {
+        let (cache, link) = cache().await;
+        let kept = async || cache.find("t").await.entry.map(|entry| entry.position);
+        cache.put("t", &entry(12)).await;
+        cache.put("t", &entry(9)).await;
+        assert_eq!(kept().await, Some(Position::of(12)), "a query that took long");
+        cache.put("t", &entry(100)).await;
+        assert_eq!(kept().await, Some(Position::of(100)), "by number, not by the first digit");
+
+        assert!(cache.announce(Position::of(200)).await);
+        assert_eq!(kept().await, None, "out of date");
+        cache.put("t", &entry(199)).await;
+        assert_eq!(kept().await, None, "a replica that lags");
+        assert!(cache.announce(Position::of(150)).await);
+        assert_eq!(cache.find("t").await.changed, Some(Position::of(200)), "a late announcement takes nothing back");
+        cache.put("t", &entry(200)).await;
+        assert_eq!(kept().await, Some(Position::of(200)));
+
+        assert_eq!((cache.may_renew("t").await, cache.may_renew("t").await), (true, false), "one does");
+        for key in ["products:entry:t", "products:renew:t", "products:changed"] {
+            assert!(link.call::<i64>(&Cmd::ttl(key)).await.unwrap() > 0, "{key} ends by itself");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use redis::TlsCertificates;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-use crate::trust::Trust;
+use crate::{traces, trust::Trust, webhooks::Secrets};
 
 #[derive(Debug, Parser)]
 #[command(name = "app", version, about = "A thin e-commerce service")]
@@ -24,6 +24,8 @@ pub(crate) struct Cli {
     /// Log filter, such as `info` or `app=debug,warn`
     #[arg(long, env = "APP_LOG", default_value = "info", global = true)]
     pub(crate) log: String,
+    #[command(flatten)]
+    pub(crate) traces: traces::Settings,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -35,7 +37,9 @@ pub(crate) enum Command {
     /// Apply the migrations this binary carries
     Migrate(Owner),
     /// Fill an empty catalogue with demo products
-    Seed(Owner),
+    Seed(Seed),
+    /// Make an administrator; the password is the first line of standard input
+    Admin(Admin),
     /// Publish the events of the outbox until SIGTERM
     Relay(Relay),
     /// Do what the messages of one queue say until SIGTERM
@@ -61,6 +65,18 @@ pub(crate) struct Serve {
     /// PEM file with the CA of the search engine, besides the system's roots
     #[arg(long, env = "STACK_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// The broker, for dead letters alone; without it they are neither listed nor replayed
+    #[arg(long, env = "AMQP_URL", hide_env_values = true)]
+    pub(crate) amqp_url: Option<SecretUrl>,
+    /// Directory for uploaded pictures, which is served below /media/; without it none is taken
+    #[arg(long, env = "APP_MEDIA_DIR")]
+    pub(crate) media_dir: Option<PathBuf>,
+    /// `provider=secret`, apart by commas: who may send webhooks
+    #[arg(long, env = "APP_WEBHOOK_SECRETS", hide_env_values = true)]
+    pub(crate) webhook_secrets: Option<Secrets>,
+    /// The same in a file
+    #[arg(long, env = "APP_WEBHOOK_SECRETS_FILE")]
+    pub(crate) webhook_secrets_file: Option<PathBuf>,
     #[arg(long, env = "APP_LISTEN", default_value = "0.0.0.0:8000")]
     pub(crate) listen: SocketAddr,
     /// Listener for /metrics; keep it private
@@ -85,6 +101,24 @@ pub(crate) struct Owner {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Admin {
+    /// Address to log in with; whoever has it already gets the role and the new password
+    pub(crate) email: String,
+    /// The primary
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: SecretUrl,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Seed {
+    #[command(flatten)]
+    pub(crate) owner: Owner,
+    /// Besides the demo products that many parts of TPC-H, the same every time; find them after `app reindex`
+    #[arg(long, value_name = "PRODUCTS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) scale: Option<u32>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Reindex {
     /// The primary
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -99,6 +133,9 @@ pub(crate) struct Reindex {
 
 #[derive(Debug, Args)]
 pub(crate) struct Relay {
+    /// The cache, which is told of changes; the same as that of `serve`
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub(crate) redis_url: Option<SecretUrl>,
     #[command(flatten)]
     pub(crate) background: Background,
 }
@@ -116,7 +153,7 @@ pub(crate) enum Task {
     /// Bring products in the search index up to date
     Search(SearchWorker),
     /// Take the shop's own tasks
-    Custom(Background),
+    Custom(CustomWorker),
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +175,15 @@ pub(crate) struct SearchWorker {
     /// Elasticsearch: `https://user:password@host:9200`
     #[arg(long, env = "ELASTICSEARCH_URL", hide_env_values = true)]
     pub(crate) elasticsearch_url: SecretUrl,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CustomWorker {
+    #[command(flatten)]
+    pub(crate) background: Background,
+    /// The sender of webhooks whose `payment.succeeded` marks an order as paid
+    #[arg(long, env = "APP_PAYMENT_PROVIDER", default_value = "pay")]
+    pub(crate) payment_provider: String,
 }
 
 /// What the relay and all workers need.

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sort {
     #[default]
@@ -62,16 +62,33 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn round_trip() {
-        for sort in [Sort::Id, Sort::PriceAsc, Sort::PriceDesc] {
-            for (price_cents, id) in [(0, 1), (1_299, 42), (i64::MAX, i64::MAX), (-1, i64::MIN)] {
-                let cursor = Cursor { sort, price_cents, id };
-                let text = cursor.encode();
-                assert!(text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'), "{text}");
-                assert_eq!(Cursor::decode(&text, sort), Ok(cursor));
+    const SORTS: [Sort; 3] = [Sort::Id, Sort::PriceAsc, Sort::PriceDesc];
+
+    proptest! {
+        #[test]
+        fn every_cursor_reads_back_needs_no_escape_and_fits_no_other_sort(price_cents: i64, id: i64, sort in 0..3_usize) {
+            let cursor = Cursor { sort: SORTS[sort], price_cents, id };
+            let text = cursor.encode();
+            prop_assert!(text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'), "{}", text);
+            for sort in SORTS {
+                let expected = if sort == cursor.sort { Ok(cursor) } else { Err(CursorError::OtherSort) };
+                prop_assert_eq!(Cursor::decode(&text, sort), expected);
+            }
+        }
+
+        /// Whatever is accepted is a cursor that could have been given out, whether text or what text stands for.
+        #[test]
+        fn nothing_a_client_sends_is_taken_for_more_than_it_says(text: String, plain in "(id|price_asc|x):[-+0-9]{0,22}:[-+0-9]{0,22}(:1)?") {
+            for text in [text, URL_SAFE_NO_PAD.encode(plain)] {
+                for sort in SORTS {
+                    if let Ok(cursor) = Cursor::decode(&text, sort) {
+                        prop_assert_eq!(Cursor::decode(&cursor.encode(), sort), Ok(cursor));
+                    }
+                }
             }
         }
     }

@@ -3,43 +3,47 @@
 //! A relay that dies between the confirm and the commit publishes again: consumers see such a message twice, with the
 //! same id. None is lost. Any number of relays may run; they pass over each other's rows.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use anyhow::Context;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, PgPool};
-use tokio::time::interval;
 
 use crate::{
     background::{BROKER, Background, DATABASE, Status, reconnecting},
-    config,
+    cache::Cache,
+    catalogue::invalidation,
+    config, housekeeping,
     messaging::{
         ATTEMPT, EVENTS,
         broker::{Broker, BrokerError, Link, Outgoing, Receipt},
         envelope::{Aggregate, Envelope, VERSION},
     },
+    redis_link::RedisLink,
     store::{
         StoreError,
-        outbox::{self, Leftover, Pending},
+        outbox::{self, Pending},
     },
-    telemetry,
+    telemetry, traces,
 };
 
 const BATCH: usize = 100;
 const POLL: Duration = Duration::from_millis(100);
-const OBSERVE_EVERY: Duration = Duration::from_secs(5);
-const PURGE_EVERY_TICKS: u32 = 12;
-const PURGE_BATCH: u64 = 1_000;
-const PURGE_BATCHES: u32 = 20;
 /// Far below the broker's own limit, beyond which it would close the channel and with it the whole batch.
 const BODY_LIMIT: usize = 1024 * 1024;
-/// One for the batch, one for the housekeeping.
-const POOL_SIZE: u32 = 2;
+/// One for the batch, one for the changes of the catalogue, one for the housekeeping.
+const POOL_SIZE: u32 = 3;
 
 pub(crate) async fn run(config: config::Relay) -> anyhow::Result<()> {
-    let Background { pool, broker, status, mut stop, .. } =
+    let Background { pool, broker, trust, status, mut stop, .. } =
         Background::start(&config.background, "relay", POOL_SIZE).await?;
-    let housekeeping = tokio::spawn(keep_house(pool.clone()));
+    let housekeeping = tokio::spawn(housekeeping::run(pool.clone()));
+    // Without Redis nothing is cached, and nobody needs to be told.
+    let redis = config.redis_url.map(|url| url.redis(&trust)).transpose()?;
+    let redis = redis.map(RedisLink::new).transpose().context("prepare the connection to Redis")?;
+    let cache = Cache::new(redis.map(Arc::new));
+    let invalidation = tokio::spawn(invalidation::run(pool.clone(), cache, stop.clone()));
     let mut link = None;
     let mut backoff = reconnecting();
     while !stop.is_asked() {
@@ -63,6 +67,7 @@ pub(crate) async fn run(config: config::Relay) -> anyhow::Result<()> {
         }
     }
     housekeeping.abort();
+    invalidation.abort();
     if let Some(link) = link {
         link.close().await;
     }
@@ -114,8 +119,13 @@ async fn transact(connection: &mut PgConnection, link: &Link) -> Result<usize, T
     let found = due.len();
     let mut refused = Vec::new();
     let (mut ids, mut messages) = (Vec::with_capacity(found), Vec::with_capacity(found));
-    for row in due {
+    // Each lasts until the broker has confirmed the batch.
+    let mut spans = Vec::with_capacity(found);
+    for mut row in due {
         let id = row.id;
+        let span = traces::publish(&row.topic, &row.message_id.to_string(), row.traceparent.as_deref());
+        row.traceparent = traces::traceparent_of(&span).or(row.traceparent);
+        spans.push(span);
         match message(row) {
             Ok(message) => {
                 ids.push(id);
@@ -125,7 +135,9 @@ async fn transact(connection: &mut PgConnection, link: &Link) -> Result<usize, T
         }
     }
     let mut published = Vec::with_capacity(messages.len());
-    for (id, receipt) in ids.into_iter().zip(link.publish(&messages).await?) {
+    let receipts = link.publish(&messages).await?;
+    drop(spans);
+    for (id, receipt) in ids.into_iter().zip(receipts) {
         match receipt {
             Receipt::Confirmed => published.push(id),
             Receipt::Returned(why) => {
@@ -164,6 +176,7 @@ fn message(row: Pending) -> Result<Outgoing, String> {
         occurred_at: row.occurred_at,
         aggregate: Aggregate { id: row.aggregate_id, version: row.aggregate_version },
         traceparent: row.traceparent,
+        request_id: row.request_id,
         data,
     };
     let body = serde_json::to_vec(&envelope).map_err(|error| format!("envelope: {error}"))?;
@@ -182,39 +195,6 @@ fn message(row: Pending) -> Result<Outgoing, String> {
     })
 }
 
-async fn keep_house(pool: PgPool) {
-    let mut ticks = interval(OBSERVE_EVERY);
-    for tick in 0_u32.. {
-        ticks.tick().await;
-        match outbox::oldest_unpublished(&pool).await {
-            Ok(seconds) => metrics::gauge!(telemetry::OUTBOX_OLDEST).set(seconds),
-            Err(error) => tracing::debug!(%error, "the age of the outbox is unknown"),
-        }
-        if tick % PURGE_EVERY_TICKS == 0
-            && let Err(error) = purge(&pool).await
-        {
-            tracing::warn!(%error, "old rows stay for now");
-        }
-    }
-}
-
-async fn purge(pool: &PgPool) -> Result<(), StoreError> {
-    for leftover in Leftover::ALL {
-        let mut removed = 0;
-        for _ in 0..PURGE_BATCHES {
-            let batch = leftover.purge(pool, i64::try_from(PURGE_BATCH).unwrap_or(i64::MAX)).await?;
-            removed += batch;
-            if batch < PURGE_BATCH {
-                break;
-            }
-        }
-        if removed > 0 {
-            tracing::info!(?leftover, removed, "old rows are gone");
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +208,7 @@ mod tests {
             aggregate_version: 3,
             payload: r#"{"product_id": 7}"#.to_owned(),
             traceparent: Some("00-1-2-01".to_owned()),
+            request_id: Some("r-1".to_owned()),
             occurred_at: "2026-11-22T18:00:00.000001Z".to_owned(),
         }
     }
@@ -239,6 +220,7 @@ mod tests {
         assert_eq!(message.message_id.as_str(), "0193e3a8-0000-7000-8000-000000000001");
         let envelope = Envelope::decode(&message.body).unwrap();
         assert_eq!((envelope.aggregate.version, envelope.traceparent.as_deref()), (3, Some("00-1-2-01")));
+        assert_eq!(envelope.request_id.as_deref(), Some("r-1"));
         assert_eq!(envelope.data["product_id"], 7);
     }
 

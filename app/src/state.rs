@@ -1,18 +1,27 @@
 //! Everything a request may use, built once.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
+use anyhow::Context;
 use sqlx::PgPool;
 
 use crate::{
+    accounts::{limits::Limits, sessions::Sessions},
     cache::Cache,
+    catalogue::{Answer, Flights},
     config,
+    messaging::broker::Broker,
+    redis_link::RedisLink,
     search::{Search, client::Client},
     store::pools::{self, Databases},
     trust::Trust,
+    webhooks::Secrets,
 };
 
 pub(crate) type Shared = Arc<AppState>;
@@ -20,7 +29,14 @@ pub(crate) type Shared = Arc<AppState>;
 pub(crate) struct AppState {
     pub(crate) databases: Databases,
     pub(crate) cache: Cache,
+    pub(crate) sessions: Sessions,
+    pub(crate) limits: Limits,
+    pub(crate) flights: Flights<Answer>,
     pub(crate) search: Search,
+    pub(crate) broker: Option<Broker>,
+    /// Where uploaded pictures go.
+    pub(crate) media: Option<PathBuf>,
+    pub(crate) webhooks: Secrets,
     /// One connection for readiness, so that a busy pool does not look like a lost primary.
     pub(crate) probe: PgPool,
     draining: AtomicBool,
@@ -35,6 +51,7 @@ impl AppState {
         let ca = config.ca_file.as_deref();
         let trust = Trust::read(ca)?;
         let redis = config.redis_url.as_ref().map(|url| url.redis(&trust)).transpose()?;
+        let redis = redis.map(RedisLink::new).transpose().context("prepare the connection to Redis")?.map(Arc::new);
         let search = config.elasticsearch_url.as_ref().map(|url| Client::new(url, ca)).transpose()?;
         Ok(Self {
             probe: pools::write_pool(primary.clone(), 1),
@@ -42,8 +59,14 @@ impl AppState {
                 pools::write_pool(primary, config.pool_size),
                 replica.map(|options| pools::read_pool(options, config.pool_size)),
             ),
-            cache: Cache::new(redis)?,
+            sessions: Sessions::new(redis.clone()),
+            limits: Limits::new(redis.clone()),
+            cache: Cache::new(redis),
+            flights: Flights::default(),
             search: Search::new(search),
+            broker: config.amqp_url.as_ref().map(|url| Broker::new(url, &trust, "app serve")).transpose()?,
+            media: config.media_dir.clone(),
+            webhooks: Secrets::read(config.webhook_secrets.as_ref(), config.webhook_secrets_file.as_deref())?,
             draining: AtomicBool::new(false),
             schema_checked: AtomicBool::new(false),
         })

@@ -44,6 +44,10 @@ look_up() {
     return $missing
 }
 
+# An empty volume becomes this user's with the image's own folder, and backends write pictures into it. Where it is theirs
+# already, there is nothing to do.
+chmod 1777 /srv/media 2> /dev/null || true
+
 case ${1:-} in
     start)
         # The first process of a container gets no signal that it does not ask for.

@@ -1,70 +1,80 @@
-//! The read path that every catalogue route shares: Redis, then the replica, then fill.
+//! `GET /api/v1/categories` and `/api/v1/brands`, and how every answer of the catalogue is given.
 
 use axum::{
+    body::Body,
     extract::State,
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
 };
-use serde::Serialize;
-use sqlx::PgPool;
 
 use super::error::Problem;
 use crate::{
-    state::{AppState, Shared},
-    store::{StoreError, pools::Source, products},
+    catalogue::{self, Entry, Question},
+    state::Shared,
+    store::pools::Source,
 };
 
-pub(crate) async fn categories(State(state): State<Shared>) -> Result<Response, Problem> {
-    read(&state, "categories", |pool| async move { products::categories(&pool).await }).await
+/// NGINX keeps an answer that long, and gives it out once more while it fetches a new one.
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=5, stale-while-revalidate=5");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+pub(crate) async fn categories(State(state): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
+    answer(&state, &headers, Question::Categories, "no categories").await
 }
 
-pub(crate) async fn brands(State(state): State<Shared>) -> Result<Response, Problem> {
-    read(&state, "brands", |pool| async move { products::brands(&pool).await }).await
+pub(crate) async fn brands(State(state): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
+    answer(&state, &headers, Question::Brands, "no brands").await
 }
 
-pub(crate) async fn read<T, Fut>(
-    state: &AppState,
-    name: &str,
-    load: impl Fn(PgPool) -> Fut,
-) -> Result<Response, Problem>
-where
-    T: Serialize,
-    Fut: Future<Output = Result<T, StoreError>>,
-{
-    let found = read_optional(state, name, |pool| {
-        let loading = load(pool);
-        async move { loading.await.map(Some) }
-    });
-    found.await?.ok_or_else(|| Problem::not_found("nothing to list"))
-}
-
-/// Redis keeps the bytes of the answer, so a hit is passed on without being parsed. What was not found is not kept.
-pub(crate) async fn read_optional<T, Fut>(
-    state: &AppState,
-    name: &str,
-    load: impl Fn(PgPool) -> Fut,
-) -> Result<Option<Response>, Problem>
-where
-    T: Serialize,
-    Fut: Future<Output = Result<Option<T>, StoreError>>,
-{
-    let slot = state.cache.slot(name).await;
-    if let Some(slot) = &slot
-        && let Some(body) = state.cache.get(slot).await
-    {
-        return Ok(Some(respond(body, Source::Redis)));
+pub(super) async fn answer(
+    state: &Shared,
+    headers: &HeaderMap,
+    question: Question,
+    missing: &str,
+) -> Result<Response, Problem> {
+    match catalogue::read(state, question).await {
+        Ok(Some((entry, source))) => Ok(respond(headers, &entry, source)),
+        Ok(None) => Err(Problem::not_found(missing)),
+        Err(error) => Err(Problem::from(&*error)),
     }
-    let (found, source) = state.databases.read(load).await?;
-    let Some(found) = found else { return Ok(None) };
-    let body = serde_json::to_vec(&found).map_err(|error| StoreError::Statement(sqlx::Error::Encode(error.into())))?;
-    if let Some(slot) = &slot {
-        state.cache.put(slot, &body).await;
-    }
-    Ok(Some(respond(body, source)))
 }
 
-/// NGINX keeps the answer as long as `max-age` says.
-fn respond(body: Vec<u8>, source: Source) -> Response {
-    let headers =
-        [("content-type", "application/json"), ("cache-control", "public, max-age=5"), ("x-source", source.name())];
-    (headers, body).into_response()
+fn respond(asked: &HeaderMap, entry: &Entry, source: Source) -> Response {
+    let etag = entry.etag();
+    let is_known = asked.get_all(header::IF_NONE_MATCH).iter().any(|tags| matches(tags.as_bytes(), &etag));
+    let mut response = if is_known { Response::new(Body::empty()) } else { Response::new(Body::from(entry.body())) };
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+    headers.insert("x-source", HeaderValue::from_static(source.name()));
+    if let Ok(etag) = HeaderValue::from_maybe_shared(etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    response
+}
+
+/// A compressing proxy makes the tag a weak one; it names the same answer. Our tags hold no comma.
+pub(super) fn matches(tags: &[u8], etag: &[u8]) -> bool {
+    tags.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|tag| {
+        let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+        tag == etag || tag == b"*"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_known_alone_in_a_list_and_weakened() {
+        for tags in ["\"a\"", "W/\"a\"", "\"b\", \"a\"", "\"b\",W/\"a\" ", "*"] {
+            assert!(matches(tags.as_bytes(), b"\"a\""), "{tags}");
+        }
+        for tags in ["", "a", "\"b\"", "\"aa\"", "w/\"a\"", "W/", ","] {
+            assert!(!matches(tags.as_bytes(), b"\"a\""), "{tags}");
+        }
+    }
 }

@@ -10,9 +10,15 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    accounts::{password::PasswordError, sessions::SessionsAway},
+    basket::Fault,
     cursor::CursorError,
+    messaging::broker::BrokerError,
     search::FindError,
-    store::{StoreError, orders::PlaceError},
+    store::{
+        StoreError, admin::ChangeError, cancel::CancelError, cart::CartError, orders::PlaceError, tokens::AddError,
+        users::RegisterError,
+    },
 };
 
 #[derive(Debug)]
@@ -21,7 +27,7 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     extra: Map<String, Value>,
-    retry_after: Option<u8>,
+    retry_after: Option<u32>,
 }
 
 impl Problem {
@@ -41,6 +47,17 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route does not take that method")
     }
 
+    pub(crate) fn too_many_requests(seconds: u32) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", format!("try again in {seconds} s"))
+            .retry_after(seconds)
+    }
+
+    /// All that is wrong with a body, at once.
+    pub(crate) fn faults(code: &'static str, faults: &[Fault]) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "the request has faults, see errors")
+            .with("errors", json!(faults))
+    }
+
     pub(crate) fn timed_out() -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took too long").retry_after(1)
     }
@@ -50,7 +67,7 @@ impl Problem {
         self
     }
 
-    fn retry_after(mut self, seconds: u8) -> Self {
+    fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
@@ -70,17 +87,23 @@ impl IntoResponse for Problem {
         ];
         let mut response = (self.status, headers, Value::Object(body).to_string()).into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
 }
 
 impl From<StoreError> for Problem {
-    /// Logged here, where it is handled; clients learn what to do, not what the database said.
     fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&StoreError> for Problem {
+    /// Logged here, where it is handled; clients learn what to do, not what the database said.
+    fn from(error: &StoreError) -> Self {
         let unavailable = |code, detail: &str| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(1);
-        match &error {
+        match error {
             StoreError::Unavailable(_) => {
                 tracing::warn!(%error, "answer 503");
                 unavailable("database_unavailable", "the database does not answer; nothing was changed")
@@ -121,9 +144,96 @@ impl From<PlaceError> for Problem {
             PlaceError::MixedCurrencies(skus) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "mixed_currencies", detail).with("skus", json!(skus))
             }
+            PlaceError::CartEmpty => Self::new(StatusCode::CONFLICT, "cart_empty", detail),
             PlaceError::KeyRunning => Self::new(StatusCode::CONFLICT, "idempotency_key_running", detail).retry_after(1),
             PlaceError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail),
             PlaceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CancelError> for Problem {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::Missing => Self::not_found(error.to_string()),
+            CancelError::TooLate(_) => Self::new(StatusCode::CONFLICT, "not_cancellable", error.to_string()),
+            CancelError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ChangeError::Missing(_) => Self::not_found(detail),
+            ChangeError::Stale(version) => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "version_stale", detail).with("version", version)
+            }
+            ChangeError::Conflict(code, _) => Self::new(StatusCode::CONFLICT, code, detail),
+            ChangeError::KeyRunning => Self::from(PlaceError::KeyRunning),
+            ChangeError::KeyReused => Self::from(PlaceError::KeyReused),
+            ChangeError::UnknownCategory => Self::faults("invalid_product", &[Fault::new("category", &detail)]),
+            ChangeError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BrokerError> for Problem {
+    fn from(error: BrokerError) -> Self {
+        tracing::warn!(%error, "answer 503");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", "the broker does not do what was asked")
+            .retry_after(1)
+    }
+}
+
+impl From<CartError> for Problem {
+    fn from(error: CartError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CartError::UnknownSku(skus) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_sku", detail).with("skus", json!(skus))
+            }
+            CartError::Full => Self::new(StatusCode::CONFLICT, "cart_full", detail),
+            CartError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SessionsAway> for Problem {
+    fn from(error: SessionsAway) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable", error.to_string()).retry_after(1)
+    }
+}
+
+impl From<PasswordError> for Problem {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error.to_string()).retry_after(1),
+            PasswordError::Hash(_) => {
+                tracing::error!(%error, "answer 500");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the service failed")
+            }
+        }
+    }
+}
+
+impl From<RegisterError> for Problem {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Taken => Self::new(StatusCode::CONFLICT, "address_taken", error.to_string()),
+            RegisterError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AddError> for Problem {
+    fn from(error: AddError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AddError::SessionOver => Self::new(StatusCode::UNAUTHORIZED, "session_over", detail),
+            AddError::TooMany => Self::new(StatusCode::CONFLICT, "too_many_tokens", detail),
+            AddError::Store(error) => error.into(),
         }
     }
 }

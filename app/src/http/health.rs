@@ -85,15 +85,16 @@ pub(crate) async fn version() -> Response {
 }
 
 pub(crate) fn metrics(state: &AppState, recorder: &PrometheusHandle) -> Response {
-    record_pool("primary", &state.databases.primary);
+    record_pool("primary", &state.databases.primary, 0);
     if let Some(replica) = &state.databases.replica {
-        record_pool("replica", &replica.pool);
+        record_pool("replica", &replica.pool, replica.warm.kept());
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render()).into_response()
 }
 
-fn record_pool(name: &'static str, pool: &PgPool) {
-    let (size, idle) = (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+/// `kept`: idle sessions that the pool takes for busy ones.
+fn record_pool(name: &'static str, pool: &PgPool, kept: usize) {
+    let (size, idle) = (pool.size(), u32::try_from(pool.num_idle() + kept).unwrap_or(u32::MAX));
     metrics::gauge!(telemetry::POOL_CONNECTIONS, "pool" => name, "state" => "idle").set(f64::from(idle));
     metrics::gauge!(telemetry::POOL_CONNECTIONS, "pool" => name, "state" => "busy")
         .set(f64::from(size.saturating_sub(idle)));

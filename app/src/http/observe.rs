@@ -13,7 +13,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::error::Problem;
-use crate::telemetry;
+use crate::{telemetry, traces};
 
 /// More than the pool's and the statements' time-outs together, so that their errors, which say more, come first.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,12 +33,15 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    let span = tracing::info_span!("request", request_id = %id);
-    let answer = timeout(REQUEST_TIMEOUT, next.run(request)).instrument(span.clone()).await;
+    // Of the highest level, so that also a log of nothing but errors says whose they are.
+    let span = tracing::error_span!("request", request_id = %id);
+    let trace = traces::request(method_label(&method), &route, &id, request.headers());
+    let answer = timeout(REQUEST_TIMEOUT, next.run(request)).instrument(trace.clone()).instrument(span.clone()).await;
     let mut response = answer.unwrap_or_else(|_| Problem::timed_out().into_response());
 
     let status = response.status().as_u16();
     let took = started.elapsed();
+    traces::answered(&trace, status);
     // No query string: it is the clients' data.
     let took_ms = took.as_secs_f64() * 1e3;
     span.in_scope(|| {
@@ -57,7 +60,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
 }
 
 /// A client's id is kept if it is safe to print; it ties its log to ours.
-fn request_id(headers: &HeaderMap) -> String {
+pub(super) fn request_id(headers: &HeaderMap) -> String {
     let printable = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
@@ -71,6 +74,9 @@ fn method_label(method: &Method) -> &'static str {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
         _ => "other",
     }
 }

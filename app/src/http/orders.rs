@@ -1,22 +1,31 @@
-//! `POST /api/v1/orders` and `GET /api/v1/orders/{id}`.
+//! Placing, reading and cancelling an order.
 
 use axum::{
     Extension, Json,
     body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
+    extract::{State, rejection::BytesRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
 use uuid::Uuid;
 
-use super::{error::Problem, observe::RequestId};
+use super::{
+    caller::Caller,
+    error::Problem,
+    input::{self, Path},
+    observe::RequestId,
+    recent,
+};
 use crate::{
+    accounts::{Role, Scope},
     basket::{Basket, OrderRequest},
-    state::Shared,
+    catalogue::invalidation,
+    state::{AppState, Shared},
     store::{
-        idempotency::Key,
-        orders::{self, CREATED, Outcome, PlaceError, Purchase},
+        StoreError, cancel,
+        idempotency::{self, Key},
+        orders::{self, Answered, CREATED, Found, Outcome, PlaceError, Purchase},
+        users::User,
     },
     telemetry,
 };
@@ -27,26 +36,33 @@ const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-replay
 pub(crate) async fn place(
     State(state): State<Shared>,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    caller: Option<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let placed = try_place(&state, &request_id, &headers, body).await;
+    if let Some(caller) = &caller {
+        caller.demand(Scope::Order)?;
+    }
+    let user = caller.map(|caller| caller.user);
+    let placed = try_place(&state, &request_id, user.as_ref(), &headers, body).await;
     let outcome = match &placed {
-        Ok(Outcome::Placed { .. }) => "placed",
-        Ok(Outcome::Replayed { .. }) => "replayed",
+        Ok(Answered { outcome: Outcome::Placed { .. }, .. }) => "placed",
+        Ok(Answered { outcome: Outcome::Replayed { .. }, .. }) => "replayed",
         Err(Refusal::Invalid(_)) => "invalid",
         Err(Refusal::Order(error)) => outcome_label(error),
     };
     metrics::counter!(telemetry::ORDERS, "outcome" => outcome).increment(1);
     match placed {
-        Ok(Outcome::Placed { body, sold_out }) => {
+        Ok(Answered { outcome: Outcome::Placed { body, sold_out }, position }) => {
             if sold_out {
                 // Listings say `in_stock`; this one order changed what they should say.
-                state.cache.invalidate().await;
+                invalidation::announce_at_once(&state).await;
             }
-            Ok(stored(CREATED, body, false))
+            Ok(recent::stamp(stored(CREATED, body, false), position))
         }
-        Ok(Outcome::Replayed { status, body }) => Ok(stored(status, body, true)),
+        Ok(Answered { outcome: Outcome::Replayed { status, body }, position }) => {
+            Ok(recent::stamp(stored(status, body, true), position))
+        }
         Err(Refusal::Invalid(problem)) => Err(problem),
         Err(Refusal::Order(error)) => Err(error.into()),
     }
@@ -60,26 +76,29 @@ enum Refusal {
 async fn try_place(
     state: &Shared,
     request_id: &str,
+    user: Option<&User>,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Outcome, Refusal> {
+) -> Result<Answered, Refusal> {
     let key = idempotency_key(headers).map_err(Refusal::Invalid)?;
-    let basket = basket(headers, body).map_err(Refusal::Invalid)?;
-    let fingerprint = basket.fingerprint();
-    let purchase = Purchase { basket: &basket, key: Key { key, fingerprint: &fingerprint }, request_id };
+    let basket = basket(headers, body, user).map_err(Refusal::Invalid)?;
+    let user = user.map(|user| user.id);
+    let (scope, fingerprint) = (idempotency::place_order(user), basket.fingerprint());
+    let key = Key { scope: &scope, key, fingerprint: &fingerprint };
+    let purchase = Purchase { basket: &basket, user, key, request_id };
     orders::place(&state.databases.primary, &purchase).await.map_err(Refusal::Order)
 }
 
 fn outcome_label(error: &PlaceError) -> &'static str {
     match error {
         PlaceError::OutOfStock(_) => "out_of_stock",
-        PlaceError::UnknownSku(_) | PlaceError::MixedCurrencies(_) => "invalid",
+        PlaceError::UnknownSku(_) | PlaceError::MixedCurrencies(_) | PlaceError::CartEmpty => "invalid",
         PlaceError::KeyRunning | PlaceError::KeyReused => "key_conflict",
         PlaceError::Store(_) => "failed",
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<&str, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<&str, Problem> {
     let value = headers.get(IDEMPOTENCY_KEY).ok_or_else(|| {
         Problem::bad_request(
             "idempotency_key_missing",
@@ -93,36 +112,13 @@ fn idempotency_key(headers: &HeaderMap) -> Result<&str, Problem> {
     })
 }
 
-fn basket(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Basket, Problem> {
-    let is_json = |value: &HeaderValue| {
-        value.to_str().is_ok_and(|text| text.split(';').next().is_some_and(|kind| kind.trim() == "application/json"))
-    };
-    if !headers.get(header::CONTENT_TYPE).is_some_and(is_json) {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "expected Content-Type: application/json",
-        ));
-    }
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "expected at most 64 KiB")
-        }
-        _ => Problem::bad_request("unreadable_body", "the body ended early"),
-    })?;
-    let request: OrderRequest = serde_json::from_slice(&body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_order", error.to_string())
-        }
-        _ => Problem::bad_request("invalid_json", error.to_string()),
-    })?;
-    Basket::new(request).map_err(|faults| {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_order", "the order has faults, see errors")
-            .with("errors", json!(faults))
-    })
+fn basket(headers: &HeaderMap, body: Result<Bytes, BytesRejection>, user: Option<&User>) -> Result<Basket, Problem> {
+    let request: OrderRequest = input::parse(headers, body, "invalid_order")?;
+    Basket::new(request, user.map(|user| user.email.as_str()))
+        .map_err(|faults| Problem::faults("invalid_order", &faults))
 }
 
-fn stored(status: u16, body: String, replay: bool) -> Response {
+pub(super) fn stored(status: u16, body: String, replay: bool) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::CREATED);
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (status, headers, body).into_response();
@@ -132,9 +128,52 @@ fn stored(status: u16, body: String, replay: bool) -> Response {
     response
 }
 
-pub(crate) async fn by_id(State(state): State<Shared>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn by_id(
+    State(state): State<Shared>,
+    caller: Option<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let found = find(&state, caller.as_ref(), &id, Scope::Read, Scope::AdminRead).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(found.order)).into_response())
+}
+
+pub(crate) async fn cancel(
+    State(state): State<Shared>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    caller: Option<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let Found { order, user: owner } = find(&state, caller.as_ref(), &id, Scope::Order, Scope::AdminWrite).await?;
+    let is_staff = |caller: &&Caller| caller.user.role >= Role::Staff && owner != Some(caller.user.id);
+    let author = caller.as_ref().filter(is_staff);
+    let author = author.map(|caller| caller.clone().author(RequestId(request_id.clone())));
+    let cancelled = cancel::cancel(&state.databases.primary, order.id, &request_id, author.as_ref()).await?;
+    metrics::counter!(telemetry::ORDERS, "outcome" => "cancelled").increment(1);
+    if cancelled.is_back_in_stock {
+        invalidation::announce_at_once(&state).await;
+    }
+    let response = ([(header::CACHE_CONTROL, "no-store")], Json(cancelled.order)).into_response();
+    Ok(recent::stamp(response, cancelled.position.filter(|_| caller.is_some())))
+}
+
+/// A guest's order is for whoever knows its id; an account's for that account and for staff, and for nobody else is it
+/// there at all. From the primary, so that whoever just ordered finds the order.
+async fn find(
+    state: &AppState,
+    caller: Option<&Caller>,
+    id: &str,
+    own: Scope,
+    others: Scope,
+) -> Result<Found, Problem> {
     let missing = || Problem::not_found("no order has this id");
-    let id = Uuid::try_parse(&id).map_err(|_| missing())?;
-    let order = orders::by_id(&state.databases.primary, id).await?.ok_or_else(missing)?;
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(order)).into_response())
+    let id = Uuid::try_parse(id).map_err(|_| missing())?;
+    let mut connection = state.databases.primary.acquire().await.map_err(StoreError::from)?;
+    let found = orders::by_id(&mut connection, id).await?.ok_or_else(missing)?;
+    match (found.user, caller) {
+        (None, _) => {}
+        (Some(owner), Some(caller)) if caller.user.id == owner => caller.demand(own)?,
+        (Some(_), Some(caller)) if caller.may(others) => {}
+        (Some(_), _) => return Err(missing()),
+    }
+    Ok(found)
 }

@@ -1,23 +1,25 @@
 //! `GET /api/v1/products` and `GET /api/v1/products/{sku}`.
 
 use axum::{
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
+    http::HeaderMap,
     response::Response,
 };
 use serde::Deserialize;
 
-use super::{catalogue, error::Problem};
+use super::{catalogue, error::Problem, input::Path};
 use crate::{
+    catalogue::Question,
     cursor::{Cursor, Sort},
     state::Shared,
-    store::products::{self, Listing},
+    store::products::Listing,
 };
 
 const DEFAULT_LIMIT: u8 = 20;
 const MAX_LIMIT: u8 = 100;
 
 /// Unknown parameters are ignored.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 pub(crate) struct ListQuery {
     cursor: Option<String>,
     limit: Option<u32>,
@@ -26,36 +28,32 @@ pub(crate) struct ListQuery {
     min_price: Option<i64>,
     max_price: Option<i64>,
     #[serde(default)]
+    #[param(inline)]
     sort: Sort,
 }
 
 pub(crate) async fn list(
     State(state): State<Shared>,
+    headers: HeaderMap,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::bad_request("invalid_query", rejection.body_text()))?;
-    let listing = listing(query)?;
-    catalogue::read(&state, &cache_name(&listing), |pool| {
-        let listing = &listing;
-        async move { products::list(&pool, listing).await }
-    })
-    .await
+    catalogue::answer(&state, &headers, Question::List(listing(query)?), "nothing to list").await
 }
 
-pub(crate) async fn by_sku(State(state): State<Shared>, Path(sku): Path<String>) -> Result<Response, Problem> {
-    let missing = || Problem::not_found("no product has this SKU");
+pub(crate) async fn by_sku(
+    State(state): State<Shared>,
+    Path(sku): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let missing = "no product has this SKU";
     if sku.len() > 64 || sku.contains(char::is_control) {
-        return Err(missing());
+        return Err(Problem::not_found(missing));
     }
-    let name = format!("sku:{sku}");
-    let found = catalogue::read_optional(&state, &name, |pool| {
-        let sku = &sku;
-        async move { products::by_sku(&pool, sku).await }
-    });
-    found.await?.ok_or_else(missing)
+    catalogue::answer(&state, &headers, Question::Product { sku }, missing).await
 }
 
-fn listing(query: ListQuery) -> Result<Listing, Problem> {
+pub(super) fn listing(query: ListQuery) -> Result<Listing, Problem> {
     let limit = match query.limit.map(u8::try_from) {
         None => DEFAULT_LIMIT,
         Some(Ok(limit @ 1..=MAX_LIMIT)) => limit,
@@ -92,15 +90,6 @@ fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     }
 }
 
-/// The same for two queries exactly if their answers are. A newline cannot be part of a filter, so it separates.
-fn cache_name(listing: &Listing) -> String {
-    let Listing { sort, limit, after, category, brand, min_price, max_price } = listing;
-    let number = |value: &Option<i64>| value.map_or_else(String::new, |value| value.to_string());
-    let after = after.map_or_else(String::new, Cursor::encode);
-    let (category, brand) = (category.as_deref().unwrap_or(""), brand.as_deref().unwrap_or(""));
-    format!("list:{}:{limit}:{}:{}:{after}:{category}\n{brand}", sort.name(), number(min_price), number(max_price))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,22 +109,5 @@ mod tests {
     fn an_empty_filter_is_no_filter() {
         let query = ListQuery { cursor: Some(String::new()), brand: Some(String::new()), ..ListQuery::default() };
         assert_eq!(listing(query).unwrap(), listing(ListQuery::default()).unwrap());
-    }
-
-    #[test]
-    fn cache_names_tell_listings_apart() {
-        let base = Listing { limit: 20, ..Listing::default() };
-        let others = [
-            Listing { category: Some("x".to_owned()), ..base.clone() },
-            Listing { brand: Some("x".to_owned()), ..base.clone() },
-            Listing { min_price: Some(1), ..base.clone() },
-            Listing { max_price: Some(1), ..base.clone() },
-            Listing { limit: 21, ..base.clone() },
-            Listing { sort: Sort::PriceAsc, ..base.clone() },
-            Listing { after: Some(Cursor { sort: Sort::Id, price_cents: 0, id: 1 }), ..base.clone() },
-            base,
-        ];
-        let names: std::collections::HashSet<String> = others.iter().map(cache_name).collect();
-        assert_eq!(names.len(), others.len());
     }
 }

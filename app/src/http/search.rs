@@ -32,7 +32,7 @@ pub(crate) async fn search(
 }
 
 /// Unknown parameters are ignored; a form with an empty field means no filter.
-fn request(pairs: Vec<(String, String)>) -> Result<Request, Problem> {
+pub(super) fn request(pairs: Vec<(String, String)>) -> Result<Request, Problem> {
     let mut request = Request { limit: DEFAULT_LIMIT, ..Request::default() };
     let mut cursor = None;
     for (name, value) in pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()) {

@@ -9,7 +9,11 @@ use anyhow::Context;
 use futures_util::future::try_join_all;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions},
+    message::Delivery,
+    options::{
+        BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
+        ConfirmSelectOptions, QueueDeclareOptions,
+    },
     tcp::{AMQPUriTcpExt, RustlsConnector},
     types::{FieldTable, ShortString},
     uri::{AMQPScheme, AMQPUri},
@@ -164,6 +168,26 @@ impl Link {
         match timeout(ANSWER_WITHIN, cancel).await {
             Ok(cancelled) => cancelled.map_err(|error| BrokerError::Refused("stop consuming", error)),
             Err(_) => Err(BrokerError::Silent("stop consuming", ANSWER_WITHIN)),
+        }
+    }
+
+    /// How many messages wait there.
+    pub(crate) async fn count(&self, queue: &str) -> Result<u32, BrokerError> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default());
+        match timeout(ANSWER_WITHIN, declared).await {
+            Ok(found) => found.map(|queue| queue.message_count()).map_err(|error| BrokerError::Refused("count", error)),
+            Err(_) => Err(BrokerError::Silent("count", ANSWER_WITHIN)),
+        }
+    }
+
+    /// The next message. It goes back when the link is closed, unless it was acknowledged.
+    pub(crate) async fn get(&self, queue: &str) -> Result<Option<Delivery>, BrokerError> {
+        match timeout(ANSWER_WITHIN, self.channel.basic_get(queue.into(), BasicGetOptions::default())).await {
+            Ok(got) => got
+                .map(|message| message.map(|message| message.delivery))
+                .map_err(|error| BrokerError::Refused("get a message", error)),
+            Err(_) => Err(BrokerError::Silent("get a message", ANSWER_WITHIN)),
         }
     }
 

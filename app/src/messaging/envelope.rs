@@ -16,6 +16,9 @@ pub(crate) struct Envelope {
     pub(crate) occurred_at: String,
     pub(crate) aggregate: Aggregate,
     pub(crate) traceparent: Option<String>,
+    /// Of the request that it came from; it is in the log of whoever deals with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<String>,
     pub(crate) data: Value,
 }
 

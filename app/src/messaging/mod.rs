@@ -13,6 +13,9 @@ pub(crate) const EVENTS: &str = "events";
 /// Direct exchange in front of the dead letters; the routing key is the queue that gave the message up.
 pub(crate) const DEAD: &str = "dead";
 
+/// Direct exchange that leads straight to a queue; the routing key is the queue.
+pub(crate) const REQUEUE: &str = "requeue";
+
 pub(crate) const ATTEMPT: &str = "x-attempt";
 pub(crate) const REASON: &str = "x-reason";
 pub(crate) const ERROR: &str = "x-error";

@@ -12,7 +12,7 @@ use super::{
 use crate::store::products::Product;
 
 /// Each word may become up to `max_expansions` others, and a query may have about a thousand in all.
-const FUZZY_WORDS: usize = 12;
+pub(super) const FUZZY_WORDS: usize = 12;
 
 /// Copies of a shard score a little differently, so all pages of one query ask the same copy.
 pub(super) fn path(request: &Request) -> String {

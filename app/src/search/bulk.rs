@@ -30,12 +30,13 @@ impl Targets {
 #[derive(Debug)]
 pub(super) struct Bulk {
     targets: Targets,
+    documents: usize,
     lines: String,
 }
 
 impl Bulk {
     pub(super) fn new(targets: Targets) -> Self {
-        Self { targets, lines: String::new() }
+        Self { targets, documents: 0, lines: String::new() }
     }
 
     pub(super) fn put(&mut self, document: &Document) {
@@ -49,6 +50,7 @@ impl Bulk {
     }
 
     fn push(&mut self, id: i64, version: i64, source: &str) {
+        self.documents += 1;
         for alias in self.targets.aliases() {
             let index =
                 json!({ "_index": alias, "_id": id.to_string(), "version": version, "version_type": "external" });
@@ -57,6 +59,10 @@ impl Bulk {
             self.lines.push_str(source);
             self.lines.push('\n');
         }
+    }
+
+    pub(super) fn documents(&self) -> usize {
+        self.documents
     }
 
     pub(super) fn into_lines(self) -> String {
@@ -72,9 +78,15 @@ pub(super) enum Written {
     NoIndex,
 }
 
-pub(super) fn judge(targets: Targets, reply: &Value) -> Result<Written, SearchError> {
+/// An answer that leaves out what was sent is no answer: what it does not name may not be written.
+pub(super) fn judge(targets: Targets, documents: usize, reply: &Value) -> Result<Written, SearchError> {
     let items = reply["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for copies in items.chunks(targets.aliases().len()) {
+    let (found, copies) = (items.len(), targets.aliases().len());
+    if found != documents * copies {
+        let expected = documents * copies;
+        return Err(SearchError::Unavailable(format!("index documents: found {found} items, expected {expected}")));
+    }
+    for copies in items.chunks(copies) {
         let mut written = false;
         for item in copies {
             written |= is_written(&item["index"])?;
@@ -113,7 +125,7 @@ mod tests {
     }
 
     fn verdict(targets: Targets, items: &[Value]) -> Result<Written, SearchError> {
-        judge(targets, &json!({ "items": items }))
+        judge(targets, items.len() / targets.aliases().len(), &json!({ "items": items }))
     }
 
     #[test]
@@ -137,6 +149,22 @@ mod tests {
         assert!(busy.is_unavailable(), "{busy}");
         let strange = verdict(Targets::All, &[item(400, "strict_dynamic_mapping_exception"), done]).unwrap_err();
         assert!(!strange.is_unavailable() && strange.to_string().contains("strict_dynamic"), "{strange}");
+    }
+
+    #[test]
+    fn an_answer_that_leaves_something_out_is_none() {
+        let done = item(201, "");
+        let two = json!({ "items": [done.clone(), done] });
+        assert_eq!(judge(Targets::Build, 2, &two).unwrap(), Written::All);
+        for (targets, documents, reply) in [
+            (Targets::Build, 3, &two),
+            (Targets::Build, 1, &two),
+            (Targets::All, 2, &two),
+            (Targets::All, 1, &json!({})),
+        ] {
+            let error = judge(targets, documents, reply).unwrap_err();
+            assert!(error.is_unavailable() && error.to_string().contains("items, expected"), "{error}");
+        }
     }
 
     #[test]

@@ -11,12 +11,13 @@ use reqwest::{
 };
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::Instrument;
 
 use super::{
     SearchError,
     nodes::{Node, Nodes},
 };
-use crate::{config::SecretUrl, trust::Trust};
+use crate::{config::SecretUrl, traces, trust::Trust};
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -105,6 +106,10 @@ impl Client {
 
     /// Goes from node to node: one that refuses, hangs or cannot serve fails the call only if the others do too.
     pub(super) async fn send(&self, call: &Call) -> Result<Reply, SearchError> {
+        self.send_to_nodes(call).instrument(traces::call("elasticsearch", &call.name())).await
+    }
+
+    async fn send_to_nodes(&self, call: &Call) -> Result<Reply, SearchError> {
         let url = self.base.join(&call.path).map_err(|error| SearchError::Refused {
             what: call.name(),
             status: 0,

@@ -87,7 +87,44 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn keys() -> impl Strategy<Value = Key> {
+        let score = || prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO;
+        prop_oneof![
+            score().prop_map(|score| Key::Score(Engine::Elasticsearch, score)),
+            score().prop_map(|score| Key::Score(Engine::Postgres, score)),
+            any::<i64>().prop_map(Key::PriceAsc),
+            any::<i64>().prop_map(Key::PriceDesc),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_cursor_reads_back_to_the_last_digit_and_fits_no_other_sort(key in keys(), id: i64) {
+            let cursor = Cursor { key, id };
+            for sort in [Sort::Relevance, Sort::PriceAsc, Sort::PriceDesc] {
+                let expected = if sort == key.sort() { Ok(cursor) } else { Err(CursorError::OtherSort) };
+                prop_assert_eq!(Cursor::decode(&cursor.encode(), sort), expected);
+            }
+        }
+
+        #[test]
+        fn nothing_a_client_sends_is_taken_for_more_than_it_says(
+            text: String,
+            plain in "search:(score|rank|price_asc|id):[-+.e0-9]{0,22}:[-+0-9]{0,22}(:1)?",
+        ) {
+            for text in [text, URL_SAFE_NO_PAD.encode(plain)] {
+                for sort in [Sort::Relevance, Sort::PriceAsc] {
+                    if let Ok(cursor) = Cursor::decode(&text, sort) {
+                        prop_assert_eq!(Cursor::decode(&cursor.encode(), sort), Ok(cursor));
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn round_trip_keeps_every_digit_of_a_score() {

@@ -5,6 +5,7 @@ use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 use super::{
     cursor::{Cursor, Engine, Key},
     request::{self, Answer, Count, FACET_SIZE, Facets, PRICE_BOUNDS, Request, Sort},
+    suggest::{self, Suggested},
 };
 use crate::store::{StoreError, products::Product};
 
@@ -58,6 +59,14 @@ pub(super) async fn search(pool: &PgPool, request: &Request) -> Result<Answer, S
     }
     answer.facets.prices = request::price_counts(|position| prices[position]);
     Ok(answer)
+}
+
+/// A few of those that match, whichever: to rank all that begin with one letter takes longer than to type the next.
+pub(super) async fn suggest(pool: &PgPool, typed: &str) -> Result<Vec<Suggested>, StoreError> {
+    let mut sql = QueryBuilder::new("SELECT sku, name FROM (SELECT p.id, p.sku, p.name FROM products p WHERE ");
+    push_always(&mut sql, &Request { q: Some(typed.to_owned()), ..Request::default() });
+    sql.push(" LIMIT 100) p ORDER BY id LIMIT ").push_bind(suggest::PRODUCTS);
+    Ok(sql.build_query_as().fetch_all(pool).await?)
 }
 
 /// As in the listing, the page is cut before the joins.

@@ -115,8 +115,9 @@ impl Indexer {
     }
 
     async fn send(&self, targets: Targets, bulk: Bulk) -> Result<Written, SearchError> {
+        let documents = bulk.documents();
         let call = Call::new(Method::POST, bulk::PATH, WRITE_WITHIN).lines(bulk.into_lines());
-        bulk::judge(targets, &self.client.send(&call).await?.success()?)
+        bulk::judge(targets, documents, &self.client.send(&call).await?.success()?)
     }
 
     /// Reads through the session that holds the lock: who loses it cannot go on beside another.

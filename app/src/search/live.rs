@@ -6,9 +6,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, postgres::PgConnectOptions};
+use sqlx::PgPool;
 use tokio::sync::{Mutex, MutexGuard};
-use uuid::Uuid;
 
 use super::{
     bulk::{self, Bulk, Targets, Written},
@@ -19,7 +18,8 @@ use super::{
 use crate::{
     config::SecretUrl,
     seed,
-    store::{pools, schema},
+    store::pools,
+    testing::{Database, setting},
 };
 
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -27,15 +27,10 @@ const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// All tests use the one alias that the app knows.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-#[allow(clippy::disallowed_methods, reason = "tests are configured by the environment")]
-fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("set {name} to run the live tests, see the README of app"))
-}
-
 struct Bench {
     client: Client,
     pool: PgPool,
-    database: String,
+    _database: Database,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -43,13 +38,10 @@ impl Bench {
     /// A seeded primary, and no index.
     async fn open() -> Self {
         let turn = TURN.lock().await;
-        let server: PgConnectOptions = setting("APP_TEST_DATABASE_URL").parse().unwrap();
-        let database = format!("app_live_{}", Uuid::new_v4().simple());
-        admin(&format!("CREATE DATABASE {database}")).await;
-        let options = server.database(&database);
-        schema::migrate(&options).await.unwrap();
-        seed::run(&options).await.unwrap();
-        let bench = Self { client: client(), pool: pools::write_pool(options, 4), database, _turn: turn };
+        let database = Database::create().await;
+        seed::run(&database.options, None).await.unwrap();
+        let pool = pools::write_pool(database.options.clone(), 4);
+        let bench = Self { client: client(), pool, _database: database, _turn: turn };
         for index in bench.indices().await {
             bench.call(Method::DELETE, &index, None).await;
         }
@@ -100,25 +92,9 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
-    /// Drop is not async and may run while a test panics.
-    fn drop(&mut self) {
-        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
-        let thread = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(admin(&drop));
-        });
-        assert!(thread.join().is_ok() || std::thread::panicking(), "the test left its database behind");
-    }
-}
-
 fn client() -> Client {
     let url: SecretUrl = setting("APP_TEST_ELASTICSEARCH_URL").parse().unwrap();
     Client::new(&url, None).unwrap()
-}
-
-async fn admin(sql: &str) {
-    let mut connection = PgConnection::connect(&setting("APP_TEST_DATABASE_URL")).await.unwrap();
-    connection.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
 }
 
 const SELL: &str = "UPDATE inventory SET on_hand = on_hand - 1 WHERE product_id = $1";
@@ -168,7 +144,7 @@ async fn products_follow_the_primary_and_old_news_change_nothing() {
     let call = Call::new(Method::POST, bulk::PATH, WITHIN).lines(late.into_lines());
     let reply = bench.client.send(&call).await.unwrap().success().unwrap();
     assert!(reply["items"].as_array().unwrap().iter().step_by(2).all(|item| item["index"]["status"] == 409), "{reply}");
-    assert_eq!(bulk::judge(Targets::All, &reply).unwrap(), Written::All);
+    assert_eq!(bulk::judge(Targets::All, before.len(), &reply).unwrap(), Written::All);
     assert_eq!(bench.indexed().await, now);
     indexer.apply(&[1, 2, 3, 4]).await.unwrap();
     assert_eq!(bench.indexed().await, now, "the same event twice");
@@ -218,7 +194,7 @@ async fn one_fill_at_a_time_and_it_may_end_in_the_middle() {
     other.close().await.unwrap();
 
     // Products can no longer be read as what they are: the fill fails after its index was made.
-    sqlx::query("ALTER TABLE inventory ALTER COLUMN on_hand TYPE bigint").execute(&bench.pool).await.unwrap();
+    sqlx::query("ALTER TABLE products ALTER COLUMN price_cents TYPE numeric").execute(&bench.pool).await.unwrap();
     let before = bench.indexed().await;
     indexer.reindex().await.unwrap_err();
     assert_eq!(bench.indices().await, ["products-1"], "what was half filled is removed, what answered still does");

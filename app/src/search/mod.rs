@@ -6,12 +6,15 @@ pub(crate) mod client;
 mod cursor;
 mod documents;
 mod fallback;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod indexer;
 #[cfg(all(test, feature = "live-tests"))]
 mod live;
 mod nodes;
 pub(crate) mod request;
 mod service;
+pub(crate) mod suggest;
 
 pub(crate) use cursor::Cursor;
 pub(crate) use indexer::Indexer;

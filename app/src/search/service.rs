@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use serde_json::Value;
 
 use super::{
     ALIAS, SearchError, body,
@@ -10,6 +11,7 @@ use super::{
     cursor::Engine,
     fallback,
     request::{Answer, Request},
+    suggest::{self, Suggested},
 };
 use crate::{
     breaker::Breaker,
@@ -54,7 +56,8 @@ impl Search {
         let began_with = request.after.and_then(|cursor| cursor.engine());
         if began_with != Some(Engine::Postgres)
             && let Some(link) = &self.link
-            && let Some(answer) = link.find(request).await
+            && let Some(answer) =
+                link.ask(body::path(request), body::body(request), |reply| body::answer(request, reply)).await
         {
             return Ok(found(answer, "elasticsearch"));
         }
@@ -65,6 +68,21 @@ impl Search {
         Ok(found(answer, source.name()))
     }
 
+    /// With the name of the system that answered.
+    pub(crate) async fn suggest(
+        &self,
+        databases: &Databases,
+        typed: &str,
+    ) -> Result<(Vec<Suggested>, &'static str), StoreError> {
+        if let Some(link) = &self.link
+            && let Some(products) = link.ask(suggest::path(), suggest::body(typed), suggest::answer).await
+        {
+            return Ok((products, "elasticsearch"));
+        }
+        let (products, source) = databases.read(|pool| async move { fallback::suggest(&pool, typed).await }).await?;
+        Ok((products, source.name()))
+    }
+
     /// True only where Elasticsearch is set up and cannot be searched.
     pub(crate) async fn is_away(&self) -> bool {
         let Some(link) = &self.link else { return false };
@@ -73,11 +91,12 @@ impl Search {
 }
 
 impl Link {
-    async fn find(&self, request: &Request) -> Option<Answer> {
+    /// `None` while Elasticsearch is away.
+    async fn ask<T>(&self, path: String, body: Value, read: impl FnOnce(Value) -> Result<T, SearchError>) -> Option<T> {
         if !self.breaker.allows() {
             return None;
         }
-        match self.ask(request).await {
+        match self.send(path, &body).await.and_then(read) {
             Ok(answer) => {
                 self.breaker.close();
                 Some(answer)
@@ -90,9 +109,8 @@ impl Link {
         }
     }
 
-    async fn ask(&self, request: &Request) -> Result<Answer, SearchError> {
-        let call = Call::new(Method::POST, body::path(request), ANSWER_WITHIN).json(&body::body(request));
-        body::answer(request, self.client.send(&call).await?.success()?)
+    async fn send(&self, path: String, body: &Value) -> Result<Value, SearchError> {
+        self.client.send(&Call::new(Method::POST, path, ANSWER_WITHIN).json(body)).await?.success()
     }
 
     async fn is_searchable(&self) -> Result<(), SearchError> {

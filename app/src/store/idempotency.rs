@@ -1,14 +1,19 @@
 //! A key stands for one piece of work, whatever happens to the connection of whoever asked for it.
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::StoreError;
 
-/// Names the operation; two operations may use the same key without meeting.
-pub(crate) const PLACE_ORDER: &str = "POST /api/v1/orders";
+/// Names the operation and whose it is; two of them may use the same key without meeting.
+pub(crate) fn place_order(user: Option<Uuid>) -> String {
+    const OPERATION: &str = "POST /api/v1/orders";
+    user.map_or_else(|| OPERATION.to_owned(), |user| format!("{OPERATION} {user}"))
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Key<'a> {
+    pub(crate) scope: &'a str,
     pub(crate) key: &'a str,
     pub(crate) fingerprint: &'a str,
 }
@@ -34,14 +39,14 @@ pub(crate) async fn claim(tx: &mut PgConnection, key: Key<'_>) -> Result<Claim, 
         "INSERT INTO idempotency_keys (scope, key, fingerprint) SELECT $1, $2, $3 \
          WHERE pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 0)) ON CONFLICT DO NOTHING",
     );
-    let inserted = inserted.bind(PLACE_ORDER).bind(key.key).bind(key.fingerprint).execute(&mut *tx).await?;
+    let inserted = inserted.bind(key.scope).bind(key.key).bind(key.fingerprint).execute(&mut *tx).await?;
     if inserted.rows_affected() == 1 {
         return Ok(Claim::Ours);
     }
     let stored =
         sqlx::query_as("SELECT fingerprint, status, response FROM idempotency_keys WHERE scope = $1 AND key = $2");
     let stored: Option<(String, Option<i16>, Option<String>)> =
-        stored.bind(PLACE_ORDER).bind(key.key).fetch_optional(tx).await?;
+        stored.bind(key.scope).bind(key.key).fetch_optional(tx).await?;
     Ok(match stored {
         Some((fingerprint, ..)) if fingerprint != key.fingerprint => Claim::Reused,
         Some((_, Some(status), Some(body))) => match u16::try_from(status) {
@@ -54,7 +59,7 @@ pub(crate) async fn claim(tx: &mut PgConnection, key: Key<'_>) -> Result<Claim, 
 
 pub(crate) async fn complete(tx: &mut PgConnection, key: Key<'_>, status: u16, body: &str) -> Result<(), StoreError> {
     sqlx::query("UPDATE idempotency_keys SET status = $3, response = $4 WHERE scope = $1 AND key = $2")
-        .bind(PLACE_ORDER)
+        .bind(key.scope)
         .bind(key.key)
         .bind(i16::try_from(status).unwrap_or(i16::MAX))
         .bind(body)

@@ -1,12 +1,25 @@
 //! PostgreSQL: what is read, what is written, and what a failure means.
 
+pub(crate) mod admin;
+pub(crate) mod audit;
+pub(crate) mod cancel;
+pub(crate) mod cart;
+pub(crate) mod history;
 pub(crate) mod idempotency;
 pub(crate) mod inbox;
+pub(crate) mod leftovers;
 pub(crate) mod orders;
 pub(crate) mod outbox;
+pub(crate) mod payments;
 pub(crate) mod pools;
+pub(crate) mod position;
 pub(crate) mod products;
 pub(crate) mod schema;
+mod stock;
+pub(crate) mod tokens;
+pub(crate) mod users;
+pub(crate) mod warm;
+pub(crate) mod webhooks;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {

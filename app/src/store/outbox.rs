@@ -1,15 +1,15 @@
 //! Events are rows of the transaction that causes them; a relay publishes them later. Publishing beside the
 //! transaction would lose events in a crash, or announce orders that were rolled back.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::StoreError;
+use crate::traces;
 
 pub(crate) const ORDER_CONFIRMATION: &str = "email.send_order_confirmation";
+pub(crate) const ORDER_CANCELLED: &str = "email.send_order_cancelled";
 pub(crate) const INDEX_PRODUCT: &str = "search.index_product";
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) async fn append(tx: &mut PgConnection, events: &[Event], request_id: 
     .bind(aggregates)
     .bind(versions)
     .bind(payloads)
-    .bind(json!({ "request_id": request_id }).to_string())
+    .bind(json!({ "request_id": request_id, "traceparent": traces::traceparent() }).to_string())
     .execute(tx)
     .await?;
     Ok(())
@@ -68,6 +68,7 @@ pub(crate) struct Pending {
     /// JSON.
     pub(crate) payload: String,
     pub(crate) traceparent: Option<String>,
+    pub(crate) request_id: Option<String>,
     pub(crate) occurred_at: String,
 }
 
@@ -75,12 +76,21 @@ pub(crate) struct Pending {
 pub(crate) async fn due(tx: &mut PgConnection, limit: i64) -> Result<Vec<Pending>, StoreError> {
     let due = sqlx::query_as(
         "SELECT id, message_id, topic, aggregate_id, aggregate_version, payload::text AS payload, \
-           headers->>'traceparent' AS traceparent, \
+           headers->>'traceparent' AS traceparent, headers->>'request_id' AS request_id, \
            to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS occurred_at \
-         FROM outbox WHERE published_at IS NULL AND next_attempt_at <= now() \
+         FROM outbox WHERE published_at IS NULL AND next_attempt_at <= now() AND topic <> 'catalogue.changed' \
          ORDER BY next_attempt_at, id LIMIT $1 FOR UPDATE SKIP LOCKED",
     );
     Ok(due.bind(limit).fetch_all(tx).await?)
+}
+
+/// The ids of changes that the cache has not heard of, locked like those of `due`. Triggers write them; they are for the
+/// cache alone and do not go through the broker. The topic is part of the text, or the index for it would not be used.
+pub(crate) async fn catalogue_changes(tx: &mut PgConnection, limit: i64) -> Result<Vec<i64>, StoreError> {
+    let changes = sqlx::query_scalar(
+        "SELECT id FROM outbox WHERE published_at IS NULL AND topic = 'catalogue.changed' ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+    );
+    Ok(changes.bind(limit).fetch_all(tx).await?)
 }
 
 pub(crate) async fn mark_published(tx: &mut PgConnection, ids: &[i64]) -> Result<(), StoreError> {
@@ -110,45 +120,4 @@ pub(crate) async fn oldest_unpublished(pool: &PgPool) -> Result<f64, StoreError>
         "SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM outbox WHERE published_at IS NULL",
     );
     Ok(age.fetch_one(pool).await?)
-}
-
-/// Tables whose rows are of no use after a while.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Leftover {
-    Published,
-    IdempotencyKeys,
-    Inbox,
-}
-
-impl Leftover {
-    pub(crate) const ALL: [Self; 3] = [Self::Published, Self::IdempotencyKeys, Self::Inbox];
-
-    /// A key must outlive the client's retries; an inbox row the slowest way through the retry queues.
-    fn kept_for(self) -> Duration {
-        let hours = match self {
-            Self::Published => 24,
-            Self::IdempotencyKeys => 48,
-            Self::Inbox => 7 * 24,
-        };
-        Duration::from_secs(hours * 3600)
-    }
-
-    /// Removes one bounded batch, so that no lock is held for long; returns how many rows went.
-    pub(crate) async fn purge(self, pool: &PgPool, limit: i64) -> Result<u64, StoreError> {
-        let delete = sqlx::query(match self {
-            Self::Published => {
-                "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox \
-                 WHERE published_at < now() - $1 * interval '1 second' ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
-            }
-            Self::IdempotencyKeys => {
-                "DELETE FROM idempotency_keys WHERE (scope, key) IN (SELECT scope, key FROM idempotency_keys \
-                 WHERE created_at < now() - $1 * interval '1 second' ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
-            }
-            Self::Inbox => {
-                "DELETE FROM inbox WHERE (consumer, message_id) IN (SELECT consumer, message_id FROM inbox \
-                 WHERE processed_at < now() - $1 * interval '1 second' ORDER BY processed_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
-            }
-        });
-        Ok(delete.bind(self.kept_for().as_secs_f64()).bind(limit).execute(pool).await?.rows_affected())
-    }
 }

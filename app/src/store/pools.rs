@@ -3,21 +3,28 @@
 //! A session to a server that became read-only answers pings for ever, so the write pool asks the one question that
 //! matters each time it hands out a connection. The ping that sqlx does by itself is off: it would not see this.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{
-    Connection, Executor, PgConnection, PgPool,
+    Connection, Executor, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
+use tracing::Instrument;
 
-use super::StoreError;
-use crate::{breaker::Breaker, telemetry};
+use super::{StoreError, position::Position, warm::Warm};
+use crate::{breaker::Breaker, telemetry, traces};
 
 const GUARD_TIMEOUT: Duration = Duration::from_millis(300);
-const SESSION: &str =
-    "SET statement_timeout = '5s'; SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = '10s'";
-const READ_SESSION: &str = "SET statement_timeout = '5s'; SET default_transaction_read_only = on";
+/// A session that was used just now is not asked whether it is alive: who reads finds out, and goes elsewhere.
+pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// The cost of a page is that of memory and SSDs: with the server's default, which is that of disks that turn, a page of
+/// a category is found by reading the whole catalogue in order.
+const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '2s'; \
+     SET idle_in_transaction_session_timeout = '10s'; SET random_page_cost = 1.1";
+const READ_SESSION: &str =
+    "SET statement_timeout = '5s'; SET default_transaction_read_only = on; SET random_page_cost = 1.1";
 
 /// A pool that only hands out sessions that can write.
 pub(crate) fn write_pool(options: PgConnectOptions, size: u32) -> PgPool {
@@ -42,8 +49,11 @@ pub(crate) fn write_pool(options: PgConnectOptions, size: u32) -> PgPool {
 pub(crate) fn read_pool(options: PgConnectOptions, size: u32) -> PgPool {
     settings(size)
         .after_connect(|connection, _| Box::pin(async move { connection.execute(READ_SESSION).await.map(drop) }))
-        .before_acquire(|connection, _| {
-            Box::pin(async move { Ok(matches!(timeout(GUARD_TIMEOUT, connection.ping()).await, Ok(Ok(())))) })
+        .before_acquire(|connection, used| {
+            Box::pin(async move {
+                let is_trusted = used.idle_for < TRUSTED_FOR;
+                Ok(is_trusted || matches!(timeout(GUARD_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
+            })
         })
         .connect_lazy_with(options)
 }
@@ -80,9 +90,47 @@ impl Source {
     }
 }
 
+/// What may be asked on a connection to whichever server.
+pub(crate) trait Query: Sync {
+    type Answer: Send;
+
+    fn ask(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
+}
+
+/// An answer, and the position of the server when it was asked, the least one if it was not: the answer is not older.
+#[derive(Debug)]
+pub(crate) struct Reading<T> {
+    pub(crate) value: T,
+    pub(crate) position: Position,
+    pub(crate) source: Source,
+}
+
 pub(crate) struct Replica {
     pub(crate) pool: PgPool,
+    pub(crate) warm: Warm,
     breaker: Breaker,
+}
+
+impl Replica {
+    async fn reading<Q: Query>(&self, is_dated: bool, query: &Q) -> Result<Reading<Q::Answer>, StoreError> {
+        let mut session = waited(Source::Replica, self.warm.take()).await?;
+        let found = reading(&mut session, Source::Replica, is_dated, query).await;
+        match &found {
+            Ok(_) => session.keep(),
+            Err(error) if error.condemns_connection() => session.close(),
+            Err(_) => {}
+        }
+        found
+    }
+
+    /// Replay on the replica may cancel one query; only an absent replica is left alone for a while.
+    fn note_failure(&self, error: &StoreError) {
+        if !matches!(error, StoreError::Contended(_)) {
+            self.breaker.trip();
+        }
+        metrics::counter!(telemetry::REPLICA_FALLBACKS).increment(1);
+        tracing::warn!(%error, "read from the primary because the replica does not answer");
+    }
 }
 
 /// The two ways to the data.
@@ -93,7 +141,11 @@ pub(crate) struct Databases {
 
 impl Databases {
     pub(crate) fn new(primary: PgPool, replica: Option<PgPool>) -> Self {
-        let replica = replica.map(|pool| Replica { pool, breaker: Breaker::new(Duration::from_secs(1)) });
+        let replica = replica.map(|pool| Replica {
+            warm: Warm::new(pool.clone()),
+            pool,
+            breaker: Breaker::new(Duration::from_secs(1)),
+        });
         Self { primary, replica }
     }
 
@@ -109,18 +161,72 @@ impl Databases {
                     return Ok((found, Source::Replica));
                 }
                 Err(error @ StoreError::Statement(_)) => return Err(error),
-                // Replay on the replica may cancel one query; only an absent replica is left alone for a while.
-                Err(error) => {
-                    if !matches!(error, StoreError::Contended(_)) {
-                        replica.breaker.trip();
-                    }
-                    metrics::counter!(telemetry::REPLICA_FALLBACKS).increment(1);
-                    tracing::warn!(%error, "read from the primary because the replica does not answer");
-                }
+                Err(error) => replica.note_failure(&error),
             }
         }
         Ok((query(self.primary.clone()).await?, Source::Primary))
     }
+
+    /// The same, but what is older than `changed` only when nobody has anything newer. `None`: any age will do, and none
+    /// is asked.
+    pub(crate) async fn read_since<Q: Query>(
+        &self,
+        changed: Option<Position>,
+        query: &Q,
+    ) -> Result<Reading<Q::Answer>, StoreError> {
+        let mut older = None;
+        if let Some(replica) = self.replica.as_ref().filter(|replica| replica.breaker.allows()) {
+            match replica.reading(changed.is_some(), query).await {
+                Ok(found) => {
+                    replica.breaker.close();
+                    if found.position >= changed.unwrap_or_default() {
+                        return Ok(found);
+                    }
+                    older = Some(found);
+                }
+                Err(error @ StoreError::Statement(_)) => return Err(error),
+                Err(error) => replica.note_failure(&error),
+            }
+        }
+        match self.reading(changed.is_some(), query).await {
+            Err(error) => older.ok_or(error),
+            found => found,
+        }
+    }
+
+    async fn reading<Q: Query>(&self, is_dated: bool, query: &Q) -> Result<Reading<Q::Answer>, StoreError> {
+        let mut connection = take(&self.primary, Source::Primary).await?;
+        let found = reading(&mut connection, Source::Primary, is_dated, query).await;
+        if found.as_ref().is_err_and(StoreError::condemns_connection) {
+            connection.close_on_drop();
+        }
+        found
+    }
+}
+
+/// A connection of one of the two pools; how long it was waited for is measured.
+pub(crate) async fn take(pool: &PgPool, source: Source) -> Result<PoolConnection<Postgres>, StoreError> {
+    Ok(waited(source, pool.acquire()).await?)
+}
+
+async fn waited<T>(source: Source, taking: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let taken = taking.await;
+    metrics::histogram!(telemetry::POOL_WAIT, "pool" => source.name()).record(started.elapsed().as_secs_f64());
+    taken
+}
+
+async fn reading<Q: Query>(
+    connection: &mut PgConnection,
+    source: Source,
+    is_dated: bool,
+    query: &Q,
+) -> Result<Reading<Q::Answer>, StoreError> {
+    let found = async {
+        let position = if is_dated { Position::ask(connection).await? } else { Position::default() };
+        Ok(Reading { value: query.ask(connection).await?, position, source })
+    };
+    found.instrument(traces::call("postgresql", source.name())).await
 }
 
 #[cfg(test)]

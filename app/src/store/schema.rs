@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sqlx::{
-    Connection, PgConnection, PgPool,
+    AssertSqlSafe, Connection, PgConnection, PgPool,
     migrate::{MigrateError, Migrator},
     postgres::PgConnectOptions,
 };
@@ -54,7 +54,11 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> anyhow::Result<()> {
     loop {
         let mut connection =
             PgConnection::connect_with(&options).await.context("connect to the primary to migrate it")?;
-        match migrator.run(&mut connection).await {
+        let migrated = async {
+            migrator.run(&mut connection).await?;
+            finish_indexes(&mut connection).await.map_err(MigrateError::Execute)
+        };
+        match migrated.await {
             Ok(()) => break,
             Err(error) if waited_for_a_lock(&error) && started.elapsed() < GIVE_UP_AFTER => {
                 tracing::warn!("try again: another session holds a lock that the migration needs");
@@ -63,6 +67,22 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> anyhow::Result<()> {
         }
     }
     tracing::info!(version = version(), took_ms = started.elapsed().as_secs_f64() * 1e3, "schema is up to date");
+    Ok(())
+}
+
+/// CREATE INDEX CONCURRENTLY that was cut short leaves an index that is never used, and IF NOT EXISTS takes it for done.
+async fn finish_indexes(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let invalid: Vec<(String, bool)> = sqlx::query_as(
+        "SELECT indexrelid::regclass::text, relname LIKE '%\\_ccnew%' FROM pg_index JOIN pg_class ON oid = indexrelid \
+         WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace AND relkind = 'i'",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for (index, is_of_a_rebuild) in invalid {
+        tracing::warn!(index, "finish an index that was left half built");
+        let finish = if is_of_a_rebuild { "DROP INDEX CONCURRENTLY IF EXISTS" } else { "REINDEX INDEX CONCURRENTLY" };
+        sqlx::raw_sql(AssertSqlSafe(format!("{finish} {index}"))).execute(&mut *connection).await?;
+    }
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep_until, timeout},
 };
+use tracing::{Instrument, Span, field};
 
 use super::{
     Failure, Feed, Handled, Handler,
@@ -34,7 +35,7 @@ use crate::{
         ladder::{self, Step},
     },
     process::Stop,
-    telemetry,
+    telemetry, traces,
 };
 
 const CONSUMER: &str = "consumer";
@@ -151,6 +152,15 @@ async fn finish(link: &Arc<Link>, mut jobs: JoinSet<Result<(), BrokerError>>, sh
     link.close().await;
 }
 
+/// The request that a message came from is on every line about it; a batch has many.
+fn log_span(events: &[Envelope]) -> Span {
+    let span = tracing::error_span!("message", request_id = field::Empty);
+    if let [Envelope { request_id: Some(id), .. }] = events {
+        span.record("request_id", id);
+    }
+    span
+}
+
 struct Crew<H> {
     feed: &'static Feed,
     handler: H,
@@ -200,27 +210,29 @@ impl<H: Handler> Crew<H> {
                     events.push(event.clone());
                     jobs.push(Job { delivery, event });
                 }
-                Err(error) => self.settle(link, &delivery, Err(Failure::undecodable(&error))).await?,
+                Err(error) => self.settle(link, &delivery, None, Err(Failure::undecodable(&error))).await?,
             }
         }
         match self.patiently(link, &events).await {
             Ok(handled) => {
                 for job in &jobs {
-                    self.settle(link, &job.delivery, Ok(handled)).await?;
+                    self.settle(link, &job.delivery, Some(&job.event), Ok(handled)).await?;
                 }
             }
             Err(Failure::Away { what, why }) => {
                 for job in &jobs {
                     let failure = Failure::Away { what, why: why.clone() };
-                    self.settle(link, &job.delivery, Err(failure)).await?;
+                    self.settle(link, &job.delivery, Some(&job.event), Err(failure)).await?;
                 }
             }
-            Err(failure) if jobs.len() == 1 => self.settle(link, &jobs[0].delivery, Err(failure)).await?,
+            Err(failure) if jobs.len() == 1 => {
+                self.settle(link, &jobs[0].delivery, Some(&jobs[0].event), Err(failure)).await?;
+            }
             // One of them is the culprit.
             Err(_) => {
                 for job in &jobs {
                     let handled = self.patiently(link, std::slice::from_ref(&job.event)).await;
-                    self.settle(link, &job.delivery, handled).await?;
+                    self.settle(link, &job.delivery, Some(&job.event), handled).await?;
                 }
             }
         }
@@ -235,7 +247,8 @@ impl<H: Handler> Crew<H> {
         }
         let (started, mut backoff, mut stop) = (Instant::now(), reconnecting(), self.stop.clone());
         loop {
-            match self.handler.handle(events).await {
+            let trace = traces::process(self.feed.queue, events);
+            match self.handler.handle(events).instrument(trace).instrument(log_span(events)).await {
                 Err(Failure::Away { what, why }) => {
                     self.status.missing(what, &why);
                     if stop.is_asked() || !link.is_open() || started.elapsed() > HOLD_AT_MOST {
@@ -255,6 +268,17 @@ impl<H: Handler> Crew<H> {
         &self,
         link: &Link,
         delivery: &Delivery,
+        event: Option<&Envelope>,
+        handled: Result<Handled, Failure>,
+    ) -> Result<(), BrokerError> {
+        let span = log_span(event.map(std::slice::from_ref).unwrap_or_default());
+        self.dispose(link, delivery, handled).instrument(span).await
+    }
+
+    async fn dispose(
+        &self,
+        link: &Link,
+        delivery: &Delivery,
         handled: Result<Handled, Failure>,
     ) -> Result<(), BrokerError> {
         let attempt = delivery::attempt(delivery);
@@ -262,7 +286,7 @@ impl<H: Handler> Crew<H> {
         let failure = match handled {
             Ok(handled) => {
                 delivery::acknowledge(delivery).await?;
-                tracing::debug!(queue = self.feed.queue, message_id, attempt, ?handled, "message is done");
+                tracing::info!(queue = self.feed.queue, message_id, attempt, ?handled, "message is done");
                 self.count(if handled == Handled::Done { "done" } else { "duplicate" });
                 return Ok(());
             }

@@ -1,23 +1,32 @@
-//! `custom.*`: the place where a shop's own tasks go. This one writes down what arrived.
+//! `custom.*`: the place where a shop's own tasks go. This one writes down what arrived, and marks orders as paid when
+//! the provider of payments says so.
 
-use sqlx::{Connection, PgPool};
+use serde_json::Value;
+use sqlx::{Connection, PgConnection, PgPool};
 
 use super::{Failure, Handled, Handler};
 use crate::{
     messaging::envelope::Envelope,
-    store::{StoreError, inbox},
+    store::{
+        StoreError, inbox,
+        payments::{self, Payment, PaymentError},
+        webhooks::RECEIVED,
+    },
 };
 
 const CONSUMER: &str = "custom";
 const TOPICS: &str = "custom.";
+const PAID: &str = "payment.succeeded";
 
 pub(crate) struct Tasks {
     pool: PgPool,
+    /// Whose word about payments counts.
+    payment_provider: String,
 }
 
 impl Tasks {
-    pub(crate) fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub(crate) fn new(pool: PgPool, payment_provider: String) -> Self {
+        Self { pool, payment_provider }
     }
 
     async fn record(&self, event: &Envelope) -> Result<Handled, Failure> {
@@ -30,9 +39,38 @@ impl Tasks {
             return Ok(Handled::Duplicate);
         }
         inbox::record_task(&mut tx, event.id, &event.topic, &event.data).await?;
+        if let Some(payment) = self.payment(event)? {
+            pay(&mut tx, &payment).await?;
+        }
         tx.commit().await.map_err(StoreError::of_commit)?;
         Ok(Handled::Done)
     }
+
+    /// Other providers may say what they like about payments.
+    fn payment(&self, event: &Envelope) -> Result<Option<Payment>, Failure> {
+        let (data, said) = (&event.data, &event.data["body"]);
+        if event.topic != RECEIVED || data["provider"] != self.payment_provider.as_str() || said["type"] != PAID {
+            return Ok(None);
+        }
+        let Value::Object(payment) = &said["data"] else {
+            return Err(Failure::undecodable(&format!("{PAID}: expected data with order_id, amount_cents, currency")));
+        };
+        serde_json::from_value(payment.clone().into()).map(Some).map_err(|error| Failure::undecodable(&error))
+    }
+}
+
+async fn pay(tx: &mut PgConnection, payment: &Payment) -> Result<(), Failure> {
+    let refused = |reason, error: &PaymentError| Failure::Permanent { reason, error: error.to_string() };
+    let is_too_late = payments::mark_paid(tx, payment).await.map_err(|error| match error {
+        PaymentError::UnknownOrder(_) => refused("unknown_order", &error),
+        PaymentError::OtherAmount { .. } => refused("other_amount", &error),
+        PaymentError::PaidBefore(_) => refused("paid_before", &error),
+        PaymentError::Store(error) => error.into(),
+    })?;
+    if is_too_late {
+        tracing::warn!(order_id = %payment.order_id, "an order was paid that is not placed any more: refund it");
+    }
+    Ok(())
 }
 
 impl Handler for Tasks {

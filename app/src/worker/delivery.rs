@@ -8,7 +8,7 @@ use lapin::{
 use uuid::Uuid;
 
 use crate::messaging::{
-    ATTEMPT, DEAD, ERROR, REASON,
+    ATTEMPT, DEAD, ERROR, REASON, REQUEUE,
     broker::{BrokerError, Link, Outgoing, Receipt},
 };
 
@@ -17,8 +17,16 @@ const ERROR_CHARACTERS: usize = 200;
 /// Where a copy goes before the original is acknowledged.
 #[derive(Debug)]
 pub(crate) enum Destination<'a> {
-    Retry { exchange: &'static str, attempt: u32 },
-    Dead { reason: &'a str, error: &'a str },
+    Retry {
+        exchange: &'static str,
+        attempt: u32,
+    },
+    Dead {
+        reason: &'a str,
+        error: &'a str,
+    },
+    /// To the queue that gave it up, as if it came for the first time.
+    Again,
 }
 
 pub(crate) fn attempt(delivery: &Delivery) -> u32 {
@@ -78,6 +86,10 @@ fn outgoing(delivery: &Delivery, queue: &str, to: &Destination<'_>) -> Outgoing 
             headers.insert(REASON.into(), AMQPValue::LongString(LongString::from(*reason)));
             headers.insert(ERROR.into(), AMQPValue::LongString(LongString::from(short)));
             DEAD
+        }
+        Destination::Again => {
+            attempts = 1;
+            REQUEUE
         }
     };
     headers.insert(ATTEMPT.into(), AMQPValue::LongInt(i32::try_from(attempts).unwrap_or(i32::MAX)));
@@ -139,5 +151,11 @@ mod tests {
         assert_eq!((dead.exchange, dead.message_id.as_str()), ("dead", "id-1"));
         assert_eq!((text(&dead, ATTEMPT), text(&dead, REASON)), ("2".to_owned(), "undecodable".to_owned()));
         assert_eq!(text(&dead, ERROR), "é".repeat(200));
+        let again = outgoing(&first, "q.custom", &Destination::Again);
+        assert_eq!(
+            (again.exchange, again.routing_key.as_str(), again.message_id.as_str()),
+            ("requeue", "q.custom", "id-1")
+        );
+        assert_eq!((text(&again, ATTEMPT), text(&again, REASON)), ("1".to_owned(), "None".to_owned()));
     }
 }

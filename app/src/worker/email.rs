@@ -25,12 +25,11 @@ use crate::{
     store::{
         StoreError, inbox,
         orders::{self, Order},
-        outbox::ORDER_CONFIRMATION,
+        outbox::{ORDER_CANCELLED, ORDER_CONFIRMATION},
     },
 };
 
 const CONSUMER: &str = "email";
-const TEMPLATE: &str = "order_confirmation";
 const MAIL_SERVER: &str = "mail server";
 /// Less than the time that a worker has to stop. A server that took the mail may still be silent then.
 const SEND_WITHIN: Duration = Duration::from_secs(15);
@@ -45,9 +44,47 @@ pub(crate) struct Confirmations {
     from: Mailbox,
 }
 
+/// What a mail says about an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Template {
+    Confirmation,
+    Cancelled,
+}
+
+impl Template {
+    fn of(topic: &str) -> Option<Self> {
+        match topic {
+            ORDER_CONFIRMATION => Some(Self::Confirmation),
+            ORDER_CANCELLED => Some(Self::Cancelled),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Confirmation => "order_confirmation",
+            Self::Cancelled => "order_cancelled",
+        }
+    }
+
+    fn subject(self, number: i64) -> String {
+        match self {
+            Self::Confirmation => format!("Your order {number}"),
+            Self::Cancelled => format!("Your order {number} is cancelled"),
+        }
+    }
+
+    fn first_line(self, number: i64) -> String {
+        match self {
+            Self::Confirmation => format!("Thank you for your order {number}."),
+            Self::Cancelled => format!("Your order {number} is cancelled, and nothing of it will be sent:"),
+        }
+    }
+}
+
 /// Fields of the event that this worker needs.
 #[derive(Debug, Deserialize)]
-struct Confirmation {
+struct Notice {
     order_id: Uuid,
     email: String,
 }
@@ -62,26 +99,26 @@ impl Confirmations {
     }
 
     async fn confirm(&self, event: &Envelope) -> Result<Handled, Failure> {
-        if event.topic != ORDER_CONFIRMATION {
-            let error = format!("found a message of type {:?}", event.topic);
-            return Err(Failure::Permanent { reason: "unknown_template", error });
-        }
-        let wanted: Confirmation =
+        let template = Template::of(&event.topic).ok_or_else(|| Failure::Permanent {
+            reason: "unknown_template",
+            error: format!("found a message of type {:?}", event.topic),
+        })?;
+        let wanted: Notice =
             serde_json::from_value(event.data.clone()).map_err(|error| Failure::undecodable(&error))?;
-        let order = orders::by_id(&self.pool, wanted.order_id).await?;
-        let order = order.ok_or_else(|| Failure::Permanent {
+        let mut connection = self.pool.acquire().await?;
+        let found = orders::by_id(&mut connection, wanted.order_id).await?;
+        let order = found.map(|found| found.order).ok_or_else(|| Failure::Permanent {
             reason: "unknown_order",
             error: format!("no order has the id {}", wanted.order_id),
         })?;
-        let mail = compose(&self.from, &wanted.email, event.id, &order)?;
+        let mail = compose(&self.from, &wanted.email, event.id, template, &order)?;
 
-        let mut connection = self.pool.acquire().await?;
         let mut tx = connection.begin().await?;
         tx.execute(IDLE_LIMIT).await?;
         if !inbox::claim(&mut tx, CONSUMER, event.id).await? {
             return Ok(Handled::Duplicate);
         }
-        inbox::log_email(&mut tx, event.id, &wanted.email, TEMPLATE, order.id).await?;
+        inbox::log_email(&mut tx, event.id, &wanted.email, template.name(), order.id).await?;
         match timeout(SEND_WITHIN, self.mailer.send(mail)).await {
             Ok(sent) => sent.map_err(|error| refusal(&error, &wanted.email))?,
             Err(_) => {
@@ -144,7 +181,7 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn compose(from: &Mailbox, to: &str, event: Uuid, order: &Order) -> Result<Message, Failure> {
+fn compose(from: &Mailbox, to: &str, event: Uuid, template: Template, order: &Order) -> Result<Message, Failure> {
     let to: Mailbox = to.parse().map_err(|error| Failure::Permanent {
         reason: "bad_recipient",
         error: format!("parse the recipient: {error}"),
@@ -152,14 +189,14 @@ fn compose(from: &Mailbox, to: &str, event: Uuid, order: &Order) -> Result<Messa
     Message::builder()
         .from(from.clone())
         .to(to)
-        .subject(format!("Your order {}", order.number))
+        .subject(template.subject(order.number))
         .message_id(Some(format!("<{event}@{}>", from.email.domain())))
         .header(ContentType::TEXT_PLAIN)
-        .body(body(order))
+        .body(body(template, order))
         .map_err(|error| Failure::Permanent { reason: "bad_mail", error: error.to_string() })
 }
 
-fn body(order: &Order) -> String {
+fn body(template: Template, order: &Order) -> String {
     let lines: String = order
         .items
         .iter()
@@ -168,11 +205,8 @@ fn body(order: &Order) -> String {
             format!("{:>5} x {}  {}\n", item.qty, item.sku, money(cents, &order.currency))
         })
         .collect();
-    format!(
-        "Thank you for your order {}.\n\n{lines}\nTotal: {}\n",
-        order.number,
-        money(order.total_cents, &order.currency)
-    )
+    let total = money(order.total_cents, &order.currency);
+    format!("{}\n\n{lines}\nTotal: {total}\n", template.first_line(order.number))
 }
 
 fn money(cents: i64, currency: &str) -> String {
@@ -181,6 +215,8 @@ fn money(cents: i64, currency: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{ProptestConfig, prop_assert_eq, proptest};
+
     use super::*;
     use crate::store::orders::OrderItem;
 
@@ -203,7 +239,7 @@ mod tests {
     fn a_mail_has_an_id_that_follows_from_the_event_and_a_body_that_adds_up() {
         let event: Uuid = "0193e3a8-0000-7000-8000-000000000001".parse().unwrap();
         let from: Mailbox = "The Shop <shop@example.com>".parse().unwrap();
-        let mail = compose(&from, "ada@example.org", event, &order()).unwrap();
+        let mail = compose(&from, "ada@example.org", event, Template::Confirmation, &order()).unwrap();
         let text = String::from_utf8(mail.formatted()).unwrap();
         assert!(text.contains("Message-ID: <0193e3a8-0000-7000-8000-000000000001@example.com>\r\n"), "{text}");
         assert!(text.contains("Subject: Your order 100001\r\n"), "{text}");
@@ -213,9 +249,36 @@ mod tests {
     }
 
     #[test]
+    fn a_cancelled_order_is_told_as_such() {
+        let from: Mailbox = "shop@example.com".parse().unwrap();
+        let mail = compose(&from, "ada@example.org", Uuid::nil(), Template::Cancelled, &order()).unwrap();
+        let text = String::from_utf8(mail.formatted()).unwrap();
+        for line in ["Subject: Your order 100001 is cancelled\r\n", "Your order 100001 is cancelled, and nothing"] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        for template in [Template::Confirmation, Template::Cancelled] {
+            assert_eq!(Template::of(&format!("email.send_{}", template.name())), Some(template));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn money_reads_back_as_its_cents(cents in 0..=i64::MAX) {
+            let text = money(cents, "EUR");
+            let (whole, rest) = text.strip_suffix(" EUR").unwrap().split_once('.').unwrap();
+            prop_assert_eq!(rest.len(), 2);
+            let back = whole.parse::<i128>().unwrap() * 100 + rest.parse::<i128>().unwrap();
+            prop_assert_eq!(back, i128::from(cents));
+        }
+    }
+
+    #[test]
     fn an_address_that_is_none_is_the_end_of_the_message() {
         let from: Mailbox = "shop@example.com".parse().unwrap();
-        let failure = compose(&from, "nobody\r\nBcc: all@example.com", Uuid::nil(), &order()).unwrap_err();
+        let failure = compose(&from, "nobody\r\nBcc: all@example.com", Uuid::nil(), Template::Confirmation, &order())
+            .unwrap_err();
         assert!(matches!(failure, Failure::Permanent { reason: "bad_recipient", .. }), "{failure:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 mod consumer;
 mod custom;
-mod delivery;
+pub(crate) mod delivery;
 mod email;
 mod search;
 
@@ -26,8 +26,9 @@ pub(crate) async fn run(config: config::Worker) -> anyhow::Result<()> {
             start(&config.background, &SEARCH, indexer).await
         }
         Task::Custom(config) => {
-            let tasks = |background: &Background| Ok(custom::Tasks::new(background.pool.clone()));
-            start(&config, &CUSTOM, tasks).await
+            let provider = config.payment_provider;
+            let tasks = |background: &Background| Ok(custom::Tasks::new(background.pool.clone(), provider));
+            start(&config.background, &CUSTOM, tasks).await
         }
     }
 }

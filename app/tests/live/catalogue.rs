@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::shop::{Database, Shop, app_succeeds, eventually, header};
+use crate::shop::{Database, Shop, app_succeeds, eventually, header, redis_connection};
 
 #[tokio::test]
 async fn migrate_and_seed_can_be_repeated() {
@@ -54,6 +54,23 @@ async fn paging_visits_every_product_once_in_every_order() {
     }
 }
 
+/// By a path that climbs, the entrance would serve whatever file is there.
+#[tokio::test]
+async fn a_picture_lies_below_media_or_nowhere() {
+    let database = Database::create().await;
+    app_succeeds("migrate", &database).await;
+    app_succeeds("seed", &database).await;
+    let pool = database.pool().await;
+    let insert = "INSERT INTO product_media (product_id, position, path, content_type) SELECT min(id), $1, $2, 'image/png' FROM products";
+    for (position, path) in ["a.png", "p/1/front.png", "A_b-1..2.png"].into_iter().enumerate() {
+        sqlx::query(insert).bind(position as i32).bind(path).execute(&pool).await.unwrap();
+    }
+    for path in ["", "/etc/passwd", "../x.png", "a/../x.png", "a//b.png", ".hidden", "a/.b", "a b.png", "a\nb", "ä.png"]
+    {
+        assert!(sqlx::query(insert).bind(9).bind(path).execute(&pool).await.is_err(), "{path:?}");
+    }
+}
+
 #[tokio::test]
 async fn filters_narrow_and_unknown_parameters_are_ignored() {
     let shop = Shop::open().await;
@@ -92,12 +109,12 @@ async fn the_second_read_comes_from_redis_with_the_same_bytes() {
         let first = shop.get(path).await;
         assert_eq!(
             (header(&first, "x-source").as_str(), header(&first, "cache-control").as_str()),
-            ("replica", "public, max-age=5"),
+            ("replica", "public, max-age=5, stale-while-revalidate=5"),
             "{path}"
         );
         let second = shop.get(path).await;
         assert_eq!(header(&second, "x-source"), "redis", "{path}");
-        assert_eq!(header(&second, "cache-control"), "public, max-age=5");
+        assert_eq!(header(&second, "cache-control"), header(&first, "cache-control"));
         assert_eq!(first.bytes().await.unwrap(), second.bytes().await.unwrap(), "{path}");
     }
     let metrics = shop.http.get(format!("{}/metrics", shop.metrics)).send().await.unwrap().text().await.unwrap();
@@ -113,6 +130,18 @@ async fn one_product_by_sku() {
     assert_eq!((status, product["sku"].as_str(), &product["in_stock"]), (200, Some(sku.as_str()), &true.into()));
     let (status, _, probe) = shop.read("/api/v1/products/PROBE-0").await;
     assert_eq!((status, &probe["sku"]), (200, &"PROBE-0".into()));
+    assert_eq!(product["media"], json!([]));
+    let media = "INSERT INTO product_media (product_id, position, path, content_type, alt) \
+                 SELECT id, position, path, 'image/webp', 'seen from ' || path FROM products, \
+                 (VALUES (1, 'a/back.webp'), (0, 'a/front.webp')) AS m (position, path) WHERE sku = 'PROBE-0'";
+    sqlx::query(media).execute(&shop.database.pool().await).await.unwrap();
+    let (_, _, probe) = shop.read("/api/v1/products/PROBE-0?again").await;
+    assert_eq!(probe["media"], json!([]), "in the cache until the change is announced");
+    let mut redis = redis_connection(&shop.redis.url).await;
+    redis::cmd("DEL").arg("products:entry:sku:PROBE-0").query_async::<()>(&mut redis).await.unwrap();
+    let (_, _, probe) = shop.read("/api/v1/products/PROBE-0").await;
+    let medium = |path: &str| json!({ "url": format!("/media/{path}"), "content_type": "image/webp", "alt": format!("seen from {path}") });
+    assert_eq!(probe["media"], json!([medium("a/front.webp"), medium("a/back.webp")]));
     let (status, source, problem) = shop.read("/api/v1/products/NO-SUCH").await;
     assert_eq!((status, source.as_str(), &problem["code"]), (404, "", &"not_found".into()));
 }
@@ -122,6 +151,7 @@ async fn categories_and_brands_lead_to_products() {
     let shop = Shop::open().await;
     let (_, _, categories) = shop.read("/api/v1/categories").await;
     assert!(categories["items"].as_array().unwrap().len() >= 10);
+    assert_eq!(categories["items"][0]["parent"], Value::Null);
     for category in categories["items"].as_array().unwrap() {
         let (_, _, page) =
             shop.read(&format!("/api/v1/products?limit=1&category={}", category["slug"].as_str().unwrap())).await;

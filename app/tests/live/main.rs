@@ -6,12 +6,28 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod accounts;
+mod admin;
+mod admin_people;
+mod audit;
+mod cache;
+mod cart;
 mod catalogue;
+mod dead_letters;
+mod described;
+mod docs;
 mod gate;
+mod history;
+mod injection;
 mod lifecycle;
 mod messaging;
 mod messaging_bench;
 mod orders;
 mod outages;
+mod people;
+mod permissions;
 mod search;
+mod security;
 mod shop;
+mod traces;
+mod webhooks;

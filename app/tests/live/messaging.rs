@@ -155,6 +155,19 @@ async fn a_mail_that_is_refused_for_now_takes_the_retry_queue_and_arrives_once()
 }
 
 #[tokio::test]
+async fn a_cancelled_order_is_told_to_whoever_ordered() {
+    let bench = Bench::open().await;
+    bench.sql(ORDER).await;
+    bench.sql("UPDATE outbox SET topic = 'email.send_order_cancelled'").await;
+    let _relay = bench.start(&["relay"]).await;
+    let _worker = bench.start(&["worker", "email"]).await;
+    bench.eventually_count("SELECT count(*) FROM email_log WHERE template = 'order_cancelled'", 1).await;
+    let mails = bench.mail.mails();
+    assert!(mails.len() == 1 && mails[0].contains("is cancelled, and nothing of it will be sent:"), "{mails:?}");
+    assert!(mails[0].contains("    3 x SKU-1  37.50 EUR"), "{}", mails[0]);
+}
+
+#[tokio::test]
 async fn a_mail_that_is_refused_for_good_is_dead_at_once() {
     let bench = Bench::open().await;
     bench.sql(ORDER).await;

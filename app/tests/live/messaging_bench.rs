@@ -26,6 +26,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     process::{Child, Command},
     sync::MutexGuard,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -88,6 +89,10 @@ impl Bench {
     }
 
     pub(crate) async fn start(&self, command: &[&str]) -> Background {
+        self.start_with(command, &[]).await
+    }
+
+    pub(crate) async fn start_with(&self, command: &[&str], settings: &[(&str, &str)]) -> Background {
         let mut binary = binary(command[0]);
         binary
             .args(&command[1..])
@@ -96,7 +101,8 @@ impl Bench {
             .env("SMTP_URL", format!("smtp://{}", self.mail.address))
             .env("MAIL_FROM", "shop@example.com")
             .env("APP_METRICS_LISTEN", "127.0.0.1:0")
-            .env("APP_SHUTDOWN_SECONDS", "5");
+            .env("APP_SHUTDOWN_SECONDS", "5")
+            .envs(settings.iter().copied());
         Background::start(binary).await
     }
 
@@ -229,10 +235,11 @@ pub(crate) struct Background {
     private: String,
     http: reqwest::Client,
     pub(crate) log: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
 }
 
 impl Background {
-    async fn start(mut binary: Command) -> Self {
+    pub(crate) async fn start(mut binary: Command) -> Self {
         let mut process = binary.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -248,12 +255,12 @@ impl Background {
         };
         let private = timeout(Duration::from_secs(20), listening).await.expect("the process must listen in time");
         let rest = Arc::clone(&log);
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 rest.lock().unwrap().push(line);
             }
         });
-        Self { process, private, http: http_client(), log }
+        Self { process, private, http: http_client(), log, reader }
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
@@ -279,6 +286,8 @@ impl Background {
         assert!(Command::new("kill").args(["-TERM", &pid]).stdin(Stdio::null()).status().await.unwrap().success());
         let ended = timeout(Duration::from_secs(8), self.process.wait()).await;
         assert!(ended.expect("the process ends in time").unwrap().success());
+        // Its last lines may still be in the pipe.
+        (&mut self.reader).await.unwrap();
     }
 
     pub(crate) fn logged(&self, what: &str) -> usize {

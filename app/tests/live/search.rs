@@ -287,3 +287,51 @@ async fn a_shop_that_has_no_elasticsearch_searches_degraded_and_is_whole() {
     let hostile = shop.search("q=%27%29%3B+DROP+TABLE+products%3B--+%3A%2A+%26+%7C+%21+%5C%27").await;
     assert_eq!(hostile["total"], 0);
 }
+
+#[tokio::test]
+async fn somebody_who_types_is_offered_products_brands_and_categories_with_and_without_elasticsearch() {
+    let searched = Searched::open().await;
+    let shop = &searched.shop;
+    let suggest = async |q: &str| {
+        let (status, source, answer) = shop.read(&format!("/api/v1/search/suggest?q={q}")).await;
+        assert_eq!(status, 200, "{q}: {answer}");
+        assert_eq!(source == "elasticsearch", answer["degraded"] == false, "{q}: {source}");
+        answer
+    };
+    let names = |answer: &Value| {
+        answer["products"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for degraded in [false, true] {
+        if degraded {
+            searched.gate.shut().await;
+        }
+        let answer = suggest("nordwind+mer").await;
+        assert_eq!(answer["degraded"], degraded);
+        assert!((1..=8).contains(&names(&answer).len()), "{answer}");
+        assert!(names(&answer).iter().all(|name| name.starts_with("Nordwind Merino")), "{answer}");
+        let answer = suggest("knit").await;
+        assert_eq!(answer["categories"], json!([{ "slug": "knitwear", "name": "Knitwear" }]));
+        assert_eq!(suggest("ash").await["brands"], json!(["Alder & Ash"]));
+        assert_eq!(suggest("NRW-HEA-01").await["products"][0]["sku"], "NRW-HEA-01");
+        for q in ["probe", "PROBE-0", "zzzzzz", "%25", "%27%29%3B--"] {
+            let answer = suggest(q).await;
+            assert_eq!((&answer["products"], &answer["brands"]), (&json!([]), &json!([])), "{q}");
+        }
+        for bad in ["", "+", &"x".repeat(101), "a%0Ab"] {
+            let (status, _, problem) = shop.read(&format!("/api/v1/search/suggest?q={bad}")).await;
+            assert_eq!((status, &problem["code"]), (400, &"invalid_query".into()), "{bad}");
+        }
+    }
+    assert_eq!(shop.read("/api/v1/search/suggest").await.0, 400);
+    searched.gate.reopen();
+    eventually("a typing error is forgiven again", async || {
+        let answer = suggest("nordwnd+beani").await;
+        (answer["products"][0]["sku"] == "NRW-HEA-01").then_some(())
+    })
+    .await;
+}

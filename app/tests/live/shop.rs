@@ -21,6 +21,10 @@ use crate::gate::Gate;
 const PATIENCE: Duration = Duration::from_secs(20);
 const REDIS_DATABASES: u8 = 16;
 const CLAIM: &str = "app-live-test";
+/// The rights that the README of app asks for, and no others.
+const REDIS_USER: &str = "app-live";
+const REDIS_RIGHTS: &str =
+    "reset on >app-live ~products:* ~sess:* ~rl:* +@read +@write +@connection +@scripting -@dangerous";
 
 #[allow(clippy::disallowed_methods, reason = "tests are configured by the environment")]
 pub(crate) fn setting(name: &str) -> Url {
@@ -102,10 +106,36 @@ impl RedisDatabase {
                 .await
                 .unwrap();
             if claimed.is_some() {
+                let mut user = redis::cmd("ACL");
+                user.arg("SETUSER").arg(REDIS_USER).arg(REDIS_RIGHTS.split(' ').collect::<Vec<_>>());
+                user.query_async::<()>(&mut connection).await.unwrap();
                 return Self { url };
             }
         }
         panic!("all {REDIS_DATABASES} databases of APP_TEST_REDIS_URL are claimed by other tests");
+    }
+}
+
+impl RedisDatabase {
+    /// As the app, which may less than the tests.
+    fn url_of_the_app(&self) -> Url {
+        let mut url = self.url.clone();
+        url.set_username(REDIS_USER).unwrap();
+        url.set_password(Some(REDIS_USER)).unwrap();
+        url
+    }
+
+    pub(crate) async fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut connection = redis_connection(&self.url).await;
+        redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await.unwrap()
+    }
+
+    /// As if the windows of all limits were over.
+    pub(crate) async fn forget_limits(&self) {
+        let mut connection = redis_connection(&self.url).await;
+        for key in self.keys("rl:*").await {
+            redis::cmd("DEL").arg(key).query_async::<()>(&mut connection).await.unwrap();
+        }
     }
 }
 
@@ -119,7 +149,7 @@ impl Drop for RedisDatabase {
     }
 }
 
-async fn redis_connection(url: &Url) -> redis::aio::MultiplexedConnection {
+pub(crate) async fn redis_connection(url: &Url) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(url.as_str()).unwrap();
     client.get_multiplexed_async_connection().await.expect("connect to APP_TEST_REDIS_URL")
 }
@@ -157,7 +187,7 @@ pub(crate) struct Shop {
     pub(crate) process: tokio::sync::Mutex<Child>,
     pub(crate) http: Client,
     pub(crate) database: Database,
-    _redis: RedisDatabase,
+    pub(crate) redis: RedisDatabase,
 }
 
 impl Shop {
@@ -176,7 +206,7 @@ impl Shop {
         let mut process = binary("serve")
             .env("DATABASE_URL", through(&database.url, &primary_gate))
             .env("DATABASE_REPLICA_URL", through(&database.url, &replica_gate))
-            .env("REDIS_URL", through(&redis.url, &redis_gate))
+            .env("REDIS_URL", through(&redis.url_of_the_app(), &redis_gate))
             .env("APP_LISTEN", "127.0.0.1:0")
             .env("APP_METRICS_LISTEN", "127.0.0.1:0")
             .env("APP_DRAIN_SECONDS", "1")
@@ -188,9 +218,13 @@ impl Shop {
         let (base, metrics) = follow(&mut process, &log).await;
         let process = tokio::sync::Mutex::new(process);
         let http = http_client();
-        let shop =
-            Self { primary_gate, replica_gate, redis_gate, base, metrics, log, process, http, database, _redis: redis };
-        shop.eventually_ready(200).await;
+        let shop = Self { primary_gate, replica_gate, redis_gate, base, metrics, log, process, http, database, redis };
+        // Ready is a shop without Redis too.
+        eventually("Redis answers", async || {
+            let degraded = shop.eventually_ready(200).await["degraded"].to_string();
+            (!degraded.contains("redis")).then_some(())
+        })
+        .await;
         shop
     }
 

@@ -11,6 +11,7 @@ mod http;
 pub mod mail;
 pub mod monitoring;
 pub mod nginx;
+mod order;
 pub mod postgres;
 pub mod rabbitmq;
 pub mod redis;
@@ -29,7 +30,7 @@ pub fn all() -> Vec<Box<dyn Component>> {
     vec![
         Box::new(nginx::Nginx),
         Box::new(app::App),
-        Box::new(route::Route),
+        Box::<route::Route>::default(),
         Box::new(postgres::Postgres),
         Box::new(redis::Redis),
         Box::new(rabbitmq::Rabbitmq),

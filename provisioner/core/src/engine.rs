@@ -15,7 +15,7 @@ use crate::fault::Faults;
 use crate::name::{Member, StackName};
 use crate::observed::Observed;
 use crate::record::Records;
-use crate::stack::{File, Job, OnChange, Resource, ResourceId};
+use crate::stack::{File, Job, OnChange, Resource, ResourceId, Workload};
 
 /// An engine, bound to one stack.
 #[async_trait]
@@ -55,6 +55,11 @@ pub trait Engine: Send + Sync {
             None => None,
         };
         self.exec(member, argv, input).await
+    }
+
+    /// `argv` as it must be given to `exec` for the command to see the workload's secret variables too.
+    fn in_environment(&self, _workload: &Workload, argv: &[String]) -> Vec<String> {
+        argv.to_vec()
     }
 
     /// The member as it really runs, by reads only; `image` is the reference that it should run.

@@ -58,6 +58,8 @@ pub struct Execution<'a> {
     pub stop: Stop,
     /// How long a member may take to answer after its start.
     pub ready_limit: Duration,
+    /// Once one of these steps was begun the others are as well, whoever asks to stop: between them nobody is served.
+    pub at_one_go: BTreeSet<StepId>,
 }
 
 /// Asks a running execution to begin no further step.
@@ -83,8 +85,12 @@ pub async fn execute(plan: &Plan, execution: &Execution<'_>) -> Outcomes {
     let mut waiting: BTreeSet<StepId> = plan.steps.iter().map(|step| step.id).collect();
     let steps: BTreeMap<StepId, &Step> = plan.steps.iter().map(|step| (step.id, step)).collect();
     let mut running = FuturesUnordered::new();
+    let may_begin = |step: &Step, is_going: bool| {
+        !execution.stop.is_requested() || is_going && execution.at_one_go.contains(&step.id)
+    };
     loop {
-        let may_begin = !execution.stop.is_requested() && execution.lease.is_none_or(Lease::is_held);
+        let is_held = execution.lease.is_none_or(Lease::is_held);
+        let is_going = execution.at_one_go.iter().any(|id| !waiting.contains(id));
         for step in &plan.steps {
             if !waiting.contains(&step.id) {
                 continue;
@@ -96,7 +102,7 @@ pub async fn execute(plan: &Plan, execution: &Execution<'_>) -> Outcomes {
                     execution.listener.hear(Event::Finished(step, &outcome));
                     outcomes.insert(step.id, outcome);
                 }
-                Prerequisites::Done if may_begin && running.len() < PARALLEL => {
+                Prerequisites::Done if is_held && running.len() < PARALLEL && may_begin(step, is_going) => {
                     waiting.remove(&step.id);
                     execution.listener.hear(Event::Started(step));
                     running.push(run_step(step, execution, &images));

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Wishes, engine, plan_now, stack, up};
-use provisioner_core::execute::Outcome;
+use common::{Wishes, components, engine, plan_now, stack, up};
+use provisioner_core::engine::Engine;
+use provisioner_core::execute::{Event, Execution, Listener, Outcome, Stop, execute};
 use provisioner_core::name::Member;
 use provisioner_core::plan::StepId;
 
@@ -42,6 +43,42 @@ async fn killed_after_any_number_of_changes_the_next_run_converges() {
         let is_done = outcomes.values().all(|outcome| matches!(outcome, Outcome::Done { .. }));
         assert!(is_done, "killed after {calls} of {all} changes");
         assert_eq!(plan_now(&engine, &stack).await.to_string(), "", "killed after {calls} of {all} changes");
+    }
+}
+
+#[tokio::test]
+async fn what_goes_at_one_go_is_ended_and_nothing_else_begun_where_somebody_asks_to_stop() {
+    let (engine, stack) = (engine(), stack(&Wishes::default()));
+    let plan = plan_now(&engine, &stack).await;
+    let observed = engine.observe().await.unwrap();
+    let stop = Stop::default();
+    // A step with another one after it, and that one.
+    let then = plan.steps.iter().find(|step| !step.after.is_empty()).unwrap();
+    let first = then.after.first().copied().unwrap();
+    let execution = Execution {
+        engine: &engine,
+        components: &components(),
+        stack: &stack,
+        observed: &observed,
+        listener: &StopsAt(first, stop.clone()),
+        lease: None,
+        stop,
+        ready_limit: std::time::Duration::from_secs(5),
+        at_one_go: [first, then.id].into(),
+    };
+    let outcomes = execute(&plan, &execution).await;
+    assert!(matches!(outcomes[&then.id], Outcome::Done { .. }));
+    assert!(outcomes.values().any(|outcome| matches!(outcome, Outcome::NotBegun)));
+}
+
+/// Asks to stop as soon as a step has begun.
+struct StopsAt(StepId, Stop);
+
+impl Listener for StopsAt {
+    fn hear(&self, event: Event<'_>) {
+        if matches!(event, Event::Started(step) if step.id == self.0) {
+            self.1.request();
+        }
     }
 }
 

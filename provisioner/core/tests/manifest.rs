@@ -38,6 +38,16 @@ app: {image: shop, binary: app, replicas: 0, serve: gunicorn, env: {\"A-B\": x}}
 }
 
 #[test]
+fn a_secret_variable_is_a_file_in_capitals_and_named_once() {
+    assert_snapshot!(problems(
+        "name: dev\napp: {binary: a, env: {KEY: x}, secret_env: {KEY: key, lower: key, NONE: \"\", LIST: [a]}}\n"
+    ));
+    let text = "name: dev\napp: {binary: a, secret_env: {KEY: secrets/key}}\n";
+    let given = parse(text.as_bytes()).unwrap().app.secret_env;
+    assert_eq!(given["KEY"].files, [std::path::PathBuf::from("secrets/key")]);
+}
+
+#[test]
 fn monitoring_takes_thresholds_that_exist_and_make_sense_and_keys_as_files() {
     assert_snapshot!(problems(
         "

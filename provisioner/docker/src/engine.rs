@@ -14,9 +14,10 @@ use provisioner_core::fault::Faults;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
 use provisioner_core::record::Records;
-use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId};
+use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId, Workload};
 
 use crate::connect::DockerEngine;
+use crate::container::secret_shell;
 
 #[async_trait]
 impl Engine for DockerEngine {
@@ -73,6 +74,13 @@ impl Engine for DockerEngine {
         input: Option<InputStream>,
     ) -> Result<Execution, EngineError> {
         self.execute(member, argv, input).await
+    }
+
+    fn in_environment(&self, workload: &Workload, argv: &[String]) -> Vec<String> {
+        if workload.secret_env.is_empty() {
+            return argv.to_vec();
+        }
+        secret_shell().into_iter().chain(argv.iter().cloned()).collect()
     }
 
     async fn inspect(&self, member: &Member, image: &str) -> Result<Actual, EngineError> {

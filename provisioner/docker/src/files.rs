@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, Entry};
 use crate::connect::DockerEngine;
+use crate::container;
 use crate::error::is_missing;
 use crate::secrets::Current;
 
@@ -49,9 +50,15 @@ pub(crate) fn named<'a>(texts: impl Iterator<Item = &'a Text>) -> BTreeSet<Strin
 }
 
 impl DockerEngine {
-    /// Files with the values of their secrets in place, and the versions of these.
-    pub(crate) async fn resolve_files(&self, files: &[File]) -> Result<(Vec<Entry>, SecretVersions), EngineError> {
-        let Current { values, versions } = self.current_secrets(&named(files.iter().map(|file| &file.content))).await?;
+    /// Files and secret variables with the values of their secrets in place, and the versions of these.
+    pub(crate) async fn resolve_files(
+        &self,
+        files: &[File],
+        variables: &BTreeMap<String, Text>,
+    ) -> Result<(Vec<Entry>, SecretVersions), EngineError> {
+        let secrets = named(files.iter().map(|file| &file.content).chain(variables.values()));
+        let Current { values, versions } = self.current_secrets(&secrets).await?;
+        let variables = container::secret_env(variables, &values)?;
         let resolved = files.iter().map(|file| {
             Ok(Entry {
                 path: file.path.clone(),
@@ -60,7 +67,7 @@ impl DockerEngine {
                 content: file.content.resolve(&values)?.into_bytes(),
             })
         });
-        Ok((resolved.collect::<Result<_, MissingSecret>>()?, versions))
+        Ok((resolved.chain(variables.map(Ok)).collect::<Result<_, MissingSecret>>()?, versions))
     }
 
     pub(crate) async fn put_archive(&self, container: &str, entries: &[Entry]) -> Result<(), EngineError> {
@@ -112,7 +119,7 @@ impl DockerEngine {
         let found = self.inspect(&name).await?;
         let instance = found.id.unwrap_or_default();
         let volumes: Vec<String> = found.mounts.into_iter().flatten().filter_map(|mount| mount.destination).collect();
-        let (entries, versions) = self.resolve_files(files).await?;
+        let (entries, versions) = self.resolve_files(files, &BTreeMap::new()).await?;
         match then {
             OnChange::Nothing => self.put_archive(&name, &entries).await?,
             OnChange::Restart => {

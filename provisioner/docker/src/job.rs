@@ -10,7 +10,6 @@ use provisioner_core::stack::Job;
 
 use crate::connect::{Docker, DockerEngine};
 use crate::container;
-use crate::files;
 use crate::lines::Lines;
 
 impl DockerEngine {
@@ -27,9 +26,7 @@ impl DockerEngine {
         if !job.secret_env.is_empty() && job.command.is_empty() {
             return Err(EngineError::failed(operation, "secret variables need a command, found none"));
         }
-        let (mut entries, _) = self.resolve_files(&job.files).await?;
-        let values = self.secret_values(&files::named(job.secret_env.values())).await?;
-        entries.extend(container::secret_env(&job.secret_env, &values)?);
+        let (entries, _) = self.resolve_files(&job.files, &job.secret_env).await?;
 
         let name = self.names.job(&job.name);
         // Left by a run that was killed.

@@ -122,9 +122,7 @@ impl DockerEngine {
             }
         }
         // Resolved before anything is stopped, so that a missing secret costs no downtime.
-        let (mut entries, versions) = self.resolve_files(&workload.files).await?;
-        let values = self.secret_values(&files::named(workload.secret_env.values())).await?;
-        entries.extend(container::secret_env(&workload.secret_env, &values)?);
+        let (entries, versions) = self.resolve_files(&workload.files, &workload.secret_env).await?;
 
         for container in standing {
             self.remove_standing(member, &container).await?;
@@ -153,7 +151,7 @@ impl DockerEngine {
         let key = files::record_key(member);
         let record = self.get(&key).await?.map(|record| (key, record));
         files::merge(member, found, &provisioner_core::record::RecordSet(record.into_iter().collect()));
-        let secrets = files::named(workload.files.iter().map(|file| &file.content));
+        let secrets = workload.secrets().map(str::to_owned).collect();
         let versions = self.current_secrets(&secrets).await?.versions;
         let files = workload.file_fingerprints(&versions);
         Ok(found.spec == Some(workload.spec_fingerprint(image)) && found.files == files)

@@ -1,17 +1,20 @@
 //! Carrying a plan out: under the stack's lock, with progress, within the time, until somebody interrupts.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use provisioner_components::{postgres, route};
 use provisioner_core::clock;
+use provisioner_core::component::Task;
 use provisioner_core::engine::{LogOptions, collect_text};
 use provisioner_core::execute::{self, Execution, Outcome, Outcomes, execute};
 use provisioner_core::failure::chain;
 use provisioner_core::history::{self, Drill, Ended, Run};
 use provisioner_core::lease::{Holder, Lease, LeaseError};
 use provisioner_core::observed::Observed;
-use provisioner_core::plan::Plan;
+use provisioner_core::plan::{Action, Plan, StepId};
 use tokio::time::Instant;
 
 use super::Call;
@@ -175,6 +178,7 @@ pub(super) async fn carry(call: &Call<'_>, context: &Context, plan: Plan, observ
         lease: Some(lease),
         stop: stop.clone(),
         ready_limit: READY_LIMIT,
+        at_one_go: at_one_go(&plan),
     };
     let mut cut = None;
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -207,6 +211,17 @@ pub(super) async fn carry(call: &Call<'_>, context: &Context, plan: Plan, observ
     Walk { plan, outcomes, spans, cut }
 }
 
+/// From the end of one primary to the first write on the other.
+fn at_one_go(plan: &Plan) -> BTreeSet<StepId> {
+    let is_part = |task: &Task| match task.component.as_str() {
+        postgres::NAME => ["hand-over", "promote", "redirect"].contains(&task.name.as_str()),
+        route::NAME => task.name == "close" || task.with.contains_key("closed"),
+        _ => false,
+    };
+    let steps = plan.steps.iter().filter(|step| matches!(&step.action, Action::Run { task } if is_part(task)));
+    steps.map(|step| step.id).collect()
+}
+
 impl Walk {
     fn ended(&self) -> Ended {
         match self.cut {
@@ -226,7 +241,7 @@ impl Walk {
         self.plan.steps.iter().filter(|step| !self.is_step_done(step.id)).count()
     }
 
-    fn is_step_done(&self, id: provisioner_core::plan::StepId) -> bool {
+    fn is_step_done(&self, id: StepId) -> bool {
         matches!(self.outcomes.get(&id), Some(Outcome::Done { .. }))
     }
 

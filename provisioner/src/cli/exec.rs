@@ -1,4 +1,4 @@
-//! `exec`: a command inside a member, with its streams and its exit code.
+//! `exec`: a command inside a member, with its environment, its streams and its exit code.
 
 use std::sync::Arc;
 
@@ -40,7 +40,11 @@ pub(super) async fn exec(call: &Call<'_>, arguments: &ExecArgs) -> anyhow::Resul
         Some(stdin) if !call.settings.stdin_is_terminal => Some(stream(stdin)),
         _ => None,
     };
-    let Execution { mut output, exit } = engine.attach(&member, &arguments.argv, input).await?;
+    let argv = match context.stack.workload(&member) {
+        Some(workload) => engine.in_environment(workload, &arguments.argv),
+        None => arguments.argv.clone(),
+    };
+    let Execution { mut output, exit } = engine.attach(&member, &argv, input).await?;
     while let Some(chunk) = output.next().await {
         let reader = match chunk? {
             OutputChunk::Stdout(bytes) => call.printer.stdout(&bytes)?,

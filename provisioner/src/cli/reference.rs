@@ -81,7 +81,11 @@ fn values(schema: &Value, value: &Value) -> String {
                 words.join(", ")
             }
             (None, Some(only)) => format!("`{only}`"),
-            (None, None) => "names to lists".to_owned(),
+            (None, None) => match value["additionalProperties"]["type"].as_str() {
+                Some("number") => "names to numbers".to_owned(),
+                Some("string") => "names to texts".to_owned(),
+                _ => "names to lists".to_owned(),
+            },
         },
     }
 }

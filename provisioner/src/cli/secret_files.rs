@@ -1,6 +1,5 @@
-//! Files of this machine that hold secrets: somebody's own certificate, a password of a mail server, a
-//! pager's key. Here they are only
-//! looked at; the engine reads them again when it takes them over.
+//! Files of this machine that hold secrets: somebody's own certificate, a password of a mail server, a pager's key, what the
+//! app is told. Here they are only looked at; the engine reads them again when it takes them over.
 
 use std::fs::File;
 use std::io::Read;
@@ -33,6 +32,9 @@ pub(super) fn read(manifest: &mut Manifest, manifest_path: &Path, program: Progr
     }
     if let Some(MailServer::Smtp { login: Some(login), .. }) = manifest.mail.as_mut().map(|mail| &mut mail.server) {
         read_one(&mut login.password, "mail.password_file", manifest_path, program)?;
+    }
+    for (name, files) in &mut manifest.app.secret_env {
+        read_one(files, &format!("app.secret_env.{name}"), manifest_path, program)?;
     }
     if let Some(monitoring) = &mut manifest.monitoring {
         let pagers = [

@@ -183,6 +183,8 @@ struct WrittenApp<'a> {
     port: u16,
     health: &'a str,
     env: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    secret_env: BTreeMap<&'a str, &'a Path>,
     checks: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     smoke: Option<&'a str>,
@@ -318,6 +320,11 @@ impl<'a> From<&'a App> for WrittenApp<'a> {
             port: app.port,
             health: &app.health,
             env: &app.env,
+            secret_env: app
+                .secret_env
+                .iter()
+                .filter_map(|(name, file)| Some((name.as_str(), file.files.first()?.as_path())))
+                .collect(),
             checks: match app.checks {
                 AppChecks::Health => "health",
                 AppChecks::Shop => "shop",

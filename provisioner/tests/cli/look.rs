@@ -186,9 +186,9 @@ async fn a_written_out_manifest_is_a_manifest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_written_out_manifest_keeps_what_was_said_of_alerts_and_of_members_of_postgresql() {
+async fn a_written_out_manifest_keeps_what_was_said_of_alerts_secrets_and_members_of_postgresql() {
     let said = format!(
-        "{MANIFEST}monitoring:\n  retention: 3d\n  scrape_seconds: 5\n  thresholds:\n    backend_p95: 0.8\n  \
+        "{MANIFEST}  secret_env:\n    WEBHOOKS: webhooks\nmonitoring:\n  retention: 3d\n  scrape_seconds: 5\n  thresholds:\n    backend_p95: 0.8\n  \
          webhook: https://alerts.example.com/stack\n  pagerduty:\n    key_file: pagerduty.key\n  opsgenie:\n    \
          key_file: ../opsgenie.key\n    url: https://opsgenie.example.com/\npostgres:\n  replicas: 2\n  members:\n    \
          postgres-1:\n      region: east\n      priority: 7\n    postgres-3:\n      nofailover: true\n"
@@ -196,6 +196,7 @@ async fn a_written_out_manifest_keeps_what_was_said_of_alerts_and_of_members_of_
     let world = World::of(&said);
     std::fs::write(world.directory.path().join("manifests/pagerduty.key"), "0123456789abcdef0123456789abcdef").unwrap();
     std::fs::write(world.directory.path().join("opsgenie.key"), "01234567-89ab-cdef-0123-456789abcdef").unwrap();
+    std::fs::write(world.directory.path().join("manifests/webhooks"), "carrier=0123456789abcdef\n").unwrap();
     world.ok("up -e dev").await;
     let written = world.ok("config -e dev").await.stdout;
     world.write(&written);
@@ -206,10 +207,11 @@ async fn a_written_out_manifest_keeps_what_was_said_of_alerts_and_of_members_of_
     // A path that counts from the manifest is written out whole.
     let directory = world.directory.path().display().to_string();
     let said = said
+        .replace(" webhooks", &format!(" {directory}/manifests/webhooks"))
         .replace(" pagerduty.key", &format!(" {directory}/manifests/pagerduty.key"))
         .replace(" ../opsgenie.key", &format!(" {directory}/opsgenie.key"));
     let [said, written]: [serde_json::Value; 2] = [&said, &written].map(|text| serde_yaml::from_str(text).unwrap());
-    for section in ["/monitoring", "/postgres/members/postgres-1", "/postgres/members/postgres-3"] {
+    for section in ["/app/secret_env", "/monitoring", "/postgres/members/postgres-1", "/postgres/members/postgres-3"] {
         for (key, value) in said.pointer(section).unwrap().as_object().unwrap() {
             let found = written.pointer(section).and_then(|found| found.get(key));
             assert_eq!(found, Some(value), "{section}/{key}");

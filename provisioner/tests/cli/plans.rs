@@ -56,6 +56,19 @@ async fn a_rate_limit_reloads_and_a_redis_setting_replaces() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_secret_of_the_app_rolls_it() {
+    let world = World::of(&format!("{MANIFEST}  secret_env:\n    KEY: key\n"));
+    let key = world.directory.path().join("manifests/key");
+    std::fs::write(&key, "the first").unwrap();
+    world.ok("up -e dev").await;
+    assert_eq!(world.run("plan -e dev --detailed-exitcode").await.code, 0);
+    std::fs::write(&key, "the second").unwrap();
+    snapshot!("plan_rolls_the_app_for_another_secret", plan(&world).await);
+    world.ok("up -e dev").await;
+    assert_eq!(world.run("plan -e dev --detailed-exitcode").await.code, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn fewer_backends_and_no_replica_any_more() {
     let world = World::up().await;
     let fewer = MANIFEST.replace("app:\n", "app:\n  replicas: 1\n");

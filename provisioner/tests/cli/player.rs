@@ -153,7 +153,7 @@ impl Component for Player {
                 })
                 .await?;
             }
-            ("postgres", "rejoined", _) => {}
+            ("postgres", "prepare" | "rejoined", _) => {}
             ("postgres", "retire", Some(member)) => {
                 record::update(access.engine.records(), "postgres.cluster", |cluster: Option<Cluster>| {
                     let mut cluster = cluster?;

@@ -20,6 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("failover_leaves_diverged_data_that_is_copied_anew_where_the_rewind_fails", rewind_fails),
     ("failover_and_rejoin_touch_no_data_of_another_cluster", foreign_data),
     ("failover_in_order_is_refused_to_a_replica_that_is_far_behind", far_behind),
+    ("failover_by_plan_that_comes_to_nothing_leaves_the_primary_serving", comes_to_nothing),
     ("failover_over_encrypted_connections_loses_nothing_and_stays_encrypted", encrypted),
     ("failover_three_times_over_after_growing_loses_nothing_and_spares_the_far_replica", three_in_a_row),
 ];
@@ -265,6 +266,20 @@ fn far_behind() {
     eventually("it follows", Duration::from_secs(30), || stack.plan().contains("nothing to do").then_some(()));
 }
 
+fn comes_to_nothing() {
+    let stack = stack();
+    let (old, to, before) = (primary(&stack), replicas(&stack).pop().unwrap(), timeline(&stack));
+    // It does not get the end of what the primary writes.
+    let receiver = sql(&to, "SELECT pid FROM pg_stat_wal_receiver");
+    docker(&["exec", &container(&to), "kill", "-STOP", &receiver]);
+    let failed = stack.run(&["switchover", "--to", &to]);
+    docker(&["exec", &container(&to), "kill", "-CONT", &receiver]);
+    assert_eq!(failed.code, 1, "{}", failed.stderr);
+    assert!(failed.stderr.contains(&format!("{old} was started again and is still the primary")), "{}", failed.stderr);
+    assert_eq!((primary(&stack), timeline(&stack)), (old, before));
+    whole(&stack);
+}
+
 /// The database and its route alone, every connection encrypted.
 fn fleet() -> Stack {
     let stack = Stack::of("sc-fleet", |text| {
@@ -306,7 +321,10 @@ fn three_in_a_row() {
     stack.ok(&["scale", "postgres", "--replicas", "3", "--http-port", "auto"]);
     let far = "postgres-4";
     let stack = stack.changed(|text| {
-        text.replace("postgres:\n", "postgres:\n  members: {postgres-4: {region: eu-2, nofailover: true}}\n")
+        text.replace(
+            "postgres:\n",
+            "postgres:\n  members: {postgres-4: {region: eu-2, priority: 100, nofailover: true}}\n",
+        )
     });
     let sql = |statement: &str| docker(&["exec", "sc-fleet-postgres-4", "psql", "-U", "postgres", "-Atqc", statement]);
     sql("ALTER SYSTEM SET recovery_min_apply_delay = '1500ms'");

@@ -8,6 +8,7 @@
     reason = "a scenario ends where it cannot go on"
 )]
 
+mod app;
 mod data;
 mod drift;
 mod elasticsearch;
@@ -46,6 +47,7 @@ fn main() {
         data::SCENARIOS,
         killed::SCENARIOS,
         foreign::SCENARIOS,
+        app::SCENARIOS,
         messaging::SCENARIOS,
         monitoring::SCENARIOS,
         rejoin::SCENARIOS,

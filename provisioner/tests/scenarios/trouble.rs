@@ -1,7 +1,8 @@
 //! An archive that hangs and a disk that is full, before and during a change of the primary: a database of one primary and
 //! two replicas that archives its WAL, with a small disk of its own for postgres-1.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::failover::{drill, primary, replicas};
@@ -139,6 +140,9 @@ fn archive_hangs() {
 fn shutdown_hangs() {
     let stack = stack();
     inside(FIRST, &format!("mkdir -m 777 {HANG_LATER}"));
+    // Something for its last file, which is archived at its end.
+    sql(FIRST, "CREATE TABLE written (n int)");
+    let mut writer = writer();
     let begin = Instant::now();
     let ran = stack.run(&["switchover", "--to", "postgres-2", "-o", "json"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -150,7 +154,17 @@ fn shutdown_hangs() {
     let phase = told["phases"].as_array().unwrap().iter().find(|phase| phase["name"] == "hand over").unwrap();
     assert!(phase["took_ms"].as_u64().unwrap() < 5000, "{told}");
     assert_eq!((primary(&stack).as_str(), replicas(&stack).len()), ("postgres-2", 2));
+    writer.wait().unwrap();
     inside(FIRST, &format!("rm -r {HANG_LATER} /var/lib/postgresql/unarchived-*"));
+}
+
+/// Writes until the server ends.
+fn writer() -> Child {
+    let mut command = Command::new("docker");
+    command.args(["exec", "-i", &container(FIRST), "psql", "-U", "postgres", "-q", "-v", "ON_ERROR_STOP=1"]);
+    let mut writer = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    writer.stdin.take().unwrap().write_all(b"INSERT INTO written VALUES (1) \\watch 0.02\n").unwrap();
+    writer
 }
 
 const FILLER: &str = "/var/lib/postgresql/by-a-test";

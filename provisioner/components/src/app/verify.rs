@@ -10,7 +10,7 @@ use provisioner_core::wait::{self, Look, WaitError};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Contract, NAME, search, workers};
+use super::{Contract, NAME, search, shop, workers};
 use crate::checks::{self, nonce, unlimited};
 use crate::http::{Reply, Site};
 use crate::{mail, nginx, rabbitmq};
@@ -51,6 +51,8 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
             findings.push(check(NAME, "order-mail", Level::L3, order_mail(access)).await);
         }
         findings.extend(search::verify(access).await);
+        // Last, because what is cancelled raises the stock that the search check watches falling.
+        findings.extend(shop::verify(access).await);
     }
     findings
 }

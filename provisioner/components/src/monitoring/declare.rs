@@ -33,15 +33,17 @@ macro_rules! rendered {
 pub(super) use rendered;
 
 /// Every other system of the stack that has members of its own to look at.
-const SYSTEMS: [&dyn Component; 7] = [
-    &nginx::Nginx,
-    &app::App,
-    &route::Route,
-    &postgres::Postgres,
-    &redis::Redis,
-    &rabbitmq::Rabbitmq,
-    &elasticsearch::Elasticsearch,
-];
+fn systems() -> [Box<dyn Component>; 7] {
+    [
+        Box::new(nginx::Nginx),
+        Box::new(app::App),
+        Box::<route::Route>::default(),
+        Box::new(postgres::Postgres),
+        Box::new(redis::Redis),
+        Box::new(rabbitmq::Rabbitmq),
+        Box::new(elasticsearch::Elasticsearch),
+    ]
+}
 
 pub(super) fn declare(manifest: &Manifest, section: &Section) -> Vec<Resource> {
     let own = || Recipe {
@@ -50,7 +52,7 @@ pub(super) fn declare(manifest: &Manifest, section: &Section) -> Vec<Resource> {
         dockerfile: include_str!("../../recipes/monitoring/Dockerfile").to_owned(),
         inputs: Vec::new(),
     };
-    let systems = Stack::new(manifest.name.clone(), SYSTEMS.iter().flat_map(|system| system.declare(manifest)));
+    let systems = Stack::new(manifest.name.clone(), systems().iter().flat_map(|system| system.declare(manifest)));
     let mut resources = recipe(NAME, section.service.image.as_deref(), own);
     resources.extend(pagers(section).map(|(service, pager)| {
         let source = SecretSource::Files { files: pager.key.files.clone(), digest: pager.key.digest.clone() };

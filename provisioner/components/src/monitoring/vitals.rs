@@ -16,7 +16,8 @@ const REQUESTS: &str = r#"sum(rate(http_request_duration_seconds_count{job="app"
 const LATENCY: &str =
     r#"histogram_quantile(0.95, sum by (le) (rate(http_request_duration_seconds_bucket{job="app"}[1m])))"#;
 const ERRORS: &str = r#"sum(rate(http_request_duration_seconds_count{job="app",status=~"5.."}[1m]))"#;
-const CACHE_HITS: &str = r#"sum(rate(cache_requests_total{result="hit"}[1m])) / sum(rate(cache_requests_total[1m]))"#;
+const CACHE_HITS: &str =
+    r#"sum(rate(cache_requests_total{result=~"hit|stale"}[1m])) / sum(rate(cache_requests_total[1m]))"#;
 const LAG: &str = r#"max by (instance) (pg_replication_lag_seconds and on (instance) pg_replication_is_replica == 1)"#;
 const QUEUES: &str = r#"sum by (queue) (rabbitmq_detailed_queue_messages{queue!~".*probe.*"})"#;
 const BROKERS: &str = r#"count(rabbitmq_build_info{job="rabbitmq"})"#;

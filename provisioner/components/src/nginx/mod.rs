@@ -33,7 +33,9 @@ pub(crate) use reload::{enlist, run_enlist};
 pub(crate) use tls::{customers, has_own_certificate};
 
 pub(crate) const NAME: &str = "nginx";
-const MEDIA: &str = "media";
+/// Volume and place of uploaded pictures.
+pub(crate) const MEDIA: &str = "media";
+pub(crate) const MEDIA_DIR: &str = "/srv/media";
 /// Customers.
 const HTTP: u16 = 80;
 /// Customers, encrypted.
@@ -138,7 +140,7 @@ fn workload(manifest: &Manifest) -> Workload {
         env: BTreeMap::new(),
         secret_env: BTreeMap::new(),
         files: rendered_files(manifest),
-        mounts: vec![Mount { volume: MEDIA.to_owned(), path: "/srv/media".to_owned() }],
+        mounts: vec![Mount { volume: MEDIA.to_owned(), path: MEDIA_DIR.to_owned() }],
         names: Vec::new(),
         ports,
         limits: Limits {

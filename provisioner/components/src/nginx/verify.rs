@@ -28,15 +28,18 @@ const SECURITY_HEADERS: [&str; 8] = [
 ];
 
 /// One path a location.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 13] = [
     "/",
     "/static/index.html",
     "/media/provisioner.txt",
     "/api/v1/products?limit=1",
     "/api/v1/products/PROBE-0",
     "/api/v1/orders",
+    "/api/v1/admin/products/PROBE-0/media/0",
     "/api/-/nowhere",
     "/admin/-/nowhere",
+    "/openapi.json",
+    "/docs",
     "/-/backend",
     "/-/nowhere",
 ];

@@ -38,9 +38,12 @@ pub struct Cluster {
 pub struct Change {
     pub kind: ChangeKind,
     pub from: Member,
-    /// Chosen by the election; it may have been promoted already, so nobody else may be.
+    /// Who a switchover is meant for, or whom the election has chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Member>,
+    /// Written before `to` is told to promote itself: it may be primary already, so nobody else may be made one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promoting: bool,
     /// Seconds since 1970.
     pub since: u64,
 }
@@ -52,6 +55,13 @@ pub enum ChangeKind {
     Failover,
     /// The old primary has handed over all that it had.
     Switchover,
+}
+
+impl Change {
+    /// Who may have been promoted already.
+    pub fn promoted(&self) -> Option<&Member> {
+        self.to.as_ref().filter(|_| self.promoting)
+    }
 }
 
 impl Cluster {

@@ -118,7 +118,7 @@ mod tests {
     fn a_url_names_the_authority_only_where_its_file_is() {
         let mut manifest = manifest();
         manifest.postgres.tls = true;
-        let resources = Postgres.declare(&manifest).into_iter().chain(route::Route.declare(&manifest));
+        let resources = Postgres.declare(&manifest).into_iter().chain(route::Route::default().declare(&manifest));
         let stack = Stack::new(manifest.name, resources);
         let variable = &Postgres.variables(&stack)[0];
         let expected = "@postgres-rw:5432/app?sslmode=verify-full&sslrootcert=/run/provisioner/ca.crt";

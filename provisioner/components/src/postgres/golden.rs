@@ -17,7 +17,7 @@ use crate::route::Route;
 use crate::testing::manifest;
 
 fn components() -> Vec<Box<dyn Component>> {
-    vec![Box::new(Route), Box::new(Postgres)]
+    vec![Box::<Route>::default(), Box::new(Postgres)]
 }
 
 fn stack(manifest: &Manifest) -> Stack {

@@ -26,6 +26,7 @@ pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const STREAMING_LIMIT: Duration = Duration::from_secs(30);
 const RETIRE_LIMIT: Duration = Duration::from_secs(15);
 const OBJECT_IN_USE: &str = "55006";
+const DUPLICATE_OBJECT: &str = "42710";
 const RELOAD_LIMIT: Duration = Duration::from_secs(5);
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -48,10 +49,11 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
         tasks::FENCE => failover::steps::fence(task, access, member).await,
         tasks::FREEZE => failover::steps::freeze(access, member).await,
         tasks::PREPARE => failover::hand_over::prepare(task, access, member).await,
-        tasks::END => failover::hand_over::end(access, member).await,
+        tasks::END => failover::hand_over::end(task, access, member).await,
         tasks::HAND_OVER => failover::hand_over::hand_over(task, access, member).await,
         tasks::PROMOTE => failover::steps::promote(task, access, member).await,
         tasks::ABANDON => failover::steps::abandon(access, member).await,
+        tasks::REDIRECT => failover::steps::redirect(task, access, member).await,
         tasks::FOLLOW => failover::steps::follow(task, access, member).await,
         tasks::RELEASE => set_names(access, member, value(task, "names")?).await,
         tasks::SYNCHRONOUS => {
@@ -116,7 +118,7 @@ async fn clone(access: &Access<'_>, member: &Member, from: &Member) -> Result<()
     let kept =
         session.flag(&format!("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE {})", keeps_wal(&slot))).await;
     let kept = kept.map_err(|error| Failure::because(format!("ask {from} for slot {slot}"), error))?;
-    let made = session.execute(&ensure_slot(&slot)).await;
+    let made = make_slot(&session, &slot).await;
     made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
     let mut job = job(access, member, "clone", CLONE_LIMIT_SECS);
     let_follow(access, &mut job, &cluster, member);
@@ -182,15 +184,19 @@ fn keeps_wal(slot: &str) -> String {
 }
 
 /// A slot whose WAL is gone serves nobody any more. It holds WAL from its first use on, so a replica that never comes
-/// costs no disk.
-pub(super) fn ensure_slot(slot: &str) -> String {
+/// costs no disk. Somebody else may make it at the same time.
+pub(super) async fn make_slot(session: &Session, slot: &str) -> Result<(), SqlError> {
     let slot = literal(slot);
-    format!(
+    let statements = format!(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
          WHERE slot_name = {slot} AND wal_status = 'lost' AND NOT active; \
          SELECT pg_create_physical_replication_slot({slot}) \
          WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {slot});"
-    )
+    );
+    match session.execute(&statements).await {
+        Err(error) if error.code() == Some(DUPLICATE_OBJECT) => Ok(()),
+        other => other,
+    }
 }
 
 pub(super) fn job(access: &Access<'_>, member: &Member, script: &'static str, timeout_secs: u64) -> Job {

@@ -107,6 +107,11 @@ impl Session {
         bounded(self.client.batch_execute(statements)).await
     }
 
+    /// What takes its time.
+    pub(crate) async fn execute_within(&self, statements: &str, limit: Duration) -> Result<(), SqlError> {
+        within(limit, self.client.batch_execute(statements)).await
+    }
+
     pub(crate) async fn row(&self, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Row, SqlError> {
         bounded(self.client.query_one(query, values)).await
     }
@@ -150,8 +155,14 @@ async fn connect(mut config: Config, encryption: &Encryption) -> Result<Client, 
 }
 
 async fn bounded<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, SqlError> {
-    let done = tokio::time::timeout(STATEMENT_LIMIT, statement).await;
-    Ok(done.map_err(|_| SqlError::TimedOut(STATEMENT_LIMIT))??)
+    within(STATEMENT_LIMIT, statement).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, SqlError> {
+    Ok(tokio::time::timeout(limit, statement).await.map_err(|_| SqlError::TimedOut(limit))??)
 }
 
 /// Text between single quotes, for statements that take no parameters.

@@ -31,6 +31,7 @@ pub(super) const PREPARE: &str = "prepare";
 pub(super) const HAND_OVER: &str = "hand-over";
 pub(super) const END: &str = "end";
 pub(super) const PROMOTE: &str = "promote";
+pub(super) const REDIRECT: &str = "redirect";
 pub(super) const FOLLOW: &str = "follow";
 /// Forgets a change that has not come to a promotion.
 pub(super) const ABANDON: &str = "abandon";

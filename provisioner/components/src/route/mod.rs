@@ -6,13 +6,14 @@
 //! An image of somebody's own must provide `haproxy` 3.0 or newer, `socat`, `/bin/sh`, and a directory `/run/haproxy` that the
 //! image's user may write to; its entry point must run a command that it is given.
 
+mod held;
 mod point;
 mod state;
 mod tasks;
 mod verify;
 
 pub(crate) use state::answers;
-pub(crate) use tasks::{close_task, point_task, reopen_task};
+pub(crate) use tasks::{close_task, hold_task, point_task, reopen_task};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(crate) const READ_ONLY: &str = "postgres-ro";
 pub(crate) const READ_ONLY_PORT: u16 = 5433;
 /// The task that opens the route.
 pub(crate) const POINT: &str = "point";
+/// The task that has an order ready in every member: starting a command in a container takes longer than the order.
+const HOLD: &str = "hold";
 /// The task that closes what `point` will not open: it takes as long as a promotion, so that it may be done beside one.
 const CLOSE: &str = "close";
 /// Says to `point` that this has been done.
@@ -49,7 +52,10 @@ const STATUS_LIMIT: Duration = Duration::from_secs(1);
 /// About 35 KiB each, so they fit the 64 MiB of a laptop; PostgreSQL takes far fewer.
 const MAX_CONNECTIONS: u32 = 1000;
 
-pub struct Route;
+#[derive(Default)]
+pub struct Route {
+    held: held::Held,
+}
 
 #[async_trait]
 impl Component for Route {
@@ -87,7 +93,7 @@ impl Component for Route {
     }
 
     async fn run(&self, task: &Task, access: &Access<'_>) -> Result<(), Failure> {
-        point::run(task, access).await
+        point::run(task, access, &self.held).await
     }
 
     async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {

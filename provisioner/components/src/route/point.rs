@@ -5,12 +5,17 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use provisioner_core::component::{Access, Task};
-use provisioner_core::engine::Power;
+use provisioner_core::engine::{Executed, Power};
 use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
 
+use super::held::Held;
 use super::state::{Administered, RO, RW, administered};
-use super::{CLOSE, CLOSED, NAME, POINT, SCRIPT};
+use super::{CLOSE, CLOSED, HOLD, NAME, POINT, SCRIPT};
+use crate::order::Order;
+
+/// What an order prints after its account once the old targets are closed.
+const HAS_CLOSED: &[u8] = b"closed\n";
 
 /// Where the route shall lead.
 struct Target {
@@ -39,37 +44,50 @@ impl Target {
     }
 }
 
-pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
+pub(super) async fn run(task: &Task, access: &Access<'_>, held: &Held) -> Result<(), Failure> {
     let target = Target::of(task)?;
     let route: Vec<&Member> = access.stack.members(NAME).map(|workload| &workload.member).collect();
     match task.name.as_str() {
-        POINT => point(task, access, &route, &target).await,
-        // Whoever could not be told is stopped, and that is as good here: opening it is what fails.
-        CLOSE => close_all(access, &route, &target).await.map(drop),
+        POINT => point(task, access, &route, &target, held).await,
+        HOLD => hold_all(access, &route, &target, held).await,
+        CLOSE => close_held(access, &route, &target, held).await,
         _ => Err(Failure::new(format!("run {task}: component {NAME} has no such task"))),
     }
 }
 
-async fn point(task: &Task, access: &Access<'_>, route: &[&Member], target: &Target) -> Result<(), Failure> {
-    // Where there is one member, its own order is everybody's. An exec costs 0.1 s while the engine is busy, so there is
-    // one; what does not come through is told again, in two.
-    let verb = match route {
-        _ if task.with.contains_key(CLOSED) => Some("open"),
-        [_] => Some("lead"),
-        _ => None,
-    };
-    if let Some(verb) = verb {
-        let led = join_all(route.iter().map(|member| lead(access, member, verb, target))).await;
-        if led.iter().all(Result::is_ok) {
-            return Ok(());
+async fn point(
+    task: &Task,
+    access: &Access<'_>,
+    route: &[&Member],
+    target: &Target,
+    held: &Held,
+) -> Result<(), Failure> {
+    // Where there is one member, its own order is everybody's. What does not come through is told again, in two orders.
+    let at_once = match route {
+        _ if task.with.contains_key(CLOSED) => {
+            join_all(route.iter().map(|member| reopen(access, member, target, held))).await
         }
+        [member] => vec![lead(access, member, target).await],
+        _ => Vec::new(),
+    };
+    if !at_once.is_empty() && at_once.iter().all(Result::is_ok) {
+        return Ok(());
     }
     let Closed { told, untold } = close_all(access, route, target).await?;
+    let led = !told.is_empty();
     for opened in join_all(told.into_iter().map(|member| open(access, member, target))).await {
         opened?;
     }
-    // The others lead where they should by now; that one is missing is still no success.
-    untold.map_or(Ok(()), |failure| Err(failure.hint("provisioner up")))
+    // The others lead where they should by now. That one is missing is still no success, but the rest of a change of the
+    // primary must not wait for it.
+    match untold {
+        Some(failure) if led && task.with.contains_key(CLOSED) => {
+            access.output.tell(&format!("the route leads there by fewer members than it has: {}", failure.chain()));
+            Ok(())
+        }
+        Some(failure) => Err(failure.hint("provisioner up")),
+        None => Ok(()),
+    }
 }
 
 /// Who has closed its old targets, and why another one has not and was stopped.
@@ -94,10 +112,67 @@ async fn close_all<'a>(access: &Access<'_>, route: &[&'a Member], target: &Targe
     Ok(closed)
 }
 
-async fn lead(access: &Access<'_>, member: &Member, verb: &str, target: &Target) -> Result<(), Failure> {
-    let servers = tell(access, member, verb, target).await?;
-    check_closed(member, target, &servers)?;
-    check_open(member, target, &servers)
+async fn lead(access: &Access<'_>, member: &Member, target: &Target) -> Result<(), Failure> {
+    check_led(member, target, &tell(access, member, "lead", target).await?)
+}
+
+/// Has an order ready in every member that can be told; with none there would be no way to the new primary.
+async fn hold_all(access: &Access<'_>, route: &[&Member], target: &Target, held: &Held) -> Result<(), Failure> {
+    let given = join_all(route.iter().map(|member| give(access, member, target))).await;
+    let mut untold = None;
+    let mut count = 0;
+    for (member, given) in route.iter().zip(given) {
+        match given {
+            Ok(order) => {
+                held.keep(member, order);
+                count += 1;
+            }
+            // Stopped when it is to close.
+            Err(failure) => untold = Some(failure),
+        }
+    }
+    untold.filter(|_| count == 0).map_or(Ok(()), Err)
+}
+
+async fn give(access: &Access<'_>, member: &Member, target: &Target) -> Result<Order, Failure> {
+    Order::give(access, member, &argv("hold", target)).await
+}
+
+/// Closes the old targets everywhere; each order waits for the word to open. Whoever cannot be told is stopped, which is as good
+/// here: opening it is what fails.
+async fn close_held(access: &Access<'_>, route: &[&Member], target: &Target, held: &Held) -> Result<(), Failure> {
+    let results = join_all(route.iter().map(|member| close_one(access, member, target, held))).await;
+    for (member, result) in route.iter().zip(results) {
+        if let Err(failure) = result {
+            stop(access, member, &failure).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn close_one(access: &Access<'_>, member: &Member, target: &Target, held: &Held) -> Result<(), Failure> {
+    let mut order = match held.take(member) {
+        Some(order) => order,
+        None => give(access, member, target).await?,
+    };
+    let said = order.tell("close", |stdout| stdout.ends_with(HAS_CLOSED)).await?;
+    check_closed(member, target, &servers_in(member, &String::from_utf8_lossy(&said.stdout))?)?;
+    held.keep(member, order);
+    Ok(())
+}
+
+/// By the order that waits in the member, or by another one where it has none: it was closed by a run that was killed.
+async fn reopen(access: &Access<'_>, member: &Member, target: &Target, held: &Held) -> Result<(), Failure> {
+    let servers = match held.take(member) {
+        Some(order) => account(member, order.conclude("open").await?)?,
+        None => tell(access, member, "open", target).await?,
+    };
+    check_led(member, target, &servers)
+}
+
+fn check_led(member: &Member, target: &Target, servers: &[Administered]) -> Result<(), Failure> {
+    check_closed(member, target, servers)?;
+    check_open(member, target, servers)
 }
 
 /// A route member that cannot be told leads to nobody once it is down.
@@ -139,9 +214,11 @@ fn check_open(member: &Member, target: &Target, servers: &[Administered]) -> Res
 
 /// One exec a verb: each costs more than everything that the script does inside.
 async fn tell(access: &Access<'_>, member: &Member, verb: &str, target: &Target) -> Result<Vec<Administered>, Failure> {
-    let mut argv = ["/bin/sh", SCRIPT, verb].map(str::to_owned).to_vec();
-    argv.extend(target.servers());
-    read(access, member, &argv).await
+    read(access, member, &argv(verb, target)).await
+}
+
+fn argv(verb: &str, target: &Target) -> Vec<String> {
+    ["/bin/sh", SCRIPT, verb].map(str::to_owned).into_iter().chain(target.servers()).collect()
 }
 
 /// What HAProxy says about its servers.
@@ -151,14 +228,22 @@ pub(super) async fn servers(access: &Access<'_>, member: &Member) -> Result<Vec<
 }
 
 async fn read(access: &Access<'_>, member: &Member, argv: &[String]) -> Result<Vec<Administered>, Failure> {
-    let executed = access.engine.exec(member, argv, None).await?.finish().await?;
+    account(member, access.engine.exec(member, argv, None).await?.finish().await?)
+}
+
+fn account(member: &Member, executed: Executed) -> Result<Vec<Administered>, Failure> {
     if executed.exit_code != 0 {
         let failure = Failure::new(format!("tell {member}: exit code {}, expected 0", executed.exit_code));
         return Err(failure.output(executed.stderr));
     }
-    let servers = administered(&executed.stdout);
+    servers_in(member, &executed.stdout)
+}
+
+/// HAProxy's own account of its servers, which is the last that every order prints.
+fn servers_in(member: &Member, printed: &str) -> Result<Vec<Administered>, Failure> {
+    let servers = administered(printed);
     if servers.is_empty() {
-        return Err(Failure::new(format!("tell {member}: its answer names no server")).output(executed.stdout));
+        return Err(Failure::new(format!("tell {member}: its answer names no server")).output(printed.to_owned()));
     }
     Ok(servers)
 }

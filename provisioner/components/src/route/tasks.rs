@@ -8,7 +8,7 @@ use provisioner_core::plan::Withheld;
 use provisioner_core::stack::{Stack, Workload};
 
 use super::state::{RO, RW, hidden_key, names, open_key};
-use super::{CLOSE, CLOSED, NAME, POINT};
+use super::{CLOSE, CLOSED, HOLD, NAME, POINT};
 use crate::postgres::{self, Layout};
 
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
@@ -44,6 +44,11 @@ fn point(layout: &Layout, situation: &Situation<'_>) -> Planned {
 
 pub(crate) fn point_task(primary: &Member, replicas: &BTreeSet<Member>) -> Task {
     leading(POINT, primary, replicas)
+}
+
+/// Before [`close_task`] with the same targets, where it must take effect at once.
+pub(crate) fn hold_task(primary: &Member, replicas: &BTreeSet<Member>) -> Task {
+    leading(HOLD, primary, replicas)
 }
 
 /// Before [`reopen_task`] with the same targets.

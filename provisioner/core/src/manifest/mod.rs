@@ -271,6 +271,8 @@ pub struct App {
     /// Answers 200 when the app can serve.
     pub health: String,
     pub env: BTreeMap<String, String>,
+    /// Variables whose values are read from a file each.
+    pub secret_env: BTreeMap<String, HostFiles>,
     pub checks: AppChecks,
     /// Answers 200 through the entrance once an app that is not the shop has done its work: a whole use of it, for smokes.
     pub smoke: Option<String>,

@@ -198,6 +198,8 @@ fn app(mut table: Table<'_>) -> Option<App> {
         table.problem("serve", "nothing".to_owned(), "the command that serves, such as [gunicorn, shop.wsgi]");
     }
     // Read to the end even without a source, so that all problems come out at once.
+    let env = env(&mut table);
+    let secret_env = secret_env(&mut table, &env);
     let rest = App {
         source: AppSource::Image(String::new()),
         memory_bytes: table.value("memory", bounds::MEMORY, bounds::memory).unwrap_or(128 * MIB),
@@ -208,7 +210,8 @@ fn app(mut table: Table<'_>) -> Option<App> {
         seed: table.words("seed").or_else(|| default(["/usr/local/bin/app", "seed"])),
         port: port(&mut table, "port").unwrap_or(8000),
         health: path(&mut table, "health").unwrap_or_else(|| "/readyz".to_owned()),
-        env: env(&mut table),
+        env,
+        secret_env,
         checks: table.choice("checks", &CHECKS).unwrap_or(if is_shop { AppChecks::Shop } else { AppChecks::Health }),
         smoke: path(&mut table, "smoke"),
     };
@@ -229,6 +232,18 @@ fn env(table: &mut Table<'_>) -> BTreeMap<String, String> {
     table.settings("env", is_variable, ["true", "false"]).into_iter().collect()
 }
 
+fn secret_env(table: &mut Table<'_>, env: &BTreeMap<String, String>) -> BTreeMap<String, HostFiles> {
+    let files = table.settings("secret_env", is_secret_variable, ["true", "false"]);
+    for (name, _) in files.iter().filter(|(name, _)| env.contains_key(name)) {
+        let found = "a file beside `env`, which names it too".to_owned();
+        table.problem(&format!("secret_env.{name}"), found, "one of the two");
+    }
+    files
+        .into_iter()
+        .map(|(name, file)| (name, HostFiles { files: vec![PathBuf::from(file)], digest: unread() }))
+        .collect()
+}
+
 pub(super) fn port(table: &mut Table<'_>, key: &'static str) -> Option<u16> {
     table.integer(key, 1, u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
 }
@@ -245,6 +260,11 @@ fn is_image(text: &str) -> bool {
 fn is_variable(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Upper case alone: an engine's own secret is named after it, in lower case.
+fn is_secret_variable(name: &str) -> bool {
+    is_variable(name) && !name.contains(|c: char| c.is_ascii_lowercase())
 }
 
 /// What the provisioner decides itself, so that a line for it in redis.conf would have no effect.

@@ -10,7 +10,10 @@ use crate::lease;
 use crate::name::Member;
 use crate::observed::{Observed, ObservedWorkload, State};
 use crate::secret;
-use crate::stack::{File, Image, ImageId, OnChange, Resource, ResourceId, Secret, SecretVersions, Stack, Workload};
+use crate::stack::{
+    File, Image, ImageId, OnChange, Resource, ResourceId, SECRET_VARIABLES, Secret, SecretVersions, Stack, Text,
+    Workload,
+};
 
 /// What must be done to single resources, before anything is put in order.
 #[derive(Debug, Default)]
@@ -104,8 +107,18 @@ impl<'a> Wanted<'a> {
     }
 
     fn is_in_place(&self, file: &File, found: &ObservedWorkload) -> bool {
-        found.files.get(&file.path) == Some(&file.fingerprint(&self.versions))
-            && (self.renewed.is_empty() || file.content.secrets().is_disjoint(&self.renewed))
+        found.files.get(&file.path) == Some(&file.fingerprint(&self.versions)) && self.keeps(&file.content)
+    }
+
+    /// A program reads its variables once. What was made before they were noted is not restarted for that.
+    fn has_variables(&self, workload: &Workload, found: &ObservedWorkload) -> bool {
+        let noted = found.files.get(SECRET_VARIABLES);
+        noted.is_none_or(|noted| *noted == workload.secret_env_fingerprint(&self.versions))
+            && workload.secret_env.values().all(|text| self.keeps(text))
+    }
+
+    fn keeps(&self, text: &Text) -> bool {
+        self.renewed.is_empty() || text.secrets().is_disjoint(&self.renewed)
     }
 }
 
@@ -185,9 +198,13 @@ fn files_difference(workload: &Workload, found: &ObservedWorkload, wanted: &Want
         restart |= file.on_change == OnChange::Restart;
         reload |= matches!(file.on_change, OnChange::Reload { .. });
     }
-    let named: BTreeSet<&str> = workload.files.iter().map(|file| file.path.as_str()).collect();
-    let surplus: Vec<_> = found.files.keys().filter(|path| !named.contains(path.as_str())).collect();
-    if let Some(path) = surplus.first() {
+    if !wanted.has_variables(workload, found) {
+        changed.push(SECRET_VARIABLES.to_owned());
+        restart = true;
+    }
+    let mut named: BTreeSet<&str> = workload.files.iter().map(|file| file.path.as_str()).collect();
+    named.insert(SECRET_VARIABLES);
+    if let Some(path) = found.files.keys().find(|path| !named.contains(path.as_str())) {
         return Some((Impact::Restart, format!("{path} should no longer be in it")));
     }
     if changed.is_empty() {

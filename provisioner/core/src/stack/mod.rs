@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub use fingerprint::Fingerprint;
 pub use resource::{
     Expose, File, Image, ImageId, ImageInput, Job, Limits, Mount, OnChange, Port, Recipe, Resource, ResourceId,
-    Restart, Secret, SecretSource, SecretVersions, Stop, Volume, Workload,
+    Restart, SECRET_VARIABLES, Secret, SecretSource, SecretVersions, Stop, Volume, Workload,
 };
 pub use text::{MissingSecret, Text};
 

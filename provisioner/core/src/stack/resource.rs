@@ -341,15 +341,28 @@ impl Workload {
         ))
     }
 
-    /// Path to content hash of every file.
+    /// Path to content hash of every file, and that of [`SECRET_VARIABLES`].
     pub fn file_fingerprints(&self, versions: &SecretVersions) -> BTreeMap<String, Fingerprint> {
-        self.files.iter().map(|file| (file.path.clone(), file.fingerprint(versions))).collect()
+        let files = self.files.iter().map(|file| (file.path.clone(), file.fingerprint(versions)));
+        let variables =
+            (!self.secret_env.is_empty()).then(|| (SECRET_VARIABLES.to_owned(), self.secret_env_fingerprint(versions)));
+        files.chain(variables).collect()
+    }
+
+    /// Another one where a secret in the variables has another value.
+    pub fn secret_env_fingerprint(&self, versions: &SecretVersions) -> Fingerprint {
+        let versions: Vec<Option<&String>> =
+            self.secret_env.values().flat_map(Text::secrets).map(|name| versions.get(name)).collect();
+        Fingerprint::of(&(&self.secret_env, versions))
     }
 
     pub fn port(&self, name: &str) -> Option<&Port> {
         self.ports.iter().find(|port| port.name == name)
     }
 }
+
+/// Stands for the secret variables among the files of a workload: engines hand them over by a file of their own.
+pub const SECRET_VARIABLES: &str = "secret variables";
 
 /// Name of each secret to the version of its value.
 pub type SecretVersions = BTreeMap<String, String>;

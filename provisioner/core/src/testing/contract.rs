@@ -140,6 +140,7 @@ macro_rules! engine_contract_of_state {
             something_foreign_in_a_members_place_has_no_spec_and_is_replaced,
             two_stacks_do_not_see_each_other,
             a_certificate_is_made_again_only_for_a_reason,
+            another_value_of_a_secret_variable_makes_the_member_anew,
             secrets_are_generated_once_and_never_change,
             a_missing_secret_is_named_and_leaves_the_member_alone,
             ports_for_checks_are_published_on_loopback,

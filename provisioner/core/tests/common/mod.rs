@@ -251,6 +251,7 @@ pub(crate) async fn up(engine: &MemoryEngine, stack: &Stack) -> (Plan, Outcomes)
         lease: None,
         stop: Stop::default(),
         ready_limit: std::time::Duration::from_secs(5),
+        at_one_go: std::collections::BTreeSet::new(),
     };
     let outcomes = execute(&plan, &execution).await;
     (plan, outcomes)

@@ -1,12 +1,14 @@
 //! What a failover or a switchover that was cut off has left undone: the primary is well, and the rest does not follow it.
 
+use std::collections::BTreeSet;
+
 use provisioner_components::postgres::failover as procedure;
 use provisioner_components::postgres::rejoin::{self, Method};
 use provisioner_components::{postgres, route};
 use provisioner_core::engine::Quiet;
 use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
-use provisioner_core::plan::{Action, Plan, Policy};
+use provisioner_core::plan::{Action, Impact, Plan, Policy, StepId};
 
 use super::{Scene, Wish, cluster, refused};
 use crate::cli::Call;
@@ -49,7 +51,7 @@ pub(super) async fn next(call: &Call<'_>, context: &Context) -> anyhow::Result<O
     }
     let targets = [postgres::NAME, route::NAME].map(str::to_owned).into();
     let plan = context.plan(&observed, &Policy { targets, ..Policy::default() })?;
-    if plan.steps.iter().any(|step| is_left_over(&step.action)) {
+    if let Some(plan) = left_over(plan) {
         return Ok(Some((observed, plan)));
     }
     let members = context.stack.members(postgres::NAME).map(|workload| &workload.member);
@@ -61,7 +63,61 @@ pub(super) async fn next(call: &Call<'_>, context: &Context) -> anyhow::Result<O
     Ok(plan.map(|plan| (observed, plan)))
 }
 
-/// What only a change of the primary leaves behind; that a replica is down is no business of a failover.
-fn is_left_over(action: &Action) -> bool {
-    matches!(action, Action::Run { task } if ["follow", "point"].contains(&task.name.as_str()))
+/// What only a change of the primary leaves behind, and what that needs. That a replica is down, or that somebody has edited
+/// the manifest since, is no business of a failover.
+fn left_over(mut plan: Plan) -> Option<Plan> {
+    let is_left_over =
+        |action: &Action| matches!(action, Action::Run { task } if ["follow", "point"].contains(&task.name.as_str()));
+    if !plan.steps.iter().any(|step| is_left_over(&step.action)) {
+        return None;
+    }
+    plan.steps.retain(|step| match &step.action {
+        Action::Change { impact, .. } => *impact == Impact::Start,
+        Action::Remove { .. } => false,
+        Action::Create { .. } | Action::Await { .. } | Action::Run { .. } => true,
+    });
+    let kept: BTreeSet<StepId> = plan.steps.iter().map(|step| step.id).collect();
+    for step in &mut plan.steps {
+        step.after.retain(|id| kept.contains(id));
+    }
+    Some(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use provisioner_core::component::Task;
+    use provisioner_core::plan::Draft;
+    use provisioner_core::stack::Resource;
+
+    use super::*;
+
+    fn change(impact: Impact) -> Action {
+        Action::Change { to: Resource::Network, impact }
+    }
+
+    fn run(name: &str) -> Action {
+        Action::Run { task: Task::new(postgres::NAME, name) }
+    }
+
+    #[test]
+    fn an_edited_manifest_waits_for_the_next_up() {
+        let mut draft = Draft::default();
+        let restart = draft.step(change(Impact::Restart), "memory", &[]);
+        let start = draft.step(change(Impact::Start), "it is down", &[]);
+        let follow = draft.step(run("follow"), "it follows nobody", &[restart, start]);
+        draft.step(run("synchronous"), "commits wait for it", &[follow]);
+        let kept = left_over(draft.finish()).unwrap();
+        assert_eq!(
+            kept.steps.iter().map(|step| step.after.clone()).collect::<Vec<_>>(),
+            [vec![], vec![start], vec![follow]]
+        );
+    }
+
+    #[test]
+    fn a_replica_that_is_down_is_no_business_of_a_failover() {
+        let mut draft = Draft::default();
+        let start = draft.step(change(Impact::Start), "it is down", &[]);
+        draft.step(run("synchronous"), "commits wait for it", &[start]);
+        assert!(left_over(draft.finish()).is_none());
+    }
 }

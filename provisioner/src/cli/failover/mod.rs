@@ -87,12 +87,12 @@ pub(super) async fn failover(call: &Call<'_>, arguments: &FailoverArgs) -> anyho
     if arguments.dry_run {
         return dry_run(call, &context, &lost, arguments.wish());
     }
+    let seen = Instant::now();
     call.confirm(&context, &format!("make another member primary than {primary}")).await?;
     let wish = arguments.wish();
-    let asked = Instant::now();
     let change = noted(call, &context, async |work| {
-        // Whoever had the lock meanwhile may have brought it back, or made another one.
-        let lost = if asked.elapsed() < WAITED { lost } else { again(call, &context).await? };
+        // Whoever had the lock meanwhile may have brought it back, or made another one, and an answer may take minutes.
+        let lost = if seen.elapsed() < WAITED { lost } else { again(call, &context).await? };
         fail_over(work, lost, wish, async || ()).await
     })
     .await?;
@@ -124,6 +124,7 @@ pub(super) async fn finish(
         plan::show(call, context, &plan)?;
         return Ok(Exit::Done);
     }
+    call.confirm(context, &format!("do what a change to {primary} has left undone")).await?;
     let steps = noted(call, context, async |work| mend::mend(work).await).await?;
     let value = json!({"stack": context.name(), "primary": primary, "steps": steps});
     call.printer.data(&value, || {

@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from django.urls import path
 
 settings.configure(
-    SECRET_KEY="not used for anything",
+    SECRET_KEY=os.environ["DJANGO_SECRET_KEY"],
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
     DATABASES={"default": dj_database_url.parse(os.environ["DATABASE_URL"])},
@@ -36,7 +36,11 @@ def healthz(_request):
     return HttpResponse("ok")
 
 
-urlpatterns = [path("api/visits", visits), path("healthz", healthz)]
+def key(_request):
+    return HttpResponse(f"{len(settings.SECRET_KEY)} characters")
+
+
+urlpatterns = [path("api/visits", visits), path("api/key", key), path("healthz", healthz)]
 application = get_wsgi_application()
 
 if __name__ == "__main__" and sys.argv[1:] == ["migrate"]:

@@ -59,6 +59,8 @@ pub enum Health {
 pub(super) struct Strikes {
     count: u32,
     since: Option<Duration>,
+    /// How long it has been given: other trouble has other patience, and is counted anew.
+    patience: Duration,
 }
 
 impl Strikes {
@@ -83,13 +85,16 @@ impl Strikes {
             }
             Some(State::Running | State::Paused | State::Restarting) => {}
         }
-        let since = *self.since.get_or_insert(at);
-        self.count += 1;
         let patience = match answer {
             Answer::StartingUp => STARTING,
             Answer::Full(_) => FULL,
             _ => REFUSING,
         };
+        if self.patience != patience {
+            *self = Self { patience, ..Self::default() };
+        }
+        let since = *self.since.get_or_insert(at);
+        self.count += 1;
         let lasted = at.saturating_sub(since);
         if self.count >= STRIKES && lasted >= patience {
             let looks = self.count;
@@ -211,10 +216,20 @@ mod tests {
             (0, refused()),
             (300, Answer::StartingUp),
             (5000, Answer::StartingUp),
-            (10_100, Answer::StartingUp),
+            (9000, refused()),
+            (9200, Answer::StartingUp),
+            (15_000, Answer::StartingUp),
+            (19_300, Answer::StartingUp),
         ]);
-        assert!(looks[..3].iter().all(|health| matches!(health, Health::Unsure(_))), "{looks:?}");
-        assert!(matches!(looks[3], Health::Lost(_)));
+        assert!(looks[..6].iter().all(|health| matches!(health, Health::Unsure(_))), "{looks:?}");
+        assert!(matches!(looks[6], Health::Lost(_)));
+    }
+
+    #[test]
+    fn one_refused_row_after_two_silent_looks_is_no_full_disk() {
+        let full = Answer::Full("No space left on device (53100)".to_owned());
+        let looks = judged(&[(0, Answer::Silent), (1200, Answer::Silent), (3300, full)]);
+        assert!(looks.iter().all(|health| matches!(health, Health::Unsure(_))), "{looks:?}");
     }
 
     #[test]

@@ -15,10 +15,12 @@ use provisioner_core::wait::{self, Look, WaitError};
 use super::super::cluster::{Change, ChangeKind, Cluster, RECORD};
 use super::super::declare;
 use super::super::login::{HOME, Login};
-use super::super::run::{CONNECT_LIMIT, ensure_slot, slot_name, value};
+use super::super::run::{CONNECT_LIMIT, make_slot, slot_name, value};
 use super::super::sql::{Session, SqlError, WRITING_TIMELINE, literal};
 use super::super::{rejoin, synchronous};
 
+/// Says to `follow` that `redirect` has been done.
+pub(super) const REDIRECTED: &str = "redirected";
 /// `member` refuses to start while it is there.
 pub(crate) const FENCED: &str = "fenced";
 const EVERY: Duration = Duration::from_millis(10);
@@ -46,12 +48,12 @@ pub(super) async fn begin(
             return None;
         }
         match &mut cluster.change {
-            // A switchover whose primary dies on the way is a failover from then on, to the same member.
-            Some(change) if change.kind == kind || kind == ChangeKind::Failover => {
-                if change.kind == kind {
-                    return None;
-                }
+            // A switchover whose primary dies on the way is a failover from then on.
+            Some(change) if change.kind == kind => return None,
+            // Whoever was not yet told to promote itself stands for election like all others.
+            Some(change) if kind == ChangeKind::Failover => {
                 change.kind = kind;
+                change.to = change.promoted().cloned();
             }
             Some(change) => {
                 clash = Some(format!("a {} from {} is under way", change.kind.word(), change.from));
@@ -59,7 +61,7 @@ pub(super) async fn begin(
             }
             None => {
                 let since = clock::unix_seconds();
-                cluster.change = Some(Change { kind, from: from.clone(), to: to.cloned(), since });
+                cluster.change = Some(Change { kind, from: from.clone(), to: to.cloned(), promoting: false, since });
             }
         }
         Some(cluster)
@@ -75,7 +77,8 @@ pub(crate) async fn fence(task: &Task, access: &Access<'_>, member: &Member) -> 
     match stop(access, member, Power::Killed).await {
         Ok(proof) => {
             access.output.tell(&format!("{member} is fenced: {}", proof.evidence));
-            mark(access, member, value(task, "epoch")?).await
+            mark(access, member, value(task, "epoch")?).await;
+            Ok(())
         }
         Err(error) if task.with.contains_key("force") => {
             access.output.tell(&format!("{member} is not fenced, and --force goes on: {error}"));
@@ -104,8 +107,17 @@ pub(super) async fn stop(access: &Access<'_>, member: &Member, how: Power) -> Re
     access.engine.stopped(member).await
 }
 
-/// A mark on the volume, for whoever starts the member by hand or by a policy: it refuses.
-async fn mark(access: &Access<'_>, member: &Member, epoch: &str) -> Result<(), Failure> {
+/// A mark on the volume, for whoever starts the member by hand or by a policy: it refuses. It is proven down already, so a
+/// disk that takes no mark stops nothing.
+pub(super) async fn mark(access: &Access<'_>, member: &Member, epoch: &str) {
+    if let Err(error) = put_mark(access, member, epoch).await {
+        access.output.tell(&format!(
+            "{member} has no mark on its volume, so nothing keeps it from serving if somebody starts it: {error}"
+        ));
+    }
+}
+
+async fn put_mark(access: &Access<'_>, member: &Member, epoch: &str) -> Result<(), EngineError> {
     let file = File {
         path: format!("{}/{FENCED}", declare::DATA_ROOT),
         mode: 0o644,
@@ -120,7 +132,7 @@ async fn mark(access: &Access<'_>, member: &Member, epoch: &str) -> Result<(), F
             // On a full disk there is room for the name of a file, which says it all.
             access.output.line(&error.to_string());
             let file = File { content: Text::new(String::new()), ..file };
-            Ok(access.engine.put_files(member, &[file], &OnChange::Nothing).await?)
+            access.engine.put_files(member, &[file], &OnChange::Nothing).await
         }
     }
 }
@@ -195,7 +207,7 @@ async fn still(access: &Access<'_>, member: &Member) -> Result<(), NotStill> {
 pub(crate) async fn abandon(access: &Access<'_>, primary: &Member) -> Result<(), Failure> {
     let undone = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
         let mut cluster = current?;
-        (cluster.primary == *primary && cluster.change.is_some()).then(|| {
+        (cluster.primary == *primary && cluster.change.as_ref().is_some_and(|change| !change.promoting)).then(|| {
             cluster.change = None;
             cluster
         })
@@ -205,35 +217,52 @@ pub(crate) async fn abandon(access: &Access<'_>, primary: &Member) -> Result<(),
 
 /// Armed first, then promoted: no write may be acknowledged unprotected, and no slot may miss any of it.
 pub(crate) async fn promote(task: &Task, access: &Access<'_>, member: &Member) -> Result<(), Failure> {
-    let names = value(task, "names")?;
-    choose(access, member).await?;
     let failed = |error: SqlError| Failure::because(format!("promote {member}"), error);
-    let session = Session::on(access, member, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    let (session, ()) = tokio::try_join!(
+        Session::on(access, member, Login::Superuser, HOME, CONNECT_LIMIT),
+        choose(access, member, task.with.contains_key("force")),
+    )?;
     if session.flag("SELECT pg_is_in_recovery()").await.map_err(failed)? {
-        let slots = value(task, "slots")?.split(' ').filter(|slot| !slot.is_empty());
-        for slot in slots {
-            session.execute(&ensure_slot(slot)).await.map_err(failed)?;
-        }
-        let arm = format!("ALTER SYSTEM SET synchronous_standby_names = {}", literal(names));
-        session.execute(&arm).await.map_err(failed)?;
-        session.execute("SELECT pg_reload_conf()").await.map_err(failed)?;
-        let armed = "SELECT current_setting('synchronous_standby_names') = $1";
-        await_true(&session, armed, Some(names), CONNECT_LIMIT, "it does not yet wait for them")
-            .await
-            .map_err(failed_by(member))?;
+        arm(task, member, &session).await?;
         session.execute("SELECT pg_promote(false)").await.map_err(failed)?;
     }
     // A long backlog is replayed before it takes writes; that is no failure.
     let takes_writes = "SELECT NOT pg_is_in_recovery()";
     await_true(&session, takes_writes, None, PROMOTE_LIMIT, "it still replays").await.map_err(failed_by(member))?;
-    let timeline: i32 = session
-        .row(&format!("SELECT {WRITING_TIMELINE}"), &[])
+    // What it really waits for: it may have been promoted by a run that was killed, which armed it for others.
+    let (timeline, names): (i32, String) = session
+        .row(&format!("SELECT {WRITING_TIMELINE}, current_setting('synchronous_standby_names')"), &[])
         .await
-        .and_then(|row| Ok(row.try_get(0)?))
+        .and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
         .map_err(failed)?;
-    commit(access, member, timeline, names).await?;
+    commit(access, member, timeline, &names).await?;
     access.output.line(&format!("{member} is primary on timeline {timeline}"));
     Ok(())
+}
+
+/// What is there already costs one question, because a switchover does it while the old primary still serves. A replica
+/// ignores all of it.
+pub(super) async fn arm(task: &Task, member: &Member, session: &Session) -> Result<(), Failure> {
+    let names = value(task, "names")?;
+    let slots: Vec<&str> = value(task, "slots")?.split(' ').filter(|slot| !slot.is_empty()).collect();
+    let failed = |error: SqlError| Failure::because(format!("arm {member}"), error);
+    let is_armed = "SELECT current_setting('synchronous_standby_names') = $1
+         AND NOT EXISTS (SELECT FROM unnest($2::text[]) AS wanted
+             WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = wanted AND wal_status IS DISTINCT FROM 'lost'))";
+    let is_armed = session.row(is_armed, &[&names, &slots]).await.and_then(|row| Ok(row.try_get(0)?));
+    if is_armed.map_err(failed)? {
+        return Ok(());
+    }
+    for slot in slots {
+        make_slot(session, slot).await.map_err(failed)?;
+    }
+    let set = format!("ALTER SYSTEM SET synchronous_standby_names = {}", literal(names));
+    session.execute(&set).await.map_err(failed)?;
+    session.execute("SELECT pg_reload_conf()").await.map_err(failed)?;
+    let armed = "SELECT current_setting('synchronous_standby_names') = $1";
+    await_true(session, armed, Some(names), CONNECT_LIMIT, "it does not yet wait for them")
+        .await
+        .map_err(|error| Failure::because(format!("arm {member}"), error))
 }
 
 fn failed_by(member: &Member) -> impl Fn(WaitError<SqlError>) -> Failure {
@@ -262,7 +291,7 @@ async fn await_true(
 }
 
 /// Written before the promotion, so that no second run ever promotes somebody else.
-async fn choose(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+async fn choose(access: &Access<'_>, member: &Member, by_force: bool) -> Result<(), Failure> {
     let mut clash = None;
     let chosen = record::update(access.engine.records(), RECORD, |current: Option<Cluster>| {
         let mut cluster = current?;
@@ -271,14 +300,15 @@ async fn choose(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
             return None;
         }
         match &mut cluster.change {
-            Some(Change { to: Some(to), .. }) if to == member => None,
-            Some(change @ Change { to: None, .. }) => {
-                change.to = Some(member.clone());
-                Some(cluster)
-            }
-            Some(Change { to: Some(to), .. }) => {
-                clash = Some(format!("{to} is to be promoted"));
+            Some(change) if change.promoted().is_some_and(|to| to != member && !by_force) => {
+                clash = change.to.as_ref().map(|to| format!("{to} is to be promoted"));
                 None
+            }
+            Some(change) if change.promoted() == Some(member) => None,
+            Some(change) => {
+                change.to = Some(member.clone());
+                change.promoting = true;
+                Some(cluster)
             }
             None => {
                 clash = Some(format!("no change is under way, and {} is primary", cluster.primary));
@@ -310,21 +340,29 @@ async fn commit(access: &Access<'_>, member: &Member, timeline: i32, names: &str
     Ok(committed.await?)
 }
 
+/// A replica looks to the chosen one, which need not be primary yet: whoever streams from a replica goes on when that is promoted.
+/// The first commit may wait for this one.
+pub(crate) async fn redirect(task: &Task, access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+    let upstream = Member::named(value(task, "upstream")?);
+    let failed = |error: SqlError| Failure::because(format!("let {member} follow {upstream}"), error);
+    let slot = slot_name(member);
+    let (source, session) = tokio::try_join!(
+        Session::on(access, &upstream, Login::Superuser, HOME, CONNECT_LIMIT),
+        Session::on(access, member, Login::Superuser, HOME, CONNECT_LIMIT),
+    )?;
+    make_slot(&source, &slot).await.map_err(failed)?;
+    let conninfo = literal(&declare::conninfo(&upstream, member));
+    session.execute(&format!("ALTER SYSTEM SET primary_conninfo = {conninfo}")).await.map_err(failed)?;
+    let named = format!("ALTER SYSTEM SET primary_slot_name = {}", literal(&slot));
+    session.execute(&named).await.map_err(failed)?;
+    session.execute("SELECT pg_reload_conf()").await.map_err(failed)
+}
+
 /// A replica takes the new primary for its own, and a row proves it.
 pub(crate) async fn follow(task: &Task, access: &Access<'_>, member: &Member) -> Result<(), Failure> {
     let upstream = Member::named(value(task, "upstream")?);
-    let failed = |member: &Member| {
-        let doing = format!("let {member} follow {}", value(task, "upstream").unwrap_or_default());
-        move |error: SqlError| Failure::because(doing.clone(), error)
-    };
-    let slot = slot_name(member);
-    let primary = Session::on(access, &upstream, Login::Superuser, HOME, CONNECT_LIMIT).await?;
-    primary.execute(&ensure_slot(&slot)).await.map_err(failed(member))?;
-    let session = Session::on(access, member, Login::Superuser, HOME, CONNECT_LIMIT).await?;
-    let conninfo = literal(&declare::conninfo(&upstream, member));
-    session.execute(&format!("ALTER SYSTEM SET primary_conninfo = {conninfo}")).await.map_err(failed(member))?;
-    let named = format!("ALTER SYSTEM SET primary_slot_name = {}", literal(&slot));
-    session.execute(&named).await.map_err(failed(member))?;
-    session.execute("SELECT pg_reload_conf()").await.map_err(failed(member))?;
+    if !task.with.contains_key(REDIRECTED) {
+        redirect(task, access, member).await?;
+    }
     rejoin::prove(access, &upstream, member, FOLLOW_LIMIT).await
 }

@@ -142,7 +142,8 @@ const LAST_TIMELINE: &str = "SELECT max(('x' || left(name, 8))::bit(32)::int) FR
 
 /// A result that is too large for its memory goes to a file for as long as the statement runs: 0.8 MB, which say whether
 /// there is room, and change nothing.
-const SPILL: &str = "SET work_mem = '64kB'; SELECT count(*) FROM generate_series(1, 40000); RESET work_mem";
+const SPILL: &str =
+    "SET temp_tablespaces = ''; SET work_mem = '64kB'; SELECT count(*) FROM generate_series(1, 40000); RESET work_mem";
 /// A disk that is slow is not full.
 const SPILL_LIMIT: Duration = Duration::from_millis(300);
 pub(super) const DISK_FULL: &str = "53100";

@@ -29,7 +29,7 @@ fn stack(replicas: u32, synchronous: Synchronous) -> Stack {
     let mut manifest: Manifest = manifest();
     manifest.postgres.replicas = replicas;
     manifest.postgres.synchronous = synchronous;
-    let components: [Box<dyn Component>; 2] = [Box::new(Route), Box::new(Postgres)];
+    let components: [Box<dyn Component>; 2] = [Box::<Route>::default(), Box::new(Postgres)];
     let declared = components.iter().flat_map(|component| component.declare(&manifest));
     Stack::new(manifest.name.clone(), declared.chain([Resource::Network]))
 }
@@ -94,7 +94,11 @@ fn standing(replicas: u32) -> Survey {
 }
 
 fn under_way(kind: ChangeKind, to: Option<u32>) -> Option<Change> {
-    Some(Change { kind, from: member(1), to: to.map(member), since: 0 })
+    Some(Change { kind, from: member(1), to: to.map(member), promoting: false, since: 0 })
+}
+
+fn promoting(kind: ChangeKind, to: u32) -> Option<Change> {
+    under_way(kind, Some(to)).map(|change| Change { promoting: true, ..change })
 }
 
 fn both(survey: &Survey, synchronous: Synchronous, wish: Wish) -> Result<String, Refusal> {
@@ -188,9 +192,54 @@ fn nobody_is_promoted_whom_no_route_leads_to() {
 fn a_killed_run_is_carried_on_with_the_same_member() {
     // It was promoted, and the run was killed before it could say so.
     let mut survey = lost(&[5000, 5000]);
-    survey.cluster.change = under_way(ChangeKind::Failover, Some(3));
+    survey.cluster.change = promoting(ChangeKind::Failover, 3);
     survey.members.insert(member(3), seen(Told { timeline: 2, ..primary(0) }));
     assert_snapshot!(both(&survey, Synchronous::Required, Wish::default()).unwrap());
+}
+
+#[test]
+fn who_a_switchover_was_meant_for_stands_for_election_where_nothing_was_handed_over() {
+    let mut survey = lost(&[6000, 5000]);
+    survey.cluster.change = under_way(ChangeKind::Switchover, Some(3));
+    let plan = both(&survey, Synchronous::Required, Wish::default()).unwrap();
+    assert!(plan.contains("postgres.promote postgres-2"), "it has received more: {plan}");
+    survey.members.insert(member(2), gone());
+    assert!(
+        refused(&survey).contains("postgres-2 (it is exited: connection refused) cannot be asked"),
+        "{}",
+        refused(&survey)
+    );
+}
+
+#[test]
+fn another_one_than_the_chosen_is_made_primary_by_force_alone() {
+    let mut survey = lost(&[5000, 5000]);
+    survey.cluster.change = promoting(ChangeKind::Failover, 3);
+    survey.members.insert(member(3), gone());
+    let plan = |wish| both(&survey, Synchronous::Required, wish);
+    assert!(plan(Wish::default()).unwrap().contains("postgres.promote postgres-3"));
+    let forced = plan(Wish { force: true, allow_data_loss: true }).unwrap();
+    assert!(forced.contains("postgres.promote postgres-2 force=yes"), "{forced}");
+}
+
+#[test]
+fn a_replica_without_room_is_not_told_to_stay_still() {
+    let mut survey = lost(&[5000, 5000]);
+    survey.members.insert(member(3), seen(Told { is_full: true, ..replica(5000) }));
+    let plan = both(&survey, Synchronous::Required, Wish::default()).unwrap();
+    assert!(plan.contains("postgres.freeze postgres-2") && !plan.contains("postgres.freeze postgres-3"), "{plan}");
+}
+
+#[test]
+fn a_change_is_taken_back_only_while_nobody_was_told_to_promote_itself() {
+    let mut survey = standing(2);
+    let stack = stack(2, Synchronous::Required);
+    let taken_back = |survey: &Survey| abandon(&Scene { stack: &stack, survey, wish: Wish::default() });
+    survey.cluster.change = under_way(ChangeKind::Switchover, Some(3));
+    assert!(taken_back(&survey).unwrap().is_some());
+    survey.cluster.change = promoting(ChangeKind::Switchover, 3);
+    let refusal = taken_back(&survey).unwrap_err().to_string();
+    assert_eq!(refusal, "who is primary is not clear: postgres-3 may have been promoted instead of postgres-1");
 }
 
 #[test]
@@ -313,5 +362,6 @@ fn a_switchover_waits_for_another_change_to_be_carried_on() {
     survey.cluster.change = under_way(ChangeKind::Switchover, Some(3));
     survey.members.insert(member(1), gone());
     let plan = planned(&survey, "postgres-3").unwrap();
-    assert!(plan.starts_with("  1 > run postgres.hand-over"), "it may be down, so nothing can be proven of it: {plan}");
+    assert!(!plan.contains("postgres.prepare"), "it may be down, so nothing can be proven of it: {plan}");
+    assert!(plan.contains("  2 > run postgres.hand-over"), "{plan}");
 }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::cluster::{Cluster, RECORD};
 use super::login::{HOME, Login};
-use super::run::{CLONE_LIMIT_SECS, CONNECT_LIMIT, ensure_slot, job, let_follow, run_job, slot_name};
+use super::run::{CLONE_LIMIT_SECS, CONNECT_LIMIT, job, let_follow, make_slot, run_job, slot_name};
 use super::sql::{Session, SqlError, WRITING_TIMELINE};
 use super::{NAME, tasks};
 use crate::checks::nonce;
@@ -134,7 +134,7 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
     access.engine.stopped(member).await?;
     let slot = slot_name(member);
     let session = Session::on(access, from, Login::Superuser, HOME, CONNECT_LIMIT).await?;
-    let made = session.execute(&ensure_slot(&slot)).await;
+    let made = make_slot(&session, &slot).await;
     made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
     let mut job = job(access, member, "rejoin", CLONE_LIMIT_SECS);
     let_follow(access, &mut job, &cluster, member);

@@ -289,7 +289,11 @@ pub async fn secret_variables_reach_the_process(ground: &dyn Ground) -> Outcome 
     described.secret_env.insert("URL".to_owned(), Text::new(format!("it's \"{}\" $HOME", Text::secret("probe"))));
     ensured(ground, &described).await?;
     let value = engine.secrets(&["probe".to_owned()].into()).await?.remove("probe").ok_or("no secret was made")?;
-    printed(&*engine, &described.member, &format!("<it's \"{value}\" $HOME|two words>")).await
+    printed(&*engine, &described.member, &format!("<it's \"{value}\" $HOME|two words>")).await?;
+    let asked = engine.in_environment(&described, &["/bin/sh", "-c", r#"echo "$URL""#].map(str::to_owned));
+    let told = engine.exec(&described.member, &asked, None).await?.finish().await?;
+    assert_eq!(told.stdout, format!("it's \"{value}\" $HOME\n"));
+    Ok(())
 }
 
 pub async fn members_find_each_other_by_name_and_alias(ground: &dyn Ground) -> Outcome {

@@ -212,6 +212,28 @@ pub async fn a_certificate_is_made_again_only_for_a_reason(ground: &dyn Ground) 
     Ok(())
 }
 
+pub async fn another_value_of_a_secret_variable_makes_the_member_anew(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    let authority = SecretSource::Authority { subject: "probe".to_owned(), days: 3650 };
+    let certificate = |name: &str| {
+        let source = SecretSource::Certificate { issuer: "ca".to_owned(), names: vec![name.to_owned()], days: 90 };
+        Resource::Secret(Secret { name: "tls-probe".to_owned(), source })
+    };
+    engine.ensure(&Resource::Secret(Secret { name: "ca".to_owned(), source: authority }), &images, &Quiet).await?;
+    engine.ensure(&certificate("a"), &images, &Quiet).await?;
+    let mut described = workload(ground, "probe-1");
+    described.secret_env.insert("CERTIFICATE".to_owned(), Text::new(Text::secret("tls-probe.crt")));
+    let before = ensured(ground, &described).await?;
+    assert_eq!(ensured(ground, &described).await?, before);
+
+    engine.ensure(&certificate("b"), &images, &Quiet).await?;
+    let after = ensured(ground, &described).await?;
+    assert_ne!(after.instance, before.instance, "a program reads its variables once");
+    assert_eq!(after.files, described.file_fingerprints(&engine.observe().await?.secret_versions()));
+    assert_eq!(ensured(ground, &described).await?, after);
+    Ok(())
+}
+
 pub async fn secrets_are_generated_once_and_never_change(ground: &dyn Ground) -> Outcome {
     let (engine, images) = (ground.engine(), images(ground).await?);
     let names: BTreeSet<String> = ["a", "b", "c"].map(str::to_owned).into();

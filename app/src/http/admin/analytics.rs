@@ -1,0 +1,77 @@
+//! `/api/v1/admin/analytics/…`, from the replica.
+
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::page;
+use crate::{
+    day::Day,
+    http::{doors::Staff, error::Problem, input::Asked},
+    state::Shared,
+    store::{
+        admin::analytics::{self, Period},
+        pools::Source,
+    },
+};
+
+const LOW: i32 = 10;
+
+/// In UTC, both days included; without a first one the last thirty.
+#[derive(Deserialize, utoipa::IntoParams)]
+pub(crate) struct PeriodQuery {
+    #[param(value_type = Option<String>)]
+    from: Option<Day>,
+    #[param(value_type = Option<String>)]
+    to: Option<Day>,
+    /// Of the list of products.
+    limit: Option<u32>,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+pub(crate) struct LowStockQuery {
+    /// Fewer pieces than this: 10.
+    below: Option<i32>,
+    limit: Option<u32>,
+}
+
+pub(crate) async fn sales(
+    State(state): State<Shared>,
+    Staff(_): Staff,
+    Asked(PeriodQuery { from, to, .. }): Asked<PeriodQuery>,
+) -> Result<Response, Problem> {
+    let period = Period { from, to };
+    let found = state.databases.read(async |pool| analytics::sales(&pool, &period).await).await?;
+    Ok(answer(found))
+}
+
+pub(crate) async fn top_products(
+    State(state): State<Shared>,
+    Staff(_): Staff,
+    Asked(PeriodQuery { from, to, limit }): Asked<PeriodQuery>,
+) -> Result<Response, Problem> {
+    let limit = i64::from(page::limit(limit)?);
+    let period = Period { from, to };
+    let found = state.databases.read(async |pool| analytics::top_products(&pool, &period, limit).await).await?;
+    Ok(answer(found))
+}
+
+pub(crate) async fn low_stock(
+    State(state): State<Shared>,
+    Staff(_): Staff,
+    Asked(LowStockQuery { below, limit }): Asked<LowStockQuery>,
+) -> Result<Response, Problem> {
+    let (below, limit) = (below.unwrap_or(LOW), i64::from(page::limit(limit)?));
+    let found = state.databases.read(async |pool| analytics::low_stock(&pool, below, limit).await).await?;
+    Ok(answer(found))
+}
+
+fn answer<T: Serialize>((items, source): (Vec<T>, Source)) -> Response {
+    let headers = [(header::CACHE_CONTROL.as_str(), "no-store"), ("x-source", source.name())];
+    (headers, Json(json!({ "items": items }))).into_response()
+}

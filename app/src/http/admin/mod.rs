@@ -1,0 +1,11 @@
+//! What staff does. Reading takes the scope `admin:read` of a token, changing `admin:write`.
+
+pub(crate) mod analytics;
+pub(crate) mod dead_letters;
+pub(crate) mod media;
+pub(crate) mod orders;
+pub(in crate::http) mod page;
+pub(crate) mod products;
+pub(crate) mod records;
+pub(crate) mod stock;
+pub(crate) mod users;

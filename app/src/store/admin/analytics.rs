@@ -1,0 +1,87 @@
+//! What was sold, and what is about to be sold out. Asked of the replica.
+
+use serde::Serialize;
+use sqlx::{FromRow, PgPool};
+
+use crate::{day::Day, store::StoreError};
+
+/// From the first day to the end of the last, in UTC.
+#[derive(Clone, Debug)]
+pub(crate) struct Period {
+    pub(crate) from: Option<Day>,
+    pub(crate) to: Option<Day>,
+}
+
+impl Period {
+    fn bounds(&self) -> (Option<&str>, Option<&str>) {
+        (self.from.as_ref().map(Day::as_str), self.to.as_ref().map(Day::as_str))
+    }
+}
+
+#[derive(Debug, FromRow, Serialize, utoipa::ToSchema)]
+pub(crate) struct Sales {
+    day: String,
+    category: String,
+    currency: String,
+    orders: i64,
+    pieces: i64,
+    total_cents: i64,
+}
+
+/// Without a first day: the last thirty. Orders that were cancelled or refunded are none.
+pub(crate) async fn sales(pool: &PgPool, period: &Period) -> Result<Vec<Sales>, StoreError> {
+    let (from, to) = period.bounds();
+    let query = sqlx::query_as(
+        "SELECT to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, c.slug AS category, o.currency, \
+           count(DISTINCT o.id) AS orders, sum(i.qty)::bigint AS pieces, sum(i.qty * i.unit_cents)::bigint AS total_cents \
+         FROM orders o JOIN order_items i ON i.order_id = o.id JOIN products p ON p.id = i.product_id \
+         JOIN categories c ON c.id = p.category_id \
+         WHERE o.status = 'placed' \
+           AND o.created_at >= coalesce($1::date AT TIME ZONE 'UTC', now() - interval '30 days') \
+           AND o.created_at < coalesce(($2::date + 1) AT TIME ZONE 'UTC', 'infinity') \
+         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+    );
+    Ok(query.bind(from).bind(to).fetch_all(pool).await?)
+}
+
+#[derive(Debug, FromRow, Serialize, utoipa::ToSchema)]
+pub(crate) struct TopProduct {
+    sku: String,
+    name: String,
+    currency: String,
+    orders: i64,
+    pieces: i64,
+    total_cents: i64,
+}
+
+pub(crate) async fn top_products(pool: &PgPool, period: &Period, limit: i64) -> Result<Vec<TopProduct>, StoreError> {
+    let (from, to) = period.bounds();
+    let query = sqlx::query_as(
+        "SELECT p.sku, p.name, s.currency, s.orders, s.pieces, s.total_cents FROM ( \
+           SELECT i.product_id, o.currency, count(*) AS orders, sum(i.qty)::bigint AS pieces, \
+             sum(i.qty * i.unit_cents)::bigint AS total_cents \
+           FROM orders o JOIN order_items i ON i.order_id = o.id \
+           WHERE o.status = 'placed' \
+             AND o.created_at >= coalesce($1::date AT TIME ZONE 'UTC', now() - interval '30 days') \
+             AND o.created_at < coalesce(($2::date + 1) AT TIME ZONE 'UTC', 'infinity') \
+           GROUP BY 1, 2 ORDER BY pieces DESC, product_id LIMIT $3) s \
+         JOIN products p ON p.id = s.product_id ORDER BY s.pieces DESC, p.id",
+    );
+    Ok(query.bind(from).bind(to).bind(limit).fetch_all(pool).await?)
+}
+
+#[derive(Debug, FromRow, Serialize, utoipa::ToSchema)]
+pub(crate) struct LowStock {
+    sku: String,
+    name: String,
+    on_hand: i32,
+}
+
+/// Of what is for sale. It reads all of the stock, which has no index: each order would have to keep it.
+pub(crate) async fn low_stock(pool: &PgPool, below: i32, limit: i64) -> Result<Vec<LowStock>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT p.sku, p.name, i.on_hand FROM inventory i JOIN products p ON p.id = i.product_id \
+         WHERE i.on_hand < $1 AND p.active ORDER BY i.on_hand, p.id LIMIT $2",
+    );
+    Ok(query.bind(below).bind(limit).fetch_all(pool).await?)
+}

@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# What benchmarks share: sourced, with $results a file of one JSON object a run.
+
+tick_us=$((1000000 / $(getconf CLK_TCK)))
+
+# Waits up to $1 s until the rest of the line succeeds.
+until_done() {
+    local limit=$((SECONDS + $1))
+    shift
+    until "$@" > /dev/null 2>&1; do
+        [ "$SECONDS" -lt "$limit" ] || { echo "no end: $*" >&2; exit 1; }
+        sleep 0.1
+    done
+}
+
+# Processor time of all processes of a container, in microseconds.
+cpu() {
+    docker top "$1" -eo pid | awk 'NR > 1 { print "/proc/" $1 "/stat" }' | xargs cat 2> /dev/null | sed 's/^.*) //' |
+        awk -v tick="$tick_us" '{ sum += $12 + $13 } END { printf "%d\n", sum * tick }'
+}
+
+# median COLUMN KIND PATH SERVER
+median() {
+    jq -rs --arg column "$1" --arg kind "$2" --arg path "$3" --arg server "$4" \
+        'map(select(.kind == $kind and (.path // $path) == $path and .server == $server)[$column]) | sort | .[(length - 1) / 2 | floor]' "${results:?}"
+}
+
+# gate WHAT FOUND at-most|at-least LIMIT
+gate() {
+    jq -rn --arg what "$1" --argjson found "$2" --arg way "$3" --argjson limit "$4" \
+        '(if $way == "at-most" then $found <= $limit else $found >= $limit end) as $ok |
+         "| \($what) | \($found * 1000 | round / 1000) | \($way | sub("-"; " ")) \($limit) | \(if $ok then "reached" else "**not reached**" end) |"'
+}
