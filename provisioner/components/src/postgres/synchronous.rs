@@ -50,7 +50,7 @@ pub(super) fn between(found: &BTreeSet<Member>, wanted: &BTreeSet<Member>) -> BT
 pub(super) fn wanted(policy: Synchronous, layout: &Layout, situation: &Situation<'_>) -> BTreeSet<Member> {
     match policy {
         Synchronous::Off => BTreeSet::new(),
-        Synchronous::Required => layout.replicas.clone(),
+        Synchronous::Required => counted(situation.stack, &layout.replicas),
         Synchronous::Preferred => {
             let seen = situation.observed.fact(NAME, &streaming_key(&layout.primary));
             let is_there = |replica: &&Member| match seen {
@@ -58,9 +58,17 @@ pub(super) fn wanted(policy: Synchronous, layout: &Layout, situation: &Situation
                 Some(streaming) => streaming.split(' ').any(|name| name == replica.as_str()),
                 None => situation.observed.is_running(replica),
             };
-            layout.replicas.iter().filter(is_there).cloned().collect()
+            counted(situation.stack, &layout.replicas.iter().filter(is_there).cloned().collect())
         }
     }
+}
+
+/// Those of the replicas whose word counts: what only a `nofailover` member has would be lost with the primary, for nobody
+/// may be promoted who has it. Where there is nobody else its word is better than none.
+pub(super) fn counted(stack: &Stack, replicas: &BTreeSet<Member>) -> BTreeSet<Member> {
+    let may_lead = |member: &&Member| !candidate::attributes(stack, member).nofailover;
+    let counted: BTreeSet<Member> = replicas.iter().filter(may_lead).cloned().collect();
+    if counted.is_empty() { replicas.clone() } else { counted }
 }
 
 /// Why writes stand still although the policy says that they shall go on.

@@ -13,6 +13,7 @@ mod tasks;
 mod verify;
 
 pub(crate) use state::answers;
+pub use state::untold;
 pub(crate) use tasks::{close_task, hold_task, point_task, reopen_task};
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use provisioner_core::component::Access;
 use provisioner_core::name::Member;
-use provisioner_core::observed::State;
+use provisioner_core::observed::{Observed, State};
 
 use super::{NAME, STATUS_LIMIT, STATUS_PORT};
 use crate::http::Site;
@@ -19,8 +19,10 @@ pub(super) fn open_key(member: &Member, backend: &str) -> String {
     format!("{member}.{backend}")
 }
 
+const HIDDEN: &str = ".hidden";
+
 pub(super) fn hidden_key(member: &Member) -> String {
-    format!("{member}.hidden")
+    format!("{member}{HIDDEN}")
 }
 
 /// Names in a fact are apart by spaces.
@@ -89,6 +91,14 @@ pub(super) fn administered(text: &str) -> Vec<Administered> {
     text.lines().filter(|line| !line.starts_with('#')).filter_map(row).collect()
 }
 
+/// Members that run and of which some route member cannot tell whether it leads there: it has not looked their name up again
+/// since they started.
+pub fn untold(observed: &Observed) -> BTreeSet<Member> {
+    let facts = observed.facts.get(NAME).into_iter().flatten();
+    let hidden = facts.filter(|(key, _)| key.ends_with(HIDDEN)).flat_map(|(_, names)| names.split_whitespace());
+    hidden.map(Member::named).filter(|member| observed.is_running(member)).collect()
+}
+
 /// Asks every running route member's statistics page. What cannot be read is left out.
 pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
     let members = access.stack.members(NAME).map(|workload| &workload.member);
@@ -151,7 +161,12 @@ fn facts_of(member: &Member, shown: &[Shown]) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use provisioner_core::component::Component;
+    use provisioner_core::stack::Stack;
+
     use super::*;
+    use crate::postgres::Postgres;
+    use crate::testing::{manifest, settled};
 
     const CSV: &str = "\
 # pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,weight,
@@ -170,6 +185,17 @@ ro,postgres-2,0,0,0,0,,0,0,0,,0,,0,0,0,0,MAINT (resolution),1,
         assert_eq!(facts["route-1.rw"], "postgres-1");
         assert_eq!(facts["route-1.ro"], "");
         assert_eq!(facts["route-1.hidden"], "postgres-2");
+    }
+
+    #[test]
+    fn a_running_member_that_the_route_cannot_find_is_one_of_which_nothing_is_told() {
+        let manifest = manifest();
+        let mut observed = settled(&Stack::new(manifest.name.clone(), Postgres.declare(&manifest)));
+        observed.facts.insert(NAME.to_owned(), facts_of(&Member::nth(NAME, 1), &shown(CSV)));
+        let second = Member::nth("postgres", 2);
+        assert_eq!(untold(&observed), [second.clone()].into());
+        observed.workloads.remove(&second);
+        assert!(untold(&observed).is_empty(), "one that is not there is not led to");
     }
 
     /// The lines are HAProxy 3.0.11's own.

@@ -138,7 +138,7 @@ pub struct PostgresMember {
     pub region: Option<String>,
     /// Between members with the same WAL the greater one wins.
     pub priority: u32,
-    /// Never becomes primary by itself.
+    /// Never becomes primary, so commits wait for another replica where there is one.
     pub nofailover: bool,
 }
 

@@ -1,6 +1,7 @@
 //! What a failover or a switchover that was cut off has left undone: the primary is well, and the rest does not follow it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use provisioner_components::postgres::failover as procedure;
 use provisioner_components::postgres::rejoin::{self, Method};
@@ -9,6 +10,7 @@ use provisioner_core::engine::Quiet;
 use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Impact, Plan, Policy, StepId};
+use provisioner_core::wait::{self, Look, WaitError};
 
 use super::{Scene, Wish, cluster, refused};
 use crate::cli::Call;
@@ -40,7 +42,7 @@ pub(crate) async fn settle(work: &mut Work<'_>) -> anyhow::Result<()> {
 /// The next thing that is left, by urgency: a change that came to nothing blocks all else, then writes and the replicas
 /// that stand, then members outside the cluster.
 pub(super) async fn next(call: &Call<'_>, context: &Context) -> anyhow::Result<Option<(Observed, Plan)>> {
-    let observed = context.observe().await?;
+    let observed = told(context).await?;
     let cluster = cluster(&observed)?;
     let access = context.access(&observed, &Quiet);
     if cluster.change.is_some() {
@@ -61,6 +63,25 @@ pub(super) async fn next(call: &Call<'_>, context: &Context) -> anyhow::Result<O
     let scene = rejoin::Scene { stack: &context.stack, observed: &observed, cluster: &cluster, found };
     let plan = rejoin::decide(&scene, member, Method::Auto).map_err(|refusal| anyhow::anyhow!(refusal))?;
     Ok(plan.map(|plan| (observed, plan)))
+}
+
+/// How long the route may take to find the name of a member that has just started; it looks twice a second.
+const TOLD_LIMIT: Duration = Duration::from_secs(5);
+const TOLD_EVERY: Duration = Duration::from_millis(200);
+
+/// A snapshot in which the route says of every running member whether it leads there. Without that word a member counts as
+/// led to, and nothing would seem to be left; one that is cut off stays without it.
+async fn told(context: &Context) -> anyhow::Result<Observed> {
+    let told = wait::until(TOLD_LIMIT, TOLD_EVERY, async || match context.observe().await {
+        Ok(observed) if route::untold(&observed).is_empty() => Look::Done(observed),
+        Ok(observed) => Look::Pending(format!("the route does not tell of {:?}", route::untold(&observed))),
+        Err(error) => Look::Broken(error),
+    });
+    match told.await {
+        Ok(observed) => Ok(observed),
+        Err(WaitError::Broken(error)) => Err(error),
+        Err(WaitError::TimedOut { .. }) => context.observe().await,
+    }
 }
 
 /// What only a change of the primary leaves behind, and what that needs. That a replica is down, or that somebody has edited

@@ -10,7 +10,7 @@ use provisioner_core::component::Task;
 use provisioner_core::manifest::Synchronous;
 use provisioner_core::name::Member;
 use provisioner_core::plan::{Action, Draft, Plan, StepId};
-use provisioner_core::stack::{ResourceId, Stack};
+use provisioner_core::stack::{Resource, ResourceId, Stack};
 
 use super::super::cluster::ChangeKind;
 use super::super::{NAME, rejoin, run, synchronous, tasks};
@@ -159,7 +159,7 @@ fn promising(scene: &Scene<'_>, voters: &Voters<'_>) -> Result<(), Refusal> {
         return Err(Refusal::NoCandidate { reasons: voters.others.clone() });
     }
     scene.safe(voters)?;
-    match elect(&voters.voters, None) {
+    match elect(&voters.voters, &scene.survey.cluster.synchronous, None) {
         Ok(_) | Err(Refusal::CandidateBehind { .. }) => Ok(()),
         Err(refusal) => Err(refusal),
     }
@@ -176,8 +176,8 @@ pub fn succeed(scene: &Scene<'_>) -> Result<Plan, Refusal> {
         Some(chosen) => (chosen, "the election has chosen it already".to_owned()),
         None => {
             scene.safe(&voters)?;
-            let winner = elect(&voters.voters, home.as_deref())?;
-            (winner.member, format!("it has received {}, and nobody has more", winner.told.received))
+            let winner = elect(&voters.voters, &cluster.synchronous, home.as_deref())?;
+            (winner.member, format!("it has received {}, and nobody who counts has more", winner.told.received))
         }
     };
     let others = others(&voters, winner);
@@ -216,18 +216,26 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
     let Promotion { kind, winner, others, because } = *promotion;
     let cluster = &scene.survey.cluster;
     let old = &cluster.primary;
-    let task = arming(scene, winner, others, Task::new(NAME, tasks::PROMOTE).on(winner).with("kind", kind.word()));
+    let apart: Vec<_> = others.iter().filter_map(|other| ahead(scene, kind, winner, other)).collect();
+    let followers = others.iter().filter(|other| !apart.iter().any(|found| found.member == *other));
+    let followers: BTreeSet<Member> = followers.cloned().collect();
+    let task = arming(scene, winner, &followers, Task::new(NAME, tasks::PROMOTE).on(winner).with("kind", kind.word()));
     let task = if scene.wish.force { task.with("force", "yes") } else { task };
     let promoted = draft.step(Action::Run { task }, because, after);
     let run = |task: Task| Action::Run { task };
     let leads = format!("writes lead to {old}, expected {winner}");
-    let closed = draft.step(run(route::close_task(winner, others)), leads.as_str(), after);
-    let pointed = draft.step(run(route::reopen_task(winner, others)), leads.as_str(), &[promoted, closed]);
-    for other in others {
+    let closed = draft.step(run(route::close_task(winner, &followers)), leads.as_str(), after);
+    let pointed = draft.step(run(route::reopen_task(winner, &followers)), leads.as_str(), &[promoted, closed]);
+    for other in &followers {
         let task = |name| Task::new(NAME, name).on(other).with("upstream", winner.as_str());
         let looks = draft.step(run(task(tasks::REDIRECT)), format!("it followed {old}"), after);
         let follow = task(tasks::FOLLOW).with(REDIRECTED, "yes");
         draft.step(run(follow), "a replica is one that rows arrive on", &[promoted, looks]);
+    }
+    let mut back = Vec::new();
+    for Ahead { workload, bytes, .. } in apart {
+        let because = format!("it holds {bytes} bytes that {winner} lacks, and that nobody waited for");
+        back.push(rejoin::steps(&mut draft, workload, winner, &because, &[pointed]));
     }
     if let Some(workload) = scene.stack.resource(&ResourceId::Workload(old.clone())) {
         // A lost one was killed before anybody was elected.
@@ -237,14 +245,32 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
             draft.step(run(end), "what it has handed over it serves no more", &[promoted])
         });
         let before: Vec<StepId> = ended.into_iter().chain([pointed]).collect();
-        let back = rejoin::steps(&mut draft, workload, winner, "it was primary", &before);
+        back.push(rejoin::steps(&mut draft, workload, winner, "it was primary", &before));
         let mut all = others.clone();
         all.insert(old.clone());
-        let synchronous = tasks::synchronous_task(winner, scene.policy(), &all);
-        let armed = draft.step(run(synchronous), format!("{old} is back"), &[back]);
-        draft.step(run(route::point_task(winner, &all)), format!("{old} takes readers"), &[back, armed]);
+        let waited_for = synchronous::counted(scene.stack, &all);
+        let synchronous = tasks::synchronous_task(winner, scene.policy(), &waited_for);
+        let armed = draft.step(run(synchronous), format!("{old} is back"), &back);
+        draft.step(run(route::point_task(winner, &all)), format!("{old} takes readers"), &[armed]);
     }
     draft.finish()
+}
+
+/// A frozen replica with more than the winner has, which cannot follow it as it is: its data has left the winner's timeline.
+struct Ahead<'a> {
+    member: &'a Member,
+    workload: &'a Resource,
+    bytes: u64,
+}
+
+fn ahead<'a>(scene: &Scene<'a>, kind: ChangeKind, winner: &Member, other: &'a Member) -> Option<Ahead<'a>> {
+    if kind != ChangeKind::Failover {
+        return None;
+    }
+    let received = |member| Some(scene.survey.told(member)?.received.0);
+    let bytes = received(other)?.checked_sub(received(winner)?).filter(|bytes| *bytes > 0)?;
+    let workload = scene.stack.resource(&ResourceId::Workload(other.clone()))?;
+    Some(Ahead { member: other, workload, bytes })
 }
 
 /// What the winner must have before its first write: whom its commits wait for, and a slot for everybody else.
@@ -252,7 +278,7 @@ fn arming(scene: &Scene<'_>, winner: &Member, others: &BTreeSet<Member>, task: T
     let cluster = &scene.survey.cluster;
     let old = &cluster.primary;
     let replicas = || cluster.replicas.iter().filter(|member| *member != winner);
-    let armed = armed(scene.policy(), replicas(), others, old);
+    let armed = synchronous::counted(scene.stack, &armed(scene.policy(), replicas(), others, old));
     let slots: Vec<String> = replicas().chain([old]).map(run::slot_name).collect();
     task.with("names", synchronous::names(&armed)).with("slots", slots.join(" "))
 }

@@ -15,7 +15,7 @@ pub struct Attributes {
     /// Between members with the same WAL the greater one wins.
     pub priority: u32,
     pub region: Option<String>,
-    /// Counts and is counted on, and never becomes primary.
+    /// Never becomes primary, so no commit waits for it alone.
     pub nofailover: bool,
 }
 
@@ -84,8 +84,13 @@ pub(super) fn is_complete(voters: &[Voter<'_>], armed: &BTreeSet<Member>) -> boo
     !armed.is_empty() && armed.iter().all(|member| voters.iter().any(|voter| voter.member == member))
 }
 
-/// The winner among frozen voters, by received WAL, replayed WAL, priority, the lost primary's region, name.
-pub(super) fn elect<'a, 'v>(voters: &'v [Voter<'a>], home: Option<&str>) -> Result<&'v Voter<'a>, Refusal> {
+/// The winner among frozen voters, by received WAL, replayed WAL, priority, the lost primary's region, name. Refused where
+/// one of `armed`, for whom commits waited, has more than anybody who may win.
+pub(super) fn elect<'a, 'v>(
+    voters: &'v [Voter<'a>],
+    armed: &BTreeSet<Member>,
+    home: Option<&str>,
+) -> Result<&'v Voter<'a>, Refusal> {
     let rank = |voter: &&Voter<'_>| {
         let Voter { member, told, attributes } = voter;
         let is_home = home.is_some() && attributes.region.as_deref() == home;
@@ -96,7 +101,9 @@ pub(super) fn elect<'a, 'v>(voters: &'v [Voter<'a>], home: Option<&str>) -> Resu
         let reason = |voter: &Voter<'_>| Some((voter.member.clone(), voter.ineligible()?.to_owned()));
         return Err(Refusal::NoCandidate { reasons: voters.iter().filter_map(reason).collect() });
     };
-    let most = voters.iter().max_by_key(|voter| voter.told.received).unwrap_or(winner);
+    // What nobody waited for was never acknowledged; where commits waited for nobody it may have been.
+    let counts = |voter: &&Voter<'_>| armed.is_empty() || armed.contains(voter.member);
+    let most = voters.iter().filter(counts).max_by_key(|voter| voter.told.received).unwrap_or(winner);
     if most.told.received > winner.told.received {
         let (ahead, behind): (Lsn, Lsn) = (most.told.received, winner.told.received);
         return Err(Refusal::CandidateBehind {

@@ -253,7 +253,7 @@ fn the_most_advanced_wins_then_priority_then_region_then_name() {
             .zip(attributes)
             .map(|((member, told), attributes)| Voter { member, told, attributes })
             .collect();
-        elect(&voters, home).map(|winner| winner.member.to_string())
+        elect(&voters, &waited_for(&members), home).map(|winner| winner.member.to_string())
     };
     let plain = Attributes::default;
     let priority = |priority| Attributes { priority, ..plain() };
@@ -268,15 +268,45 @@ fn the_most_advanced_wins_then_priority_then_region_then_name() {
     full[2].is_full = true;
     let voters = members.iter().zip(&full).map(|(member, told)| Voter { member, told, attributes: plain() });
     let voters: Vec<Voter<'_>> = voters.collect();
-    assert_eq!(elect(&voters, None).unwrap().member.as_str(), "postgres-5", "who has no room cannot be promoted");
+    let armed = waited_for(&members);
+    assert_eq!(elect(&voters, &armed, None).unwrap().member.as_str(), "postgres-5", "who has no room cannot be promoted");
     assert_eq!(
-        elect(&voters[1..3], None).unwrap_err().to_string(),
+        elect(&voters[1..3], &armed, None).unwrap_err().to_string(),
         "no replica can take over: postgres-3: its disk is full; postgres-4: its disk is full"
     );
     let behind = winner([plain(), nofailover(), nofailover(), nofailover()], None).unwrap_err();
     assert!(matches!(behind, Refusal::CandidateBehind { bytes: 10, .. }), "{behind}");
     let nobody = winner([nofailover(), nofailover(), nofailover(), nofailover()], None).unwrap_err();
     assert!(matches!(nobody, Refusal::NoCandidate { .. }), "{nobody}");
+}
+
+fn waited_for(members: &[Member]) -> BTreeSet<Member> {
+    members.iter().cloned().collect()
+}
+
+/// A stack of three replicas, of which the last may never lead, and what its primary's commits wait for.
+fn with_a_far_one() -> Stack {
+    let mut manifest: Manifest = manifest();
+    manifest.postgres.replicas = 3;
+    manifest.postgres.synchronous = Synchronous::Required;
+    let far = PostgresMember { nofailover: true, priority: 0, region: None };
+    manifest.postgres.members = [(member(4), far)].into();
+    let components: [Box<dyn Component>; 2] = [Box::<Route>::default(), Box::new(Postgres)];
+    let declared = components.iter().flat_map(|component| component.declare(&manifest));
+    Stack::new(manifest.name.clone(), declared.chain([Resource::Network]))
+}
+
+#[test]
+fn one_that_may_not_lead_is_waited_for_by_nobody_and_what_it_alone_has_is_dropped() {
+    let stack = with_a_far_one();
+    let mut survey = lost(&[5000, 5000, 5200]);
+    survey.cluster.synchronous = [2, 3].map(member).into();
+    let planned = |survey: &Survey| succeed(&Scene { stack: &stack, survey, wish: Wish::default() });
+    assert_snapshot!(planned(&survey).unwrap());
+
+    survey.cluster.synchronous.insert(member(4));
+    let refusal = planned(&survey).unwrap_err().to_string();
+    assert_eq!(refusal, "postgres-2 lacks 200 bytes that postgres-4 has, and postgres-4 may not become primary");
 }
 
 #[test]

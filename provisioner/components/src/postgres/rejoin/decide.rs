@@ -137,5 +137,5 @@ fn waited_for(scene: &Scene<'_>, member: &Member) -> BTreeSet<Member> {
     if synchronous::policy(scene.stack) == Synchronous::Preferred {
         replicas.retain(|replica| replica == member || scene.observed.is_running(replica));
     }
-    replicas
+    synchronous::counted(scene.stack, &replicas)
 }
