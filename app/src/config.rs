@@ -148,7 +148,7 @@ pub(crate) struct Worker {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Send order confirmations
+    /// Tell customers that an order was placed or cancelled
     Email(EmailWorker),
     /// Bring products in the search index up to date
     Search(SearchWorker),

@@ -18,7 +18,7 @@ use crate::{
 pub(crate) async fn run(config: config::Worker) -> anyhow::Result<()> {
     match config.task {
         Task::Email(config) => {
-            let mailer = |background: &Background| email::Confirmations::new(&config, background);
+            let mailer = |background: &Background| email::Notices::new(&config, background);
             start(&config.background, &EMAIL, mailer).await
         }
         Task::Search(config) => {
