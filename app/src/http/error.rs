@@ -112,6 +112,10 @@ impl From<&StoreError> for Problem {
                 tracing::warn!(%error, "answer 503");
                 unavailable("contended", "other requests stood in the way; nothing was changed")
             }
+            StoreError::TooSlow(_) => {
+                tracing::warn!(%error, "answer 503");
+                unavailable("too_slow", "the database did not finish in time; nothing was changed: ask for less")
+            }
             StoreError::OutcomeUnknown(_) => {
                 tracing::error!(%error, "answer 503");
                 unavailable(

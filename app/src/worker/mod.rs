@@ -102,9 +102,10 @@ impl From<StoreError> for Failure {
             StoreError::Statement(inner) if blames_the_server(inner) => {
                 Self::Away { what: DATABASE, why: error.to_string() }
             }
-            StoreError::Contended(_) | StoreError::OutcomeUnknown(_) | StoreError::Statement(_) => {
-                Self::Transient(error.to_string())
-            }
+            StoreError::Contended(_)
+            | StoreError::TooSlow(_)
+            | StoreError::OutcomeUnknown(_)
+            | StoreError::Statement(_) => Self::Transient(error.to_string()),
         }
     }
 }
