@@ -68,6 +68,9 @@ pub(crate) struct Serve {
     /// The broker, for dead letters alone; without it they are neither listed nor replayed
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub(crate) amqp_url: Option<SecretUrl>,
+    /// File with the names of the queues that have dead letters, one a line; without it those of this program's workers
+    #[arg(long, env = "APP_QUEUES_FILE")]
+    pub(crate) queues_file: Option<PathBuf>,
     /// Directory for uploaded pictures, which is served below /media/; without it none is taken
     #[arg(long, env = "APP_MEDIA_DIR")]
     pub(crate) media_dir: Option<PathBuf>,

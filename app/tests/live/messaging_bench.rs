@@ -135,6 +135,14 @@ impl Bench {
             .unwrap();
     }
 
+    /// As a worker of somebody else's does.
+    pub(crate) async fn give_up(&self, queue: &str, message: &BasicGetMessage) {
+        let properties = BasicProperties::default().with_message_id("test-1".into()).with_delivery_mode(2);
+        let (options, body) = (BasicPublishOptions::default(), &message.delivery.data);
+        let published = self.channel.basic_publish("dead".into(), queue.into(), options, body, properties).await;
+        published.unwrap().await.unwrap();
+    }
+
     pub(crate) async fn sql(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&self.pool).await.unwrap();
     }
