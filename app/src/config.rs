@@ -65,7 +65,7 @@ pub(crate) struct Serve {
     /// PEM file with the CA of the search engine, besides the system's roots
     #[arg(long, env = "STACK_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// The broker, for dead letters alone; without it they are neither listed nor replayed
+    /// The broker, for dead letters and /readyz; without it they are neither listed nor replayed
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub(crate) amqp_url: Option<SecretUrl>,
     /// File with the names of the queues that have dead letters, one a line; without it those of this program's workers

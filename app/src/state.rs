@@ -16,7 +16,7 @@ use crate::{
     cache::Cache,
     catalogue::{Answer, Flights},
     config,
-    messaging::{broker::Broker, queues::Queues},
+    messaging::{broker::Broker, pulse::Pulse, queues::Queues},
     redis_link::RedisLink,
     search::{Search, client::Client},
     store::pools::{self, Databases},
@@ -34,6 +34,8 @@ pub(crate) struct AppState {
     pub(crate) flights: Flights<Answer>,
     pub(crate) search: Search,
     pub(crate) broker: Option<Broker>,
+    /// Of the broker, for readiness.
+    pub(crate) pulse: Pulse,
     pub(crate) queues: Queues,
     /// Where uploaded pictures go.
     pub(crate) media: Option<PathBuf>,
@@ -66,6 +68,7 @@ impl AppState {
             flights: Flights::default(),
             search: Search::new(search),
             broker: config.amqp_url.as_ref().map(|url| Broker::new(url, &trust, "app serve")).transpose()?,
+            pulse: Pulse::default(),
             queues: Queues::new(config.queues_file.clone()),
             media: config.media_dir.clone(),
             webhooks: Secrets::read(config.webhook_secrets.as_ref(), config.webhook_secrets_file.as_deref())?,

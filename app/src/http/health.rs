@@ -30,8 +30,13 @@ pub(crate) async fn livez() -> Response {
 }
 
 pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
-    let (primary, replica, redis, elasticsearch) =
-        join!(primary_trouble(&state), replica_is_away(&state), state.cache.health(), elasticsearch_is_away(&state));
+    let (primary, replica, redis, rabbitmq, elasticsearch) = join!(
+        primary_trouble(&state),
+        replica_is_away(&state),
+        state.cache.health(),
+        rabbitmq_is_away(&state),
+        elasticsearch_is_away(&state)
+    );
     let mut reasons = Vec::new();
     if state.is_draining() {
         reasons.push("draining".to_owned());
@@ -43,6 +48,9 @@ pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
     }
     if redis == Health::Down {
         degraded.push("redis");
+    }
+    if rabbitmq {
+        degraded.push("rabbitmq");
     }
     if elasticsearch {
         degraded.push("elasticsearch");
@@ -73,6 +81,12 @@ async fn primary_trouble(state: &AppState) -> Option<String> {
 async fn replica_is_away(state: &AppState) -> bool {
     let Some(replica) = &state.databases.replica else { return false };
     !matches!(timeout(CHECK_WITHIN, replica.pool.acquire()).await, Ok(Ok(_)))
+}
+
+/// Orders go on, and what they announce waits in the outbox.
+async fn rabbitmq_is_away(state: &AppState) -> bool {
+    let Some(broker) = &state.broker else { return false };
+    !matches!(timeout(CHECK_WITHIN, state.pulse.feel(broker)).await, Ok(Ok(())))
 }
 
 async fn elasticsearch_is_away(state: &AppState) -> bool {

@@ -152,6 +152,14 @@ impl Link {
         Ok(receipts)
     }
 
+    /// A question that every broker answers and that changes nothing here.
+    pub(crate) async fn ping(&self) -> Result<(), BrokerError> {
+        match timeout(ANSWER_WITHIN, self.channel.basic_qos(1, BasicQosOptions::default())).await {
+            Ok(answered) => answered.map_err(|error| BrokerError::Refused("ask", error)),
+            Err(_) => Err(BrokerError::Silent("ask", ANSWER_WITHIN)),
+        }
+    }
+
     pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         let refused = |error| BrokerError::Refused("consume", error);
         let consume = async {

@@ -11,6 +11,8 @@ use crate::traces;
 pub(crate) const ORDER_CONFIRMATION: &str = "email.send_order_confirmation";
 pub(crate) const ORDER_CANCELLED: &str = "email.send_order_cancelled";
 pub(crate) const INDEX_PRODUCT: &str = "search.index_product";
+/// A product that had sold out can be bought again. For the shop's own tasks, such as telling those who wait.
+pub(crate) const BACK_IN_STOCK: &str = "custom.product_back_in_stock";
 
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -18,6 +20,11 @@ pub(crate) struct Event {
     pub(crate) aggregate_id: String,
     pub(crate) aggregate_version: i64,
     pub(crate) payload: Value,
+}
+
+/// What goes along with every event of a request, as JSON.
+pub(super) fn headers(request_id: &str) -> String {
+    json!({ "request_id": request_id, "traceparent": traces::traceparent() }).to_string()
 }
 
 pub(crate) async fn append(tx: &mut PgConnection, events: &[Event], request_id: &str) -> Result<(), StoreError> {
@@ -37,7 +44,7 @@ pub(crate) async fn append(tx: &mut PgConnection, events: &[Event], request_id: 
     .bind(aggregates)
     .bind(versions)
     .bind(payloads)
-    .bind(json!({ "request_id": request_id, "traceparent": traces::traceparent() }).to_string())
+    .bind(headers(request_id))
     .execute(tx)
     .await?;
     Ok(())

@@ -12,8 +12,6 @@ use crate::store::{
     outbox::{self, Event},
 };
 
-/// For the shop's own tasks, such as telling those who wait.
-const BACK_IN_STOCK: &str = "custom.product_back_in_stock";
 pub(crate) const CREATED: u16 = 201;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, utoipa::ToSchema)]
@@ -110,7 +108,7 @@ pub(crate) async fn apply(
     let mut events = vec![index(product_id, movement.sku, product_version + version)];
     if had == 0 {
         events.push(Event {
-            topic: BACK_IN_STOCK,
+            topic: outbox::BACK_IN_STOCK,
             aggregate_id: product_id.to_string(),
             aggregate_version: version,
             payload: json!({ "product_id": product_id, "sku": movement.sku, "on_hand": has }),
