@@ -56,12 +56,15 @@ pub(crate) async fn register(
     within(&state, limits::REGISTER_ADDRESS, &caller::address(&headers)).await?;
     let hash = password::hash(password).await?;
     let user = users::register(&state.databases.primary, &email.to_ascii_lowercase(), &name, &hash).await?;
-    let body = match log_in(&state, &headers, &user).await {
-        Ok(body) => body,
-        // The account is there, and an error would say that it is not. Logging in can wait.
-        Err(SessionsAway) => ([NO_STORE], Json(account(&user, None))).into_response(),
-    };
-    Ok((StatusCode::CREATED, body).into_response())
+    Ok((StatusCode::CREATED, logged_in_if_possible(&state, &headers, &user).await).into_response())
+}
+
+/// After a change that is made: an error would say that it is not. Logging in can wait.
+async fn logged_in_if_possible(state: &AppState, headers: &HeaderMap, user: &User) -> Response {
+    match log_in(state, headers, user).await {
+        Ok(response) => response,
+        Err(SessionsAway) => ([NO_STORE], Json(account(user, None))).into_response(),
+    }
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -177,7 +180,7 @@ pub(crate) async fn change_password(
         return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_credentials", "the current password is wrong"));
     }
     let user = users::set_password(primary, owner.user.id, &password::hash(new).await?).await?;
-    Ok(log_in(&state, &headers, &user).await?)
+    Ok(logged_in_if_possible(&state, &headers, &user).await)
 }
 
 async fn within(state: &AppState, limit: Limit, whose: &str) -> Result<(), Problem> {
