@@ -201,7 +201,8 @@ async fn cancelling_gives_the_stock_back_once_however_often_it_is_asked_for() {
     ];
     assert_eq!(counts, expected);
     assert_eq!(events[1].2.as_ref(), Some(&ada.email));
-    let back = "SELECT payload->>'sku', (payload->>'on_hand')::int FROM outbox WHERE topic = 'custom.product_back_in_stock'";
+    let back =
+        "SELECT payload->>'sku', (payload->>'on_hand')::int FROM outbox WHERE topic = 'custom.product_back_in_stock'";
     let back: (String, i32) = sqlx::query_as(back).fetch_one(&shop.database.pool().await).await.unwrap();
     assert_eq!(back, (skus[0].clone(), 3), "those who wait for it are told");
     let stale = "outbox o JOIN inventory i ON i.product_id::text = o.aggregate_id JOIN products p ON p.id = i.product_id \

@@ -232,7 +232,9 @@ async fn no_password_token_or_session_is_in_the_log() {
     shop.eventually_ready(200).await;
     // Knowing it is the permission to read and to cancel.
     let order = shop.buy(Who::Guest, "PROBE-0", 1).await["id"].as_str().unwrap().to_owned();
-    for (method, path) in [("GET", format!("/api/v1/orders/{order}")), ("POST", format!("/api/v1/orders/{order}/cancel"))] {
+    for (method, path) in
+        [("GET", format!("/api/v1/orders/{order}")), ("POST", format!("/api/v1/orders/{order}/cancel"))]
+    {
         assert_eq!(shop.call(method, &path, Who::Guest, None).await.0, 200);
     }
     shop.call("GET", "/api/v1/admin/orders?email=ada.lovelace@example.org", Who::Guest, None).await;

@@ -19,8 +19,8 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{AppChecks, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, File, ImageId, ImageInput, Limits, Mount, OnChange, Port, Recipe, Resource, ResourceId, Restart, Secret, SecretSource,
-    Stack, Stop, Text, Workload,
+    Expose, File, ImageId, ImageInput, Limits, Mount, OnChange, Port, Recipe, Resource, ResourceId, Restart, Secret,
+    SecretSource, Stack, Stop, Text, Workload,
 };
 use provisioner_core::trial::Trial;
 
