@@ -32,8 +32,8 @@ const BATCH: usize = 100;
 const POLL: Duration = Duration::from_millis(100);
 /// Far below the broker's own limit, beyond which it would close the channel and with it the whole batch.
 const BODY_LIMIT: usize = 1024 * 1024;
-/// One for the batch, one for the changes of the catalogue, one for the housekeeping.
-const POOL_SIZE: u32 = 3;
+/// One for the batch, one for the changes of the catalogue, two for the housekeeping.
+const POOL_SIZE: u32 = 4;
 
 pub(crate) async fn run(config: config::Relay) -> anyhow::Result<()> {
     let Background { pool, broker, trust, status, mut stop, .. } =
