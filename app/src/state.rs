@@ -48,14 +48,12 @@ pub(crate) struct AppState {
 
 impl AppState {
     /// Connects to nothing yet: the service starts, and says it is not ready, while a database is away.
-    pub(crate) fn new(config: &config::Serve) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &config::Serve, trust: &Trust) -> anyhow::Result<Self> {
         let primary = named(config.database_url.postgres()?);
         let replica = config.database_replica_url.as_ref().map(config::SecretUrl::postgres).transpose()?.map(named);
-        let ca = config.ca_file.as_deref();
-        let trust = Trust::read(ca)?;
-        let redis = config.redis_url.as_ref().map(|url| url.redis(&trust)).transpose()?;
+        let redis = config.redis_url.as_ref().map(|url| url.redis(trust)).transpose()?;
         let redis = redis.map(RedisLink::new).transpose().context("prepare the connection to Redis")?.map(Arc::new);
-        let search = config.elasticsearch_url.as_ref().map(|url| Client::new(url, ca)).transpose()?;
+        let search = config.elasticsearch_url.as_ref().map(|url| Client::new(url, trust)).transpose()?;
         Ok(Self {
             probe: pools::write_pool(primary.clone(), 1),
             databases: Databases::new(
@@ -67,7 +65,7 @@ impl AppState {
             cache: Cache::new(redis),
             flights: Flights::default(),
             search: Search::new(search),
-            broker: config.amqp_url.as_ref().map(|url| Broker::new(url, &trust, "app serve")).transpose()?,
+            broker: config.amqp_url.as_ref().map(|url| Broker::new(url, trust, "app serve")).transpose()?,
             pulse: Pulse::default(),
             queues: Queues::new(config.queues_file.clone()),
             media: config.media_dir.clone(),

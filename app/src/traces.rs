@@ -55,9 +55,9 @@ pub(crate) struct Traces(Option<SdkTracerProvider>);
 impl Traces {
     /// Needs the runtime. How many traces are kept is for the library's own variables to say, such as
     /// `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.1`.
-    pub(crate) fn start(settings: &Settings) -> anyhow::Result<Self> {
+    pub(crate) fn start(settings: &Settings, trust: &Trust) -> anyhow::Result<Self> {
         let Some(endpoint) = &settings.otlp_endpoint else { return Ok(Self::default()) };
-        let tls = rustls::ClientConfig::clone(&*Trust::default().tls()?);
+        let tls = rustls::ClientConfig::clone(&*trust.tls()?);
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls).timeout(EXPORT_WITHIN).build();
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_http()
