@@ -6,8 +6,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::{
     caller::{self, By, SESSION_COOKIE},
@@ -125,12 +124,17 @@ fn session_cookie(headers: &HeaderMap, secret: Option<&Secret>) -> HeaderValue {
     cookie
 }
 
-fn account(user: &User, csrf: Option<&str>) -> Value {
-    let mut value = json!({ "id": user.id, "email": user.email, "name": user.name, "role": user.role });
-    if let Some(csrf) = csrf {
-        value["csrf_token"] = csrf.into();
-    }
-    value
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Account {
+    #[serde(flatten)]
+    user: User,
+    /// Of the session, where there is one: every change needs it as `X-CSRF-Token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csrf_token: Option<String>,
+}
+
+fn account(user: &User, csrf: Option<&str>) -> Account {
+    Account { user: user.clone(), csrf_token: csrf.map(str::to_owned) }
 }
 
 pub(crate) async fn me(Reader(caller): Reader) -> Result<Response, Problem> {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     accounts::{Login, PasswordChange, Profile, Registration},
     admin::{
-        analytics::{LowStockQuery, PeriodQuery},
+        analytics::{LowStockQuery, PeriodQuery, TopQuery},
         dead_letters::Choice,
         orders::{NewStatus, OrderQuery},
         page,
@@ -122,6 +122,7 @@ pub(crate) fn queries(text: &str) {
     query::<UserQuery>(&uri);
     query::<AuditQuery>(&uri);
     query::<PeriodQuery>(&uri);
+    query::<TopQuery>(&uri);
     query::<LowStockQuery>(&uri);
     if let Ok(Some(text)) = page::text("x", Some(text.to_owned())) {
         assert!((1..=254).contains(&text.len()) && !text.contains(char::is_control));

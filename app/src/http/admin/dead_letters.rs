@@ -107,6 +107,27 @@ fn message_id(delivery: &Delivery) -> Option<String> {
     delivery.properties.message_id().as_ref().map(ToString::to_string)
 }
 
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = DeadLetterQueue)]
+pub(crate) struct Queue {
+    queue: String,
+    messages: u32,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Replayed {
+    replayed: u32,
+    /// By the broker: they stay dead letters.
+    refused: u32,
+    remaining: u32,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Dropped {
+    dropped: u32,
+    remaining: u32,
+}
+
 async fn connect(state: &AppState) -> Result<Link, Problem> {
     let Some(broker) = &state.broker else {
         let detail = "no broker is set up for this service";
@@ -135,7 +156,7 @@ pub(crate) async fn queues(State(state): State<Shared>, Staff(_): Staff) -> Resu
         for queue in names {
             // One that is named here and not there yet has none.
             if let Some(messages) = link.count(&dead(&queue)).await? {
-                items.push(json!({ "queue": queue, "messages": messages }));
+                items.push(Queue { queue, messages });
             }
         }
         Ok::<_, BrokerError>(items)
@@ -207,7 +228,7 @@ pub(crate) async fn replay(
 ) -> Result<Response, Problem> {
     let outcome = decide(&state, &caller.author(id), &queue, choice, Fate::Replay).await?;
     let Outcome { done, refused, remaining } = outcome;
-    Ok(([NO_STORE], Json(json!({ "replayed": done, "refused": refused, "remaining": remaining }))).into_response())
+    Ok(([NO_STORE], Json(Replayed { replayed: done, refused, remaining })).into_response())
 }
 
 pub(crate) async fn discard(
@@ -218,7 +239,7 @@ pub(crate) async fn discard(
     Input(choice): Input<Choice>,
 ) -> Result<Response, Problem> {
     let Outcome { done, remaining, .. } = decide(&state, &caller.author(id), &queue, choice, Fate::Drop).await?;
-    Ok(([NO_STORE], Json(json!({ "dropped": done, "remaining": remaining }))).into_response())
+    Ok(([NO_STORE], Json(Dropped { dropped: done, remaining })).into_response())
 }
 
 #[derive(Debug, Default)]

@@ -56,6 +56,15 @@ pub(crate) struct Moved {
     created_at: String,
 }
 
+/// What a movement came to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = StockMoved)]
+pub(crate) struct Applied {
+    sku: String,
+    on_hand: i32,
+    movement: Moved,
+}
+
 #[derive(Debug)]
 pub(crate) enum Answer {
     Moved { body: String, availability_changed: bool },
@@ -115,7 +124,7 @@ pub(crate) async fn apply(
         });
     }
     outbox::append(&mut tx, &events, &author.request_id).await?;
-    let body = json!({ "sku": movement.sku, "on_hand": has, "movement": moved }).to_string();
+    let body = json!(Applied { sku: movement.sku.to_owned(), on_hand: has, movement: moved }).to_string();
     idempotency::complete(&mut tx, key, CREATED, &body).await?;
     tx.commit().await.map_err(StoreError::of_commit)?;
     Ok(Answer::Moved { body, availability_changed: (had > 0) != (has > 0) })
