@@ -226,6 +226,14 @@ pub(crate) fn traceparent_of(span: &Span) -> Option<String> {
     context.is_valid().then(|| format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()))
 }
 
+/// What is read of a traceparent is written as it was sent, but for what later versions may add.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(sent: &str) {
+    let Some(origin) = span_context(sent) else { return };
+    let read = format!("{}-{}", origin.trace_id(), origin.span_id());
+    assert!(origin.is_remote() && sent.to_ascii_lowercase().contains(&read), "{sent:?}: {read}");
+}
+
 fn go_on(span: &Span, traceparent: Option<&str>) {
     if span.is_disabled() {
         return;
