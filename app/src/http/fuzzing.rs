@@ -13,13 +13,12 @@ use super::{
         analytics::{LowStockQuery, PeriodQuery, TopQuery},
         dead_letters::Choice,
         orders::{NewStatus, OrderQuery},
-        page,
         products::{self as admin_products, ProductQuery, Whole},
         records::AuditQuery,
         stock::NewMovement,
         users::{UserPatch, UserQuery},
     },
-    caller, cart, catalogue, history, observe, orders,
+    caller, cart, catalogue, observe, orders, page,
     products::{self, ListQuery},
     recent, search, suggest,
     tokens::TokenRequest,
@@ -35,9 +34,6 @@ fn one(name: HeaderName, value: &[u8]) -> Option<HeaderMap> {
 }
 
 pub(crate) fn cursors(text: &str) {
-    if let Ok(number) = history::decode(text) {
-        assert_eq!(history::decode(&history::encode(number)), Ok(number));
-    }
     if let Ok(id) = page::decode::<i64>("audit", text) {
         assert_eq!(page::decode("audit", &page::encode("audit", &id)), Ok(id));
     }

@@ -84,7 +84,7 @@ pub(crate) async fn due(tx: &mut PgConnection, limit: i64) -> Result<Vec<Pending
     let due = sqlx::query_as(
         "SELECT id, message_id, topic, aggregate_id, aggregate_version, payload::text AS payload, \
            headers->>'traceparent' AS traceparent, headers->>'request_id' AS request_id, \
-           to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS occurred_at \
+           iso_utc(created_at) AS occurred_at \
          FROM outbox WHERE published_at IS NULL AND next_attempt_at <= now() AND topic <> 'catalogue.changed' \
          ORDER BY next_attempt_at, id LIMIT $1 FOR UPDATE SKIP LOCKED",
     );

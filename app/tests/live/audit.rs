@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::PNG,
-    messaging_bench::Bench,
+    backstage::Bench,
     people::{Person, Who},
     permissions::{ROUTES, admin},
     shop::{Shop, eventually, fresh_key, setting},

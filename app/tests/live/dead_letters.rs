@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    messaging_bench::{Background, Bench},
+    backstage::{Background, Bench},
     people::{Person, Who},
     permissions::admin,
     shop::{Shop, eventually, setting},

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    messaging_bench::Bench,
+    backstage::Bench,
     people::Who,
     permissions::{Door, ROUTES, admin},
     shop::{Shop, setting},

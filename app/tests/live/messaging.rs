@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
-    messaging_bench::{Bench, bind, header, json as body},
+    backstage::{Bench, bind, header, json as body},
     shop::{Shop, eventually, fresh_key},
 };
 

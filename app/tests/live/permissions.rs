@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde_json::{Value, json};
 
 use crate::{
-    messaging_bench::Bench,
+    backstage::Bench,
     people::{Person, Who, app_admin},
     shop::{Shop, setting},
 };

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::{
-    messaging_bench::Bench,
+    backstage::Bench,
     search,
     shop::{Shop, eventually, fresh_key, setting},
 };

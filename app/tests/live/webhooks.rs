@@ -9,7 +9,7 @@ use sha2::Sha256;
 use tokio::task::JoinSet;
 
 use crate::{
-    messaging_bench::Bench,
+    backstage::Bench,
     people::Who,
     permissions::admin,
     shop::{Shop, eventually, setting},

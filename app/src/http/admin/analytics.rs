@@ -9,10 +9,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::page;
 use crate::{
     day::Day,
-    http::{doors::Staff, error::Problem, input::Asked},
+    http::{doors::Staff, error::Problem, input::Asked, page},
     state::Shared,
     store::{
         admin::analytics::{self, Period},

@@ -11,7 +11,6 @@ use lapin::{message::Delivery, types::AMQPValue};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::page;
 use crate::{
     basket::Fault,
     http::{
@@ -20,6 +19,7 @@ use crate::{
         error::Problem,
         input::{Asked, Input, Path},
         observe::RequestId,
+        page,
     },
     messaging::{
         ERROR, REASON,

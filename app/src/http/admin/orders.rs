@@ -8,7 +8,6 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::page::{Page, text};
 use crate::{
     catalogue::invalidation,
     day::Day,
@@ -18,6 +17,7 @@ use crate::{
         error::Problem,
         input::{Asked, Input, Path},
         observe::RequestId,
+        page::{Page, text},
     },
     state::{AppState, Shared},
     store::{
