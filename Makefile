@@ -96,9 +96,10 @@ fuzz: ## Look for texts that break a parser of the app, a minute for each of the
 	    cargo +nightly fuzz run --sanitizer none $$target -- -max_total_time=60 -max_len=300; done
 
 .PHONY: lint
-lint: check-monitoring ## Formatting, clippy, dependency rules, shell scripts, workflows, monitoring/
+lint: check-monitoring ## Formatting, clippy, fuzz targets, dependency rules, shell scripts, workflows, monitoring/
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	cargo deny --log-level error check bans licenses sources
 	actionlint
 	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point postgres/bootstrap postgres/clone postgres/common.sh postgres/member postgres/rejoin rabbitmq/member elasticsearch/node)
@@ -108,7 +109,7 @@ check-monitoring: ## Rules, their tests, routes and probes of monitoring/ (`IMAG
 	scripts/check-monitoring.sh $(IMAGE)
 
 .PHONY: bench
-bench: engine build ## The figures of docs/benchmarks.md
+bench: engine build ## The figures of docs/benchmarks.md, of the app and of search
 	cargo bench --locked -p provisioner-core --bench plan
 	scripts/bench-noop.sh
 	scripts/bench-es-start.sh

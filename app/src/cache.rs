@@ -124,11 +124,12 @@ impl Cache {
         let _: Option<u8> = link.call(&command).await;
     }
 
-    /// From here on nothing from before `position` is served or kept. False: Redis does not know.
+    /// From here on nothing that was read at `position` or before is served or kept. At it too: a commit is in the log
+    /// before anybody sees it, so who read there need not have seen the change. False: Redis does not know.
     pub(crate) async fn announce(&self, position: Position) -> bool {
         let Some(link) = &self.link else { return true };
         let mut command = script(ANNOUNCE, &[CHANGED]);
-        command.arg(position.to_string()).arg(CHANGED_SECONDS);
+        command.arg(position.next().to_string()).arg(CHANGED_SECONDS);
         let announced = link.call::<u8>(&command).await.is_some();
         // This process asks again at once.
         *self.remembered() = None;
@@ -188,10 +189,12 @@ mod tests {
         assert_eq!(kept().await, None, "out of date");
         cache.put("t", &entry(199)).await;
         assert_eq!(kept().await, None, "a replica that lags");
-        assert!(cache.announce(Position::of(150)).await);
-        assert_eq!(cache.find("t").await.changed, Some(Position::of(200)), "a late announcement takes nothing back");
         cache.put("t", &entry(200)).await;
-        assert_eq!(kept().await, Some(Position::of(200)));
+        assert_eq!(kept().await, None, "read when the change was in the log and not yet to be seen");
+        assert!(cache.announce(Position::of(150)).await);
+        assert_eq!(cache.find("t").await.changed, Some(Position::of(201)), "a late announcement takes nothing back");
+        cache.put("t", &entry(201)).await;
+        assert_eq!(kept().await, Some(Position::of(201)));
 
         assert_eq!((cache.may_renew("t").await, cache.may_renew("t").await), (true, false), "one does");
         for key in ["products:entry:t", "products:renew:t", "products:changed"] {

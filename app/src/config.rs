@@ -24,6 +24,9 @@ pub(crate) struct Cli {
     /// Log filter, such as `info` or `app=debug,warn`
     #[arg(long, env = "APP_LOG", default_value = "info", global = true)]
     pub(crate) log: String,
+    /// PEM file with a CA that is trusted besides the system's roots, whatever is reached
+    #[arg(long, env = "STACK_CA_FILE", global = true)]
+    pub(crate) ca_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) traces: traces::Settings,
     #[command(subcommand)]
@@ -62,12 +65,12 @@ pub(crate) struct Serve {
     /// The search engine: `https://user:password@host:9200`; without it a database answers searches
     #[arg(long, env = "ELASTICSEARCH_URL", hide_env_values = true)]
     pub(crate) elasticsearch_url: Option<SecretUrl>,
-    /// PEM file with the CA of the search engine, besides the system's roots
-    #[arg(long, env = "STACK_CA_FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
-    /// The broker, for dead letters alone; without it they are neither listed nor replayed
+    /// The broker, for dead letters and /readyz; without it they are neither listed nor replayed
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub(crate) amqp_url: Option<SecretUrl>,
+    /// File with the names of the queues that have dead letters, one a line; without it those of this program's workers
+    #[arg(long, env = "APP_QUEUES_FILE")]
+    pub(crate) queues_file: Option<PathBuf>,
     /// Directory for uploaded pictures, which is served below /media/; without it none is taken
     #[arg(long, env = "APP_MEDIA_DIR")]
     pub(crate) media_dir: Option<PathBuf>,
@@ -82,8 +85,9 @@ pub(crate) struct Serve {
     /// Listener for /metrics; keep it private
     #[arg(long, env = "APP_METRICS_LISTEN", default_value = "0.0.0.0:9000")]
     pub(crate) metrics_listen: SocketAddr,
-    /// Connections of each pool; this process holds at most two pools of this size and one spare connection
-    #[arg(long, env = "APP_POOL_SIZE", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Connections of each pool, 2 to 64: catalogue reads keep half of a replica's for themselves. This process holds at most
+    /// two pools of this size and one spare connection
+    #[arg(long, env = "APP_POOL_SIZE", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=64))]
     pub(crate) pool_size: u32,
     /// Seconds between SIGTERM, when /readyz turns 503, and closing the listener
     #[arg(long, env = "APP_DRAIN_SECONDS", default_value = "2", value_parser = seconds)]
@@ -126,9 +130,6 @@ pub(crate) struct Reindex {
     /// Elasticsearch: `https://user:password@host:9200`
     #[arg(long, env = "ELASTICSEARCH_URL", hide_env_values = true)]
     pub(crate) elasticsearch_url: SecretUrl,
-    /// PEM file with the CA of the search engine, besides the system's roots
-    #[arg(long, env = "STACK_CA_FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -148,7 +149,7 @@ pub(crate) struct Worker {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Send order confirmations
+    /// Tell customers that an order was placed or cancelled
     Email(EmailWorker),
     /// Bring products in the search index up to date
     Search(SearchWorker),
@@ -195,9 +196,6 @@ pub(crate) struct Background {
     /// The broker: `amqp://user:password@host:5672/vhost`, or amqps with TLS
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     pub(crate) amqp_url: SecretUrl,
-    /// PEM file with the CA of the broker, the mail server and the search engine, besides the system's roots
-    #[arg(long, env = "STACK_CA_FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
     /// Listener for /metrics, /livez and /readyz; keep it private
     #[arg(long, env = "APP_METRICS_LISTEN", default_value = "0.0.0.0:9000")]
     pub(crate) metrics_listen: SocketAddr,
@@ -314,6 +312,18 @@ mod tests {
         assert_eq!(serve.listen.port(), 8000);
         assert_eq!(serve.metrics_listen.port(), 9000);
         assert_eq!(serve.pool_size, 10);
+        // Warm sessions would keep the only one: nothing else could read from the replica.
+        let one = ["app", "serve", "--database-url", "postgres://db/shop", "--pool-size", "1"];
+        assert!(Cli::try_parse_from(one).unwrap_err().to_string().contains("2..=64"));
+    }
+
+    #[test]
+    fn every_command_takes_the_ca_of_the_stack() {
+        for command in ["serve", "migrate", "seed", "relay"] {
+            let words = ["app", command, "--ca-file", "ca.crt", "--database-url", "postgres://db/shop"];
+            let words = words.into_iter().chain((command == "relay").then_some("--amqp-url=amqp://mq/app"));
+            assert_eq!(Cli::try_parse_from(words).unwrap().ca_file, Some(PathBuf::from("ca.crt")), "{command}");
+        }
     }
 
     #[test]

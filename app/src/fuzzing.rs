@@ -6,20 +6,21 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
     cursor::{Cursor, Sort},
-    http, messaging, search,
+    http, messaging, search, traces,
     webhooks::{Secrets, Signed},
 };
 
 pub type Parse = fn(&[u8]);
 
 /// Each with its name.
-pub const ALL: [(&str, Parse); 11] = [
+pub const ALL: [(&str, Parse); 12] = [
     ("cursors", cursors),
     ("cookies", cookies),
     ("authorization", authorization),
     ("conditions", conditions),
     ("idempotency_key", idempotency_key),
     ("read_after", read_after),
+    ("traceparent", traceparent),
     ("queries", queries),
     ("bodies", bodies),
     ("webhooks", webhooks),
@@ -65,6 +66,14 @@ pub fn read_after(bytes: &[u8]) {
     http::fuzzing::read_after(bytes);
 }
 
+/// As it is, and with what a random text would never hit upon.
+pub fn traceparent(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    traces::fuzz(text);
+    traces::fuzz(&format!("00-0af7651916cd43dd8448eb211c80319c-{text}"));
+    traces::fuzz(&format!("{text}-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01{text}"));
+}
+
 pub fn queries(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         http::fuzzing::queries(text);
@@ -102,6 +111,8 @@ pub fn search_answers(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::{ProptestConfig, any, prop_oneof, proptest};
     use proptest::{collection::vec, strategy::Strategy};
 
@@ -126,5 +137,12 @@ mod tests {
                 parse(&bytes);
             }
         }
+    }
+
+    #[test]
+    fn the_fuzzer_has_a_target_for_each_of_them() {
+        let targets = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/fuzz_targets")).unwrap();
+        let files: BTreeSet<String> = targets.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(files, ALL.iter().map(|(name, _)| format!("{name}.rs")).collect());
     }
 }

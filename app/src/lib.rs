@@ -36,6 +36,7 @@ use anyhow::Context;
 use clap::Parser;
 use config::{Cli, Command};
 use tokio::runtime::Runtime;
+use trust::Trust;
 
 /// `app COMMAND`
 #[must_use]
@@ -58,25 +59,26 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     // Clients that cannot be told which one take what the process has chosen; nobody chose before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
+    let trust = Trust::read(cli.ca_file.as_deref())?;
     let traces = {
         let _runtime = runtime.enter();
-        traces::Traces::start(&cli.traces)?
+        traces::Traces::start(&cli.traces, &trust)?
     };
     telemetry::logs(&cli.log, &traces)?;
-    let ended = run(&runtime, cli.command);
+    let ended = run(&runtime, cli.command, trust);
     traces.finish();
     ended
 }
 
-fn run(runtime: &Runtime, command: Command) -> anyhow::Result<()> {
+fn run(runtime: &Runtime, command: Command, trust: Trust) -> anyhow::Result<()> {
     runtime.block_on(async {
         match command {
-            Command::Serve(config) => serve::run(config).await,
+            Command::Serve(config) => serve::run(config, &trust).await,
             Command::Migrate(owner) => store::schema::migrate(&owner.database_url.postgres()?).await,
             Command::Admin(config) => accounts::administrator::make(&config).await,
-            Command::Relay(config) => relay::run(config).await,
-            Command::Worker(config) => worker::run(config).await,
-            Command::Reindex(config) => search::reindex(&config).await,
+            Command::Relay(config) => relay::run(config, trust).await,
+            Command::Worker(config) => worker::run(config, trust).await,
+            Command::Reindex(config) => search::reindex(&config, &trust).await,
             Command::Seed(config) => seed::run(&config.owner.database_url.postgres()?, config.scale).await,
         }
     })

@@ -26,18 +26,19 @@ use crate::{
         outbox::{self, Pending},
     },
     telemetry, traces,
+    trust::Trust,
 };
 
 const BATCH: usize = 100;
 const POLL: Duration = Duration::from_millis(100);
 /// Far below the broker's own limit, beyond which it would close the channel and with it the whole batch.
 const BODY_LIMIT: usize = 1024 * 1024;
-/// One for the batch, one for the changes of the catalogue, one for the housekeeping.
-const POOL_SIZE: u32 = 3;
+/// One for the batch, one for the changes of the catalogue, two for the housekeeping.
+const POOL_SIZE: u32 = 4;
 
-pub(crate) async fn run(config: config::Relay) -> anyhow::Result<()> {
+pub(crate) async fn run(config: config::Relay, trust: Trust) -> anyhow::Result<()> {
     let Background { pool, broker, trust, status, mut stop, .. } =
-        Background::start(&config.background, "relay", POOL_SIZE).await?;
+        Background::start(&config.background, trust, "relay", POOL_SIZE).await?;
     let housekeeping = tokio::spawn(housekeeping::run(pool.clone()));
     // Without Redis nothing is cached, and nobody needs to be told.
     let redis = config.redis_url.map(|url| url.redis(&trust)).transpose()?;

@@ -14,11 +14,12 @@ use crate::{
     state::{AppState, Shared},
     store::schema::{self, SchemaError},
     telemetry,
+    trust::Trust,
 };
 
-pub(crate) async fn run(config: config::Serve) -> anyhow::Result<()> {
+pub(crate) async fn run(config: config::Serve, trust: &Trust) -> anyhow::Result<()> {
     let metrics = telemetry::metrics()?;
-    let state = Arc::new(AppState::new(&config)?);
+    let state = Arc::new(AppState::new(&config, trust)?);
     match schema::check(&state.databases.primary).await {
         Ok(()) => state.note_schema_checked(),
         Err(error @ SchemaError::TooOld { .. }) => return Err(error.into()),

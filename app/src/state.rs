@@ -16,7 +16,7 @@ use crate::{
     cache::Cache,
     catalogue::{Answer, Flights},
     config,
-    messaging::broker::Broker,
+    messaging::{broker::Broker, pulse::Pulse, queues::Queues},
     redis_link::RedisLink,
     search::{Search, client::Client},
     store::pools::{self, Databases},
@@ -34,6 +34,9 @@ pub(crate) struct AppState {
     pub(crate) flights: Flights<Answer>,
     pub(crate) search: Search,
     pub(crate) broker: Option<Broker>,
+    /// Of the broker, for readiness.
+    pub(crate) pulse: Pulse,
+    pub(crate) queues: Queues,
     /// Where uploaded pictures go.
     pub(crate) media: Option<PathBuf>,
     pub(crate) webhooks: Secrets,
@@ -45,14 +48,12 @@ pub(crate) struct AppState {
 
 impl AppState {
     /// Connects to nothing yet: the service starts, and says it is not ready, while a database is away.
-    pub(crate) fn new(config: &config::Serve) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &config::Serve, trust: &Trust) -> anyhow::Result<Self> {
         let primary = named(config.database_url.postgres()?);
         let replica = config.database_replica_url.as_ref().map(config::SecretUrl::postgres).transpose()?.map(named);
-        let ca = config.ca_file.as_deref();
-        let trust = Trust::read(ca)?;
-        let redis = config.redis_url.as_ref().map(|url| url.redis(&trust)).transpose()?;
+        let redis = config.redis_url.as_ref().map(|url| url.redis(trust)).transpose()?;
         let redis = redis.map(RedisLink::new).transpose().context("prepare the connection to Redis")?.map(Arc::new);
-        let search = config.elasticsearch_url.as_ref().map(|url| Client::new(url, ca)).transpose()?;
+        let search = config.elasticsearch_url.as_ref().map(|url| Client::new(url, trust)).transpose()?;
         Ok(Self {
             probe: pools::write_pool(primary.clone(), 1),
             databases: Databases::new(
@@ -64,7 +65,9 @@ impl AppState {
             cache: Cache::new(redis),
             flights: Flights::default(),
             search: Search::new(search),
-            broker: config.amqp_url.as_ref().map(|url| Broker::new(url, &trust, "app serve")).transpose()?,
+            broker: config.amqp_url.as_ref().map(|url| Broker::new(url, trust, "app serve")).transpose()?,
+            pulse: Pulse::default(),
+            queues: Queues::new(config.queues_file.clone()),
             media: config.media_dir.clone(),
             webhooks: Secrets::read(config.webhook_secrets.as_ref(), config.webhook_secrets_file.as_deref())?,
             draining: AtomicBool::new(false),

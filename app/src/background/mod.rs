@@ -35,9 +35,13 @@ pub(crate) struct Background {
 
 impl Background {
     /// Listens first and connects later: /readyz says what is missing.
-    pub(crate) async fn start(config: &config::Background, name: &str, pool_size: u32) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        config: &config::Background,
+        trust: Trust,
+        name: &str,
+        pool_size: u32,
+    ) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics()?;
-        let trust = Trust::read(config.ca_file.as_deref())?;
         let broker = Broker::new(&config.amqp_url, &trust, format!("app {name}"))?;
         let options = config.database_url.postgres()?.application_name(&format!("app-{}", name.replace(' ', "-")));
         let pool = pools::write_pool(options, pool_size);

@@ -6,8 +6,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::{
     caller::{self, By, SESSION_COOKIE},
@@ -56,12 +55,15 @@ pub(crate) async fn register(
     within(&state, limits::REGISTER_ADDRESS, &caller::address(&headers)).await?;
     let hash = password::hash(password).await?;
     let user = users::register(&state.databases.primary, &email.to_ascii_lowercase(), &name, &hash).await?;
-    let body = match log_in(&state, &headers, &user).await {
-        Ok(body) => body,
-        // The account is there, and an error would say that it is not. Logging in can wait.
-        Err(SessionsAway) => ([NO_STORE], Json(account(&user, None))).into_response(),
-    };
-    Ok((StatusCode::CREATED, body).into_response())
+    Ok((StatusCode::CREATED, logged_in_if_possible(&state, &headers, &user).await).into_response())
+}
+
+/// After a change that is made: an error would say that it is not. Logging in can wait.
+async fn logged_in_if_possible(state: &AppState, headers: &HeaderMap, user: &User) -> Response {
+    match log_in(state, headers, user).await {
+        Ok(response) => response,
+        Err(SessionsAway) => ([NO_STORE], Json(account(user, None))).into_response(),
+    }
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -122,12 +124,17 @@ fn session_cookie(headers: &HeaderMap, secret: Option<&Secret>) -> HeaderValue {
     cookie
 }
 
-fn account(user: &User, csrf: Option<&str>) -> Value {
-    let mut value = json!({ "id": user.id, "email": user.email, "name": user.name, "role": user.role });
-    if let Some(csrf) = csrf {
-        value["csrf_token"] = csrf.into();
-    }
-    value
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Account {
+    #[serde(flatten)]
+    user: User,
+    /// Of the session, where there is one: every change needs it as `X-CSRF-Token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csrf_token: Option<String>,
+}
+
+fn account(user: &User, csrf: Option<&str>) -> Account {
+    Account { user: user.clone(), csrf_token: csrf.map(str::to_owned) }
 }
 
 pub(crate) async fn me(Reader(caller): Reader) -> Result<Response, Problem> {
@@ -177,7 +184,7 @@ pub(crate) async fn change_password(
         return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_credentials", "the current password is wrong"));
     }
     let user = users::set_password(primary, owner.user.id, &password::hash(new).await?).await?;
-    Ok(log_in(&state, &headers, &user).await?)
+    Ok(logged_in_if_possible(&state, &headers, &user).await)
 }
 
 async fn within(state: &AppState, limit: Limit, whose: &str) -> Result<(), Problem> {

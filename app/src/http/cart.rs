@@ -8,8 +8,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::{
     caller::Caller,
@@ -40,8 +39,15 @@ pub(crate) struct Quantity {
     qty: i64,
 }
 
+/// One sum a currency: an order takes lines of one only.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Cart {
+    items: Vec<CartLine>,
+    total_cents: BTreeMap<String, i64>,
+}
+
 pub(crate) async fn show(State(state): State<Shared>, Reader(caller): Reader) -> Result<Response, Problem> {
-    Ok(answer(&current(&state, &caller).await?))
+    Ok(answer(current(&state, &caller).await?))
 }
 
 pub(crate) async fn replace(
@@ -105,14 +111,13 @@ async fn current(state: &AppState, caller: &Caller) -> Result<Vec<CartLine>, Sto
 }
 
 async fn change(state: &AppState, caller: &Caller, change: &Change<'_>) -> Result<Response, Problem> {
-    Ok(answer(&cart::change(&state.databases.primary, caller.user.id, change).await?))
+    Ok(answer(cart::change(&state.databases.primary, caller.user.id, change).await?))
 }
 
-/// One sum a currency: an order takes lines of one only.
-fn answer(lines: &[CartLine]) -> Response {
-    let mut totals = BTreeMap::new();
-    for line in lines {
-        *totals.entry(line.currency.as_str()).or_insert(0) += line.line_cents;
+fn answer(items: Vec<CartLine>) -> Response {
+    let mut total_cents = BTreeMap::new();
+    for line in &items {
+        *total_cents.entry(line.currency.clone()).or_insert(0) += line.line_cents;
     }
-    ([(header::CACHE_CONTROL, "no-store")], Json(json!({ "items": lines, "total_cents": totals }))).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], Json(Cart { items, total_cents })).into_response()
 }

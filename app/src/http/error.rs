@@ -13,7 +13,7 @@ use crate::{
     accounts::{password::PasswordError, sessions::SessionsAway},
     basket::Fault,
     cursor::CursorError,
-    messaging::broker::BrokerError,
+    messaging::{broker::BrokerError, queues::QueuesError},
     search::FindError,
     store::{
         StoreError, admin::ChangeError, cancel::CancelError, cart::CartError, orders::PlaceError, tokens::AddError,
@@ -60,6 +60,11 @@ impl Problem {
 
     pub(crate) fn timed_out() -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took too long").retry_after(1)
+    }
+
+    fn internal() -> Self {
+        let detail = "the service failed; the request id finds the reason in its log";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -112,6 +117,10 @@ impl From<&StoreError> for Problem {
                 tracing::warn!(%error, "answer 503");
                 unavailable("contended", "other requests stood in the way; nothing was changed")
             }
+            StoreError::TooSlow(_) => {
+                tracing::warn!(%error, "answer 503");
+                unavailable("too_slow", "the database did not finish in time; nothing was changed: ask for less")
+            }
             StoreError::OutcomeUnknown(_) => {
                 tracing::error!(%error, "answer 503");
                 unavailable(
@@ -121,11 +130,7 @@ impl From<&StoreError> for Problem {
             }
             StoreError::Statement(_) => {
                 tracing::error!(%error, "answer 500");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "internal",
-                    "the service failed; the request id finds the reason in its log",
-                )
+                Self::internal()
             }
         }
     }
@@ -176,6 +181,13 @@ impl From<ChangeError> for Problem {
             ChangeError::UnknownCategory => Self::faults("invalid_product", &[Fault::new("category", &detail)]),
             ChangeError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<QueuesError> for Problem {
+    fn from(error: QueuesError) -> Self {
+        tracing::error!(%error, "answer 500");
+        Self::internal()
     }
 }
 

@@ -10,16 +10,15 @@ use uuid::Uuid;
 use super::{
     accounts::{Login, PasswordChange, Profile, Registration},
     admin::{
-        analytics::{LowStockQuery, PeriodQuery},
+        analytics::{LowStockQuery, PeriodQuery, TopQuery},
         dead_letters::Choice,
         orders::{NewStatus, OrderQuery},
-        page,
         products::{self as admin_products, ProductQuery, Whole},
         records::AuditQuery,
         stock::NewMovement,
         users::{UserPatch, UserQuery},
     },
-    caller, cart, catalogue, history, observe, orders,
+    caller, cart, catalogue, observe, orders, page,
     products::{self, ListQuery},
     recent, search, suggest,
     tokens::TokenRequest,
@@ -35,9 +34,6 @@ fn one(name: HeaderName, value: &[u8]) -> Option<HeaderMap> {
 }
 
 pub(crate) fn cursors(text: &str) {
-    if let Ok(number) = history::decode(text) {
-        assert_eq!(history::decode(&history::encode(number)), Ok(number));
-    }
     if let Ok(id) = page::decode::<i64>("audit", text) {
         assert_eq!(page::decode("audit", &page::encode("audit", &id)), Ok(id));
     }
@@ -122,6 +118,7 @@ pub(crate) fn queries(text: &str) {
     query::<UserQuery>(&uri);
     query::<AuditQuery>(&uri);
     query::<PeriodQuery>(&uri);
+    query::<TopQuery>(&uri);
     query::<LowStockQuery>(&uri);
     if let Ok(Some(text)) = page::text("x", Some(text.to_owned())) {
         assert!((1..=254).contains(&text.len()) && !text.contains(char::is_control));

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
+use serde::Serialize;
 use sqlx::PgPool;
 use tokio::{join, time::timeout};
 
@@ -24,14 +24,40 @@ use crate::{
 const CHECK_WITHIN: Duration = Duration::from_millis(900);
 const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Alive {
+    status: &'static str,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Readiness {
+    /// `ready` or `unready`.
+    status: &'static str,
+    reasons: Vec<String>,
+    /// What is away without which the shop still sells.
+    degraded: Vec<&'static str>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Version {
+    name: &'static str,
+    version: &'static str,
+    schema: i64,
+}
+
 /// Says only that the process answers: a restart would not bring a database back.
 pub(crate) async fn livez() -> Response {
-    (NO_STORE, Json(json!({ "status": "alive" }))).into_response()
+    (NO_STORE, Json(Alive { status: "alive" })).into_response()
 }
 
 pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
-    let (primary, replica, redis, elasticsearch) =
-        join!(primary_trouble(&state), replica_is_away(&state), state.cache.health(), elasticsearch_is_away(&state));
+    let (primary, replica, redis, rabbitmq, elasticsearch) = join!(
+        primary_trouble(&state),
+        replica_is_away(&state),
+        state.cache.health(),
+        rabbitmq_is_away(&state),
+        elasticsearch_is_away(&state)
+    );
     let mut reasons = Vec::new();
     if state.is_draining() {
         reasons.push("draining".to_owned());
@@ -44,12 +70,15 @@ pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
     if redis == Health::Down {
         degraded.push("redis");
     }
+    if rabbitmq {
+        degraded.push("rabbitmq");
+    }
     if elasticsearch {
         degraded.push("elasticsearch");
     }
     let (status, word) =
         if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "unready") };
-    (status, NO_STORE, Json(json!({ "status": word, "reasons": reasons, "degraded": degraded }))).into_response()
+    (status, NO_STORE, Json(Readiness { status: word, reasons, degraded })).into_response()
 }
 
 /// The pool hands out a connection only after the server said that it takes writes.
@@ -75,13 +104,19 @@ async fn replica_is_away(state: &AppState) -> bool {
     !matches!(timeout(CHECK_WITHIN, replica.pool.acquire()).await, Ok(Ok(_)))
 }
 
+/// Orders go on, and what they announce waits in the outbox.
+async fn rabbitmq_is_away(state: &AppState) -> bool {
+    let Some(broker) = &state.broker else { return false };
+    !matches!(timeout(CHECK_WITHIN, state.pulse.feel(broker)).await, Ok(Ok(())))
+}
+
 async fn elasticsearch_is_away(state: &AppState) -> bool {
     timeout(CHECK_WITHIN, state.search.is_away()).await.unwrap_or(true)
 }
 
 pub(crate) async fn version() -> Response {
-    (NO_STORE, Json(json!({ "name": "app", "version": env!("CARGO_PKG_VERSION"), "schema": schema::version() })))
-        .into_response()
+    let version = Version { name: "app", version: env!("CARGO_PKG_VERSION"), schema: schema::version() };
+    (NO_STORE, Json(version)).into_response()
 }
 
 pub(crate) fn metrics(state: &AppState, recorder: &PrometheusHandle) -> Response {

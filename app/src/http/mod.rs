@@ -15,6 +15,7 @@ mod input;
 mod observe;
 mod openapi;
 mod orders;
+mod page;
 mod products;
 mod recent;
 mod search;

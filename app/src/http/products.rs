@@ -1,13 +1,14 @@
 //! `GET /api/v1/products` and `GET /api/v1/products/{sku}`.
 
-use axum::{
-    extract::{Query, State, rejection::QueryRejection},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
 
-use super::{catalogue, error::Problem, input::Path};
+use super::{
+    catalogue,
+    error::Problem,
+    input::{Asked, Path},
+    page,
+};
 use crate::{
     catalogue::Question,
     cursor::{Cursor, Sort},
@@ -15,10 +16,6 @@ use crate::{
     store::products::Listing,
 };
 
-const DEFAULT_LIMIT: u8 = 20;
-const MAX_LIMIT: u8 = 100;
-
-/// Unknown parameters are ignored.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 pub(crate) struct ListQuery {
     cursor: Option<String>,
@@ -35,9 +32,8 @@ pub(crate) struct ListQuery {
 pub(crate) async fn list(
     State(state): State<Shared>,
     headers: HeaderMap,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    Asked(query): Asked<ListQuery>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::bad_request("invalid_query", rejection.body_text()))?;
     catalogue::answer(&state, &headers, Question::List(listing(query)?), "nothing to list").await
 }
 
@@ -54,11 +50,7 @@ pub(crate) async fn by_sku(
 }
 
 pub(super) fn listing(query: ListQuery) -> Result<Listing, Problem> {
-    let limit = match query.limit.map(u8::try_from) {
-        None => DEFAULT_LIMIT,
-        Some(Ok(limit @ 1..=MAX_LIMIT)) => limit,
-        Some(_) => return Err(Problem::bad_request("invalid_query", format!("limit: expected 1 to {MAX_LIMIT}"))),
-    };
+    let limit = page::limit(query.limit)?;
     for (name, price) in [("min_price", query.min_price), ("max_price", query.max_price)] {
         if price.is_some_and(i64::is_negative) {
             return Err(Problem::bad_request("invalid_query", format!("{name}: expected cents, 0 or more")));

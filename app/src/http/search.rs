@@ -2,12 +2,12 @@
 
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use serde::de::{DeserializeOwned, value};
 
-use super::error::Problem;
+use super::{error::Problem, input::Asked, page};
 use crate::{
     search::{
         Cursor,
@@ -16,24 +16,21 @@ use crate::{
     state::Shared,
 };
 
-const DEFAULT_LIMIT: u8 = 20;
-const MAX_LIMIT: u8 = 100;
 const MAX_TEXT: usize = 200;
 const MAX_VALUES: usize = 20;
 
 /// Pairs, because a filter may be given several times: any of its values will do.
 pub(crate) async fn search(
     State(state): State<Shared>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    Asked(pairs): Asked<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let Query(pairs) = query.map_err(|rejection| Problem::bad_request("invalid_query", rejection.body_text()))?;
     let found = state.search.find(&state.databases, &request(pairs)?).await?;
     Ok(([("cache-control", "no-cache"), ("x-source", found.source)], Json(found.answer)).into_response())
 }
 
 /// Unknown parameters are ignored; a form with an empty field means no filter.
 pub(super) fn request(pairs: Vec<(String, String)>) -> Result<Request, Problem> {
-    let mut request = Request { limit: DEFAULT_LIMIT, ..Request::default() };
+    let mut request = Request { limit: page::limit(None)?, ..Request::default() };
     let mut cursor = None;
     for (name, value) in pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()) {
         match name.as_str() {
@@ -49,8 +46,8 @@ pub(super) fn request(pairs: Vec<(String, String)>) -> Result<Request, Problem> 
                 request.sort = word(&value).ok_or_else(|| invalid("sort", "relevance, price_asc or price_desc"))?
             }
             "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                request.limit = limit.ok_or_else(|| invalid("limit", &format!("1 to {MAX_LIMIT}")))?;
+                // What is no number is none of those that are allowed.
+                request.limit = page::limit(Some(value.parse().unwrap_or_default()))?;
             }
             "cursor" => cursor = Some(value),
             _ => {}

@@ -2,17 +2,16 @@
 
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::json;
 use tokio::join;
 
-use super::error::Problem;
+use super::{error::Problem, input::Asked};
 use crate::{
     catalogue::{self, Question},
-    search::suggest::beginning_with,
+    search::suggest::{Suggested, beginning_with},
     state::Shared,
 };
 
@@ -33,18 +32,25 @@ struct Brand {
     name: String,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, utoipa::ToSchema)]
+#[schema(as = SuggestedCategory)]
 struct Category {
     slug: String,
     name: String,
 }
 
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Suggestions {
+    products: Vec<Suggested>,
+    brands: Vec<String>,
+    categories: Vec<Category>,
+    degraded: bool,
+}
+
 pub(crate) async fn suggest(
     State(state): State<Shared>,
-    query: Result<Query<SuggestQuery>, QueryRejection>,
+    Asked(SuggestQuery { q }): Asked<SuggestQuery>,
 ) -> Result<Response, Problem> {
-    let Query(SuggestQuery { q }) =
-        query.map_err(|rejection| Problem::bad_request("invalid_query", rejection.body_text()))?;
     let typed = typed(q.as_deref().unwrap_or_default())?;
     let (products, brands, categories) = join!(
         state.search.suggest(&state.databases, typed),
@@ -58,7 +64,7 @@ pub(crate) async fn suggest(
     let categories = beginning_with(categories.unwrap_or_default(), typed, |category| &category.name);
     // People delete and type again: the browser need not ask twice.
     let cache_control = if degraded { "no-cache" } else { "public, max-age=30" };
-    let body = json!({ "products": products, "brands": brands, "categories": categories, "degraded": degraded });
+    let body = Suggestions { products, brands, categories, degraded };
     Ok(([("cache-control", cache_control), ("x-source", source)], Json(body)).into_response())
 }
 

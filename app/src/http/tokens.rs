@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use crate::{
     accounts::{Scope, secret::Secret},
     basket::Fault,
     state::Shared,
-    store::tokens::{self, NewToken},
+    store::tokens::{self, NewToken, Token},
 };
 
 const DAYS_DEFAULT: i32 = 90;
@@ -33,6 +33,14 @@ pub(crate) struct TokenRequest {
     scopes: Vec<Scope>,
     #[serde(default)]
     days: Option<i32>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct TokenMade {
+    #[serde(flatten)]
+    about: Token,
+    /// Shown this once.
+    token: String,
 }
 
 /// The one answer that shows the token.
@@ -61,8 +69,7 @@ pub(crate) async fn make(
     let secret = Secret::new();
     let token = NewToken { name: &name, digest: secret.digest(), scopes: &scopes, days };
     let made = tokens::add(&state.databases.primary, owner.user.id, owner.session.epoch, &token).await?;
-    let mut body = json!(made);
-    body["token"] = secret.expose().into();
+    let body = TokenMade { about: made, token: secret.expose().to_owned() };
     Ok((StatusCode::CREATED, [NO_STORE], Json(body)).into_response())
 }
 

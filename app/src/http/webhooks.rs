@@ -9,7 +9,8 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     accounts::NO_STORE,
@@ -22,6 +23,12 @@ use crate::{
     store::webhooks,
     webhooks::{Forged, Signed},
 };
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Taken {
+    /// `accepted`, or `duplicate` when it came before.
+    status: &'static str,
+}
 
 pub(crate) async fn receive(
     State(state): State<Shared>,
@@ -61,7 +68,7 @@ pub(crate) async fn receive(
     let id = signed.id;
     let is_new = webhooks::receive(&state.databases.primary, &provider, id, &event, &request_id).await?;
     let status = if is_new { "accepted" } else { "duplicate" };
-    Ok((StatusCode::ACCEPTED, [NO_STORE], Json(json!({ "status": status }))).into_response())
+    Ok((StatusCode::ACCEPTED, [NO_STORE], Json(Taken { status })).into_response())
 }
 
 #[allow(clippy::disallowed_methods, reason = "the provider's clock says the time of day")]

@@ -14,6 +14,7 @@ use lapin::{
         BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
         ConfirmSelectOptions, QueueDeclareOptions,
     },
+    protocol::{AMQPErrorKind, AMQPSoftError},
     tcp::{AMQPUriTcpExt, RustlsConnector},
     types::{FieldTable, ShortString},
     uri::{AMQPScheme, AMQPUri},
@@ -28,6 +29,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const HEARTBEAT_SECONDS: u16 = 10;
 const PERSISTENT: u8 = 2;
 const CONSUMER_TAG: &str = "app";
+const REPLY_SUCCESS: u16 = 200;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BrokerError {
@@ -150,6 +152,14 @@ impl Link {
         Ok(receipts)
     }
 
+    /// A question that every broker answers and that changes nothing here.
+    pub(crate) async fn ping(&self) -> Result<(), BrokerError> {
+        match timeout(ANSWER_WITHIN, self.channel.basic_qos(1, BasicQosOptions::default())).await {
+            Ok(answered) => answered.map_err(|error| BrokerError::Refused("ask", error)),
+            Err(_) => Err(BrokerError::Silent("ask", ANSWER_WITHIN)),
+        }
+    }
+
     pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         let refused = |error| BrokerError::Refused("consume", error);
         let consume = async {
@@ -171,14 +181,22 @@ impl Link {
         }
     }
 
-    /// How many messages wait there.
-    pub(crate) async fn count(&self, queue: &str) -> Result<u32, BrokerError> {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default());
-        match timeout(ANSWER_WITHIN, declared).await {
-            Ok(found) => found.map(|queue| queue.message_count()).map_err(|error| BrokerError::Refused("count", error)),
-            Err(_) => Err(BrokerError::Silent("count", ANSWER_WITHIN)),
-        }
+    /// How many messages wait there; `None` when there is no such queue.
+    pub(crate) async fn count(&self, queue: &str) -> Result<Option<u32>, BrokerError> {
+        let refused = |error| BrokerError::Refused("count", error);
+        let counted = async {
+            // The broker closes the channel that asks for what is not there.
+            let channel = self.connection.create_channel().await.map_err(refused)?;
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let found = match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
+                Ok(found) => found.message_count(),
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => return Err(refused(error)),
+            };
+            channel.close(REPLY_SUCCESS, "counted".into()).await.map_err(refused)?;
+            Ok(Some(found))
+        };
+        timeout(ANSWER_WITHIN, counted).await.unwrap_or(Err(BrokerError::Silent("count", ANSWER_WITHIN)))
     }
 
     /// The next message. It goes back when the link is closed, unless it was acknowledged.
@@ -198,6 +216,11 @@ impl Link {
     /// Messages that nobody acknowledged go back to their queue.
     pub(crate) async fn close(&self) {
         // Whatever goes wrong here, the connection is gone afterwards.
-        let _ = timeout(ANSWER_WITHIN, self.connection.close(200, "stopping".into())).await;
+        let _ = timeout(ANSWER_WITHIN, self.connection.close(REPLY_SUCCESS, "stopping".into())).await;
     }
+}
+
+fn is_missing(error: &lapin::Error) -> bool {
+    let lapin::ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
 }

@@ -7,6 +7,8 @@ pub(crate) mod backoff;
 pub(crate) mod broker;
 pub(crate) mod envelope;
 pub(crate) mod ladder;
+pub(crate) mod pulse;
+pub(crate) mod queues;
 
 /// Topic exchange that every event goes to, with the event's type as the routing key.
 pub(crate) const EVENTS: &str = "events";

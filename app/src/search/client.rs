@@ -1,6 +1,6 @@
 //! The few calls of Elasticsearch's HTTP interface that the shop needs.
 
-use std::{error::Error, path::Path, time::Duration};
+use std::{error::Error, time::Duration};
 
 use anyhow::Context;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -90,7 +90,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects to nothing yet.
-    pub(crate) fn new(url: &SecretUrl, stack_ca: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: &SecretUrl, trust: &Trust) -> anyhow::Result<Self> {
         let mut base = url.elasticsearch()?;
         let authorization = authorization(&base)?;
         // These fail only for URLs without a host, which were refused.
@@ -99,7 +99,7 @@ impl Client {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let tls = Trust::read(stack_ca)?.tls()?;
+        let tls = trust.tls()?;
         let nodes = Nodes::new(&base, rustls::ClientConfig::clone(&tls))?;
         Ok(Self { base, authorization, nodes })
     }
@@ -196,7 +196,7 @@ mod tests {
     const WITHIN: Duration = Duration::from_millis(300);
 
     fn client(url: &str) -> Client {
-        Client::new(&url.parse().unwrap(), None).unwrap()
+        Client::new(&url.parse().unwrap(), &Trust::default()).unwrap()
     }
 
     /// Answers every request with these lines; gives back what it was sent.
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn urls_of_other_kinds_are_refused_without_showing_the_password() {
         for url in ["hunter2", "ftp://app:hunter2@host", "https:///hunter2:9200:x"] {
-            let Err(error) = Client::new(&url.parse().unwrap(), None) else { panic!("{url}") };
+            let Err(error) = Client::new(&url.parse().unwrap(), &Trust::default()) else { panic!("{url}") };
             assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
         }
     }

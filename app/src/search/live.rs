@@ -94,7 +94,7 @@ impl Bench {
 
 fn client() -> Client {
     let url: SecretUrl = setting("APP_TEST_ELASTICSEARCH_URL").parse().unwrap();
-    Client::new(&url, None).unwrap()
+    Client::new(&url, &crate::trust::Trust::default()).unwrap()
 }
 
 const SELL: &str = "UPDATE inventory SET on_hand = on_hand - 1 WHERE product_id = $1";

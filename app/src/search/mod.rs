@@ -25,6 +25,7 @@ use anyhow::Context;
 use crate::{
     config,
     store::{StoreError, pools},
+    trust::Trust,
 };
 
 /// What readers ask. Only a filled index carries it.
@@ -45,8 +46,8 @@ pub(crate) enum SearchError {
 }
 
 /// `app reindex`
-pub(crate) async fn reindex(config: &config::Reindex) -> anyhow::Result<()> {
-    let client = client::Client::new(&config.elasticsearch_url, config.ca_file.as_deref())?;
+pub(crate) async fn reindex(config: &config::Reindex, trust: &Trust) -> anyhow::Result<()> {
+    let client = client::Client::new(&config.elasticsearch_url, trust)?;
     let primary = pools::write_pool(config.database_url.postgres()?.application_name("app reindex"), 1);
     let filled = Indexer::new(client, primary).reindex().await.context("fill a new search index")?;
     let took_ms = filled.took.as_secs_f64() * 1e3;

@@ -33,7 +33,8 @@ pub(crate) struct Request {
     pub(crate) after: Option<Cursor>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = SearchAnswer)]
 pub(crate) struct Answer {
     pub(crate) items: Vec<Product>,
     pub(crate) total: u64,
@@ -44,14 +45,15 @@ pub(crate) struct Answer {
 }
 
 /// Each counted without its own filter, so that choosing one value does not hide the others.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 pub(crate) struct Facets {
     pub(crate) brands: Vec<Count>,
     pub(crate) categories: Vec<Count>,
     pub(crate) prices: Vec<PriceCount>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = FacetCount)]
 pub(crate) struct Count {
     #[serde(alias = "key")]
     pub(crate) value: String,
@@ -60,7 +62,7 @@ pub(crate) struct Count {
 }
 
 /// `from` belongs to the range, `to` does not.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct PriceCount {
     pub(crate) from: i64,
     pub(crate) to: Option<i64>,

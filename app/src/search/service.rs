@@ -102,7 +102,10 @@ impl Link {
                 Some(answer)
             }
             Err(error) => {
-                self.breaker.trip();
+                // What one request is refused for is no reason to send the others elsewhere.
+                if error.is_unavailable() {
+                    self.breaker.trip();
+                }
                 tracing::warn!(%error, "search in PostgreSQL");
                 None
             }
@@ -126,4 +129,42 @@ impl Link {
 fn found(answer: Answer, source: &'static str) -> Found {
     metrics::counter!(telemetry::SEARCHES, "source" => source).increment(1);
     Found { answer, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::trust::Trust;
+
+    /// Elasticsearch that says the same to every request.
+    async fn saying(status: &'static str) -> Link {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Link {
+            client: Client::new(&url.parse().unwrap(), &Trust::default()).unwrap(),
+            breaker: Breaker::new(Duration::from_secs(60)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_refused_sends_nobody_elsewhere_and_an_outage_does() {
+        for (status, is_left_alone) in [("400 Bad Request", false), ("503 Service Unavailable", true)] {
+            let link = saying(status).await;
+            assert!(link.ask("x".to_owned(), json!({}), Ok).await.is_none(), "{status}");
+            assert_eq!(!link.breaker.allows(), is_left_alone, "{status}");
+        }
+    }
 }

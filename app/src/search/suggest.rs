@@ -9,7 +9,7 @@ use super::{ALIAS, SearchError, body::FUZZY_WORDS};
 pub(super) const PRODUCTS: i64 = 8;
 const NAMES: usize = 5;
 
-#[derive(Debug, PartialEq, Eq, FromRow, Deserialize, Serialize)]
+#[derive(Debug, PartialEq, Eq, FromRow, Deserialize, Serialize, utoipa::ToSchema)]
 pub(crate) struct Suggested {
     sku: String,
     name: String,

@@ -4,6 +4,7 @@ use super::{
     Product, Shelf, sentence_case,
     words::{BRANDS, CATEGORIES, COLOURS, Category},
 };
+use crate::store::products::PROBE;
 
 pub(super) fn shelves() -> Vec<Shelf> {
     let shelf = |category: &Category| Shelf { slug: category.slug.into(), name: category.name.into(), parent: None };
@@ -26,7 +27,7 @@ pub(super) fn catalogue() -> Vec<Product> {
 /// Orders of this product prove the write path on a live shop; it is never listed and never runs out.
 fn probe() -> Product {
     Product {
-        sku: "PROBE-0".to_owned(),
+        sku: PROBE.to_owned(),
         name: "Probe".to_owned(),
         description: "Ordered by health probes; not for sale.".to_owned(),
         brand: "Probe".into(),

@@ -1,9 +1,9 @@
 //! What an empty shop can be filled with: products that read well, and as many as it takes.
 
 mod demo;
-#[cfg(all(test, feature = "live-tests"))]
-mod large;
 mod parts;
+#[cfg(all(test, feature = "live-tests"))]
+mod scale_test;
 mod words;
 
 use std::{borrow::Cow, time::Instant};

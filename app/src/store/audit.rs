@@ -15,6 +15,20 @@ pub(crate) struct Author {
     pub(crate) request_id: String,
 }
 
+/// Whom a row names. Without an id: a provider of payments, which has no account here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Actor<'a> {
+    pub(crate) id: Option<Uuid>,
+    pub(crate) name: &'a str,
+    pub(crate) request_id: &'a str,
+}
+
+impl<'a> From<&'a Author> for Actor<'a> {
+    fn from(author: &'a Author) -> Self {
+        Self { id: Some(author.id), name: &author.email, request_id: &author.request_id }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Change<'a> {
     pub(crate) action: &'static str,
@@ -24,19 +38,24 @@ pub(crate) struct Change<'a> {
     pub(crate) after: Option<Value>,
 }
 
-pub(crate) async fn record(tx: &mut PgConnection, author: &Author, change: Change<'_>) -> Result<(), StoreError> {
+pub(crate) async fn record<'a>(
+    tx: &mut PgConnection,
+    actor: impl Into<Actor<'a>>,
+    change: Change<'_>,
+) -> Result<(), StoreError> {
+    let actor = actor.into();
     sqlx::query(
         "INSERT INTO audit_log (actor_id, actor, action, entity, entity_id, before, after, request_id) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(author.id)
-    .bind(&author.email)
+    .bind(actor.id)
+    .bind(actor.name)
     .bind(change.action)
     .bind(change.entity)
     .bind(change.entity_id)
     .bind(change.before)
     .bind(change.after)
-    .bind(&author.request_id)
+    .bind(actor.request_id)
     .execute(tx)
     .await?;
     Ok(())
@@ -47,7 +66,7 @@ pub(crate) async fn record(tx: &mut PgConnection, author: &Author, change: Chang
 pub(crate) struct Entry {
     pub(crate) id: i64,
     at: String,
-    actor_id: Uuid,
+    actor_id: Option<Uuid>,
     actor: String,
     action: String,
     entity: String,

@@ -32,7 +32,7 @@ impl Query for History {
     async fn ask(&self, connection: &mut PgConnection) -> Result<Vec<Entry>, StoreError> {
         let page = sqlx::query_as(
             "SELECT id, number, status, total_cents, currency, \
-               to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS created_at \
+               iso_utc(created_at) AS created_at \
              FROM orders WHERE user_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
         );
         Ok(page.bind(self.user).bind(self.below).bind(self.limit).fetch_all(connection).await?)

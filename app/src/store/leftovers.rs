@@ -23,11 +23,20 @@ pub(crate) enum Leftover {
     Inbox,
     WebhookEvents,
     ExpiredTokens,
+    Mails,
+    Tasks,
 }
 
 impl Leftover {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Published, Self::IdempotencyKeys, Self::Inbox, Self::WebhookEvents, Self::ExpiredTokens];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Published,
+        Self::IdempotencyKeys,
+        Self::Inbox,
+        Self::WebhookEvents,
+        Self::ExpiredTokens,
+        Self::Mails,
+        Self::Tasks,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -36,6 +45,8 @@ impl Leftover {
             Self::Inbox => "inbox",
             Self::WebhookEvents => "webhook_events",
             Self::ExpiredTokens => "api_tokens",
+            Self::Mails => "email_log",
+            Self::Tasks => "custom_tasks",
         }
     }
 
@@ -49,6 +60,8 @@ impl Leftover {
             Self::WebhookEvents => 30 * 24,
             // Its owner sees for a while why a program is turned away.
             Self::ExpiredTokens => 30 * 24,
+            // For longer than anybody asks for a mail that did not come, or for what became of a task.
+            Self::Mails | Self::Tasks => 90 * 24,
         };
         Duration::from_secs(hours * 3600)
     }
@@ -75,6 +88,14 @@ impl Leftover {
             Self::ExpiredTokens => {
                 "DELETE FROM api_tokens WHERE id IN (SELECT id FROM api_tokens \
                  WHERE expires_at < now() - $1 * interval '1 second' LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            }
+            Self::Mails => {
+                "DELETE FROM email_log WHERE message_id IN (SELECT message_id FROM email_log \
+                 WHERE sent_at < now() - $1 * interval '1 second' ORDER BY sent_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
+            }
+            Self::Tasks => {
+                "DELETE FROM custom_tasks WHERE message_id IN (SELECT message_id FROM custom_tasks \
+                 WHERE done_at < now() - $1 * interval '1 second' ORDER BY done_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
             }
         });
         Ok(delete.bind(self.kept_for().as_secs_f64()).bind(limit).execute(pool).await?.rows_affected())
@@ -142,6 +163,15 @@ mod tests {
                    ON CONFLICT DO NOTHING; \
                  INSERT INTO api_tokens (id, user_id, name, digest, scopes, expires_at) VALUES (gen_random_uuid(), \
                    '00000000-0000-7000-8000-000000000001', 't', sha256(gen_random_uuid()::text::bytea), '{{}}', {at})"
+            ),
+            Leftover::Mails => format!(
+                "INSERT INTO orders (id, email, status, total_cents, currency) \
+                   VALUES ('00000000-0000-4000-8000-000000000001', 'a@b.c', 'placed', 1, 'EUR') ON CONFLICT DO NOTHING; \
+                 INSERT INTO email_log (message_id, recipient, template, order_id, sent_at) \
+                   VALUES (gen_random_uuid(), 'a@b.c', 't', '00000000-0000-4000-8000-000000000001', {at})"
+            ),
+            Leftover::Tasks => format!(
+                "INSERT INTO custom_tasks (message_id, topic, data, done_at) VALUES (gen_random_uuid(), 't', '{{}}', {at})"
             ),
         }
     }

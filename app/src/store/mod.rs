@@ -29,6 +29,9 @@ pub(crate) enum StoreError {
     /// Another transaction stood in the way and nothing happened.
     #[error("finish the transaction beside others: {0}")]
     Contended(#[source] sqlx::Error),
+    /// The statement took longer than any may. Nothing happened, and it would take as long on any other server.
+    #[error("finish a statement in time: {0}")]
+    TooSlow(#[source] sqlx::Error),
     /// The connection broke while COMMIT was under way; the idempotency key of the request decides.
     #[error("learn whether the transaction was committed: {0}")]
     OutcomeUnknown(#[source] sqlx::Error),
@@ -50,12 +53,17 @@ impl StoreError {
         matches!(self, Self::Unavailable(_) | Self::OutcomeUnknown(_))
     }
 
+    /// Another server may have an answer: this one is away, or replay on a replica was in the way.
+    pub(crate) fn may_pass_elsewhere(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::OutcomeUnknown(_) | Self::Contended(_))
+    }
+
     /// Worth one more try at once. Not when the pool had no connection to give: that took all of its time-out.
     pub(crate) fn may_pass_at_once(&self) -> bool {
         match self {
             Self::Contended(_) => true,
             Self::Unavailable(error) => !matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed),
-            Self::OutcomeUnknown(_) | Self::Statement(_) => false,
+            Self::TooSlow(_) | Self::OutcomeUnknown(_) | Self::Statement(_) => false,
         }
     }
 }
@@ -66,8 +74,10 @@ impl From<sqlx::Error> for StoreError {
         let code = error.as_database_error().and_then(|database| database.code().map(|code| code.into_owned()));
         match (&error, code.as_deref()) {
             (_, Some(code)) => match code {
-                // serialization_failure, deadlock_detected, lock_not_available, query_canceled (statement_timeout)
-                "40001" | "40P01" | "55P03" | "57014" => Self::Contended(error),
+                // serialization_failure, deadlock_detected, lock_not_available
+                "40001" | "40P01" | "55P03" => Self::Contended(error),
+                // query_canceled: statement_timeout
+                "57014" => Self::TooSlow(error),
                 // read_only_sql_transaction: a demoted primary. 53300 is too_many_connections.
                 "25006" | "53300" | "57P01" | "57P02" | "57P03" => Self::Unavailable(error),
                 _ if code.starts_with("08") => Self::Unavailable(error),

@@ -217,7 +217,7 @@ async fn insert(tx: &mut PgConnection, purchase: &Purchase<'_>, lines: &[Line]) 
          items AS ( \
            INSERT INTO order_items (order_id, product_id, qty, unit_cents) \
            SELECT $1, product_id, qty, unit_cents FROM unnest($5::bigint[], $6::int[], $7::bigint[]) AS line (product_id, qty, unit_cents)) \
-         SELECT number, status, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM placed",
+         SELECT number, status, iso_utc(created_at) FROM placed",
     )
     .bind(id)
     .bind(&purchase.basket.email)
@@ -260,7 +260,7 @@ pub(crate) struct Found {
 
 pub(crate) async fn by_id(connection: &mut PgConnection, id: Uuid) -> Result<Option<Found>, StoreError> {
     let order = sqlx::query_as(
-        "SELECT number, status, total_cents, currency, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), user_id \
+        "SELECT number, status, total_cents, currency, iso_utc(created_at), user_id \
          FROM orders WHERE id = $1",
     );
     let order: Option<(i64, String, i64, String, String, Option<Uuid>)> =

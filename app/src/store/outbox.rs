@@ -11,6 +11,8 @@ use crate::traces;
 pub(crate) const ORDER_CONFIRMATION: &str = "email.send_order_confirmation";
 pub(crate) const ORDER_CANCELLED: &str = "email.send_order_cancelled";
 pub(crate) const INDEX_PRODUCT: &str = "search.index_product";
+/// A product that had sold out can be bought again. For the shop's own tasks, such as telling those who wait.
+pub(crate) const BACK_IN_STOCK: &str = "custom.product_back_in_stock";
 
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -18,6 +20,11 @@ pub(crate) struct Event {
     pub(crate) aggregate_id: String,
     pub(crate) aggregate_version: i64,
     pub(crate) payload: Value,
+}
+
+/// What goes along with every event of a request, as JSON.
+pub(super) fn headers(request_id: &str) -> String {
+    json!({ "request_id": request_id, "traceparent": traces::traceparent() }).to_string()
 }
 
 pub(crate) async fn append(tx: &mut PgConnection, events: &[Event], request_id: &str) -> Result<(), StoreError> {
@@ -37,7 +44,7 @@ pub(crate) async fn append(tx: &mut PgConnection, events: &[Event], request_id: 
     .bind(aggregates)
     .bind(versions)
     .bind(payloads)
-    .bind(json!({ "request_id": request_id, "traceparent": traces::traceparent() }).to_string())
+    .bind(headers(request_id))
     .execute(tx)
     .await?;
     Ok(())
@@ -77,7 +84,7 @@ pub(crate) async fn due(tx: &mut PgConnection, limit: i64) -> Result<Vec<Pending
     let due = sqlx::query_as(
         "SELECT id, message_id, topic, aggregate_id, aggregate_version, payload::text AS payload, \
            headers->>'traceparent' AS traceparent, headers->>'request_id' AS request_id, \
-           to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS occurred_at \
+           iso_utc(created_at) AS occurred_at \
          FROM outbox WHERE published_at IS NULL AND next_attempt_at <= now() AND topic <> 'catalogue.changed' \
          ORDER BY next_attempt_at, id LIMIT $1 FOR UPDATE SKIP LOCKED",
     );

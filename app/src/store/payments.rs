@@ -3,7 +3,12 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::StoreError;
+use serde_json::json;
+
+use super::{
+    StoreError,
+    audit::{self, Actor, Change},
+};
 
 /// What a provider took from a customer.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -22,6 +27,9 @@ pub(crate) enum PaymentError {
     OtherAmount { found: String, expected: String },
     #[error("the order {0} is paid already")]
     PaidBefore(i64),
+    /// The money must go back.
+    #[error("found the order {number} {status}, expected placed")]
+    NotPlaced { number: i64, status: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -32,9 +40,8 @@ impl From<sqlx::Error> for PaymentError {
     }
 }
 
-/// True when the order was cancelled before: the money must go back. The caller claims the event in the same
-/// transaction, so a second payment is another one.
-pub(crate) async fn mark_paid(tx: &mut PgConnection, payment: &Payment) -> Result<bool, PaymentError> {
+/// The caller claims the event in the same transaction, so a second payment is another one.
+pub(crate) async fn mark_paid(tx: &mut PgConnection, by: Actor<'_>, payment: &Payment) -> Result<(), PaymentError> {
     let held = sqlx::query_as(
         "SELECT number, total_cents, currency, status, paid_at IS NOT NULL FROM orders WHERE id = $1 FOR NO KEY UPDATE",
     );
@@ -47,7 +54,17 @@ pub(crate) async fn mark_paid(tx: &mut PgConnection, payment: &Payment) -> Resul
         let found = format!("{} {}", payment.amount_cents, payment.currency);
         return Err(PaymentError::OtherAmount { found, expected: format!("{total} {currency}") });
     }
-    let set = sqlx::query("UPDATE orders SET paid_at = now() WHERE id = $1");
-    set.bind(payment.order_id).execute(tx).await?;
-    Ok(status != "placed")
+    if status != "placed" {
+        return Err(PaymentError::NotPlaced { number, status });
+    }
+    let set = sqlx::query_scalar("UPDATE orders SET paid_at = now() WHERE id = $1 RETURNING iso_utc(paid_at)");
+    let paid_at: String = set.bind(payment.order_id).fetch_one(&mut *tx).await?;
+    let change = Change {
+        action: "order.pay",
+        entity: "order",
+        entity_id: &payment.order_id.to_string(),
+        before: Some(json!({ "paid_at": null })),
+        after: Some(json!({ "paid_at": paid_at })),
+    };
+    Ok(audit::record(tx, by, change).await?)
 }

@@ -160,7 +160,7 @@ impl Databases {
                     replica.breaker.close();
                     return Ok((found, Source::Replica));
                 }
-                Err(error @ StoreError::Statement(_)) => return Err(error),
+                Err(error) if !error.may_pass_elsewhere() => return Err(error),
                 Err(error) => replica.note_failure(&error),
             }
         }
@@ -184,7 +184,7 @@ impl Databases {
                     }
                     older = Some(found);
                 }
-                Err(error @ StoreError::Statement(_)) => return Err(error),
+                Err(error) if !error.may_pass_elsewhere() => return Err(error),
                 Err(error) => replica.note_failure(&error),
             }
         }
@@ -259,6 +259,22 @@ mod tests {
         let fresh = backend(&pool, None).await;
         assert_ne!(demoted, fresh, "a session that cannot write must not be handed out");
         assert_eq!(fresh, backend(&pool, None).await);
+    }
+
+    /// A heavy report must not move itself to the server that takes the orders.
+    #[tokio::test]
+    async fn what_is_too_slow_on_the_replica_is_not_tried_on_the_primary() {
+        let databases = Databases::new(write_pool(test_server(), 1), Some(read_pool(test_server(), 1)));
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let slow = async |pool: PgPool| {
+            asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut connection = pool.acquire().await?;
+            connection.execute("SET statement_timeout = '50ms'").await?;
+            Ok(connection.execute("SELECT pg_sleep(3)").await?)
+        };
+        let error = databases.read(slow).await.unwrap_err();
+        assert!(matches!(error, StoreError::TooSlow(_)), "{error}");
+        assert_eq!(asked.into_inner(), 1);
     }
 
     #[tokio::test]

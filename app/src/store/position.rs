@@ -20,8 +20,9 @@ impl Position {
         std::str::from_utf8(digits).ok()?.parse().ok().map(Self)
     }
 
-    /// Asked before a query on the same connection: its answer is at least as new. Asked on the primary, it is at least
-    /// that of every change which could be seen before.
+    /// Asked before a query on the same connection: its answer is at least as new as all that could be seen at any smaller
+    /// position. Asked on the primary, it is at least that of every change which could be seen before; one that ends just
+    /// there may still wait for its replica, unseen.
     pub(crate) async fn ask(connection: &mut PgConnection) -> Result<Self, StoreError> {
         // What was committed was flushed first.
         let bytes: i64 = sqlx::query_scalar(
@@ -31,6 +32,11 @@ impl Position {
         .fetch_one(connection)
         .await?;
         Ok(Self(u64::try_from(bytes).unwrap_or_default()))
+    }
+
+    /// Where only what has seen everything up to this one can be.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 
     #[cfg(test)]

@@ -6,6 +6,9 @@ use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
 use super::StoreError;
 use crate::cursor::{Cursor, Sort};
 
+/// What checks of a live shop order: hidden, never sold out, and no sale in any figure.
+pub(crate) const PROBE: &str = "PROBE-0";
+
 #[derive(Debug, FromRow, Deserialize, Serialize, utoipa::ToSchema)]
 pub(crate) struct Product {
     #[serde(skip)]

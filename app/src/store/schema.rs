@@ -90,3 +90,78 @@ fn waited_for_a_lock(error: &MigrateError) -> bool {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
     error.as_database_error().and_then(|error| error.code()).as_deref() == Some(LOCK_NOT_AVAILABLE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was applied before this was a rule.
+    const BEFORE_THE_RULE: i64 = 5;
+
+    /// While an index is made otherwise, nobody writes to the table. `CONCURRENTLY` cannot be part of a transaction, and
+    /// several statements sent at once are one.
+    #[test]
+    fn an_index_of_a_table_that_is_there_is_made_concurrently_and_alone() {
+        let mut seen = 0;
+        for migration in MIGRATIONS.iter().filter(|migration| migration.version > BEFORE_THE_RULE) {
+            let faults = faults(&migration.sql, migration.no_tx);
+            assert!(faults.is_empty(), "{} {}: {faults:?}", migration.version, migration.description);
+            seen += usize::from(migration.no_tx);
+        }
+        assert!(seen >= 5, "{seen}");
+        assert_eq!(faults("CREATE INDEX a ON orders (id);", false).len(), 1);
+        assert_eq!(faults("CREATE UNIQUE INDEX a ON orders (id);", false).len(), 1);
+        assert_eq!(faults("DROP INDEX a", false).len(), 1);
+        assert_eq!(faults("CREATE INDEX CONCURRENTLY a ON orders (id)", false).len(), 1, "in a transaction");
+        assert_eq!(faults("CREATE INDEX CONCURRENTLY a ON orders (id); SELECT 1", true).len(), 1, "not alone");
+        assert!(faults("CREATE TABLE t (id int); CREATE INDEX a ON t (id)", false).is_empty());
+        assert!(
+            faults("-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS a ON orders (id);\n", true).is_empty()
+        );
+    }
+
+    fn faults(sql: &str, no_tx: bool) -> Vec<String> {
+        let lines = sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
+        let statements: Vec<Vec<String>> = lines
+            .split(';')
+            .map(|statement| statement.split_whitespace().map(str::to_ascii_lowercase).collect())
+            .filter(|words: &Vec<String>| !words.is_empty())
+            .collect();
+        let made: Vec<&str> = statements
+            .iter()
+            .filter(|words| words.starts_with(&["create".to_owned(), "table".to_owned()]))
+            .filter_map(|words| words.get(2).map(String::as_str))
+            .collect();
+        let is_wrong = |words: &&Vec<String>| {
+            let verb = words.iter().take(3).map(String::as_str).collect::<Vec<_>>();
+            let is_of_index =
+                matches!(verb[..], ["create", "index", ..] | ["create", "unique", "index"] | ["drop", "index", ..]);
+            let table = words.iter().position(|word| word == "on").and_then(|at| words.get(at + 1));
+            let is_new = table.is_some_and(|table| made.contains(&table.as_str()));
+            let is_alone = words.iter().any(|word| word == "concurrently") && no_tx && statements.len() == 1;
+            is_of_index && !is_new && !is_alone
+        };
+        statements.iter().filter(is_wrong).map(|words| words.join(" ")).collect()
+    }
+}
+
+#[cfg(all(test, feature = "live-tests"))]
+mod live {
+    use super::*;
+    use crate::{store::pools, testing::Database};
+
+    /// What a CREATE INDEX CONCURRENTLY leaves that was cut short: an index that nobody uses. Uniqueness cuts it short here.
+    #[tokio::test]
+    async fn an_index_that_was_left_half_built_is_finished_by_the_next_migration() {
+        let database = Database::create().await;
+        let pool = pools::write_pool(database.options.clone(), 1);
+        sqlx::raw_sql("CREATE TABLE many AS SELECT 1 AS same FROM generate_series(1, 2)").execute(&pool).await.unwrap();
+        let cut_short = sqlx::raw_sql("CREATE UNIQUE INDEX CONCURRENTLY one ON many (same)").execute(&pool).await;
+        assert!(cut_short.is_err(), "{cut_short:?}");
+        let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'one'::regclass";
+        assert!(!sqlx::query_scalar::<_, bool>(valid).fetch_one(&pool).await.unwrap());
+        sqlx::raw_sql("DELETE FROM many WHERE ctid = '(0,1)'").execute(&pool).await.unwrap();
+        migrate(&database.options).await.unwrap();
+        assert!(sqlx::query_scalar::<_, bool>(valid).fetch_one(&pool).await.unwrap());
+    }
+}

@@ -28,7 +28,7 @@ pub(super) async fn take(
          announced AS ( \
            INSERT INTO outbox (message_id, topic, aggregate_id, aggregate_version, payload, headers) \
            SELECT line.message_id, $4, p.id::text, p.version + t.version, \
-             jsonb_build_object('product_id', p.id, 'sku', p.sku), jsonb_build_object('request_id', $5::text) \
+             jsonb_build_object('product_id', p.id, 'sku', p.sku), $5::text::jsonb \
            FROM unnest($1::bigint[], $3::uuid[]) AS line (product_id, message_id) \
            JOIN taken t USING (product_id) JOIN products p ON p.id = t.product_id ORDER BY p.id) \
          SELECT product_id, on_hand FROM taken",
@@ -37,7 +37,7 @@ pub(super) async fn take(
     .bind(quantities)
     .bind(products.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
     .bind(outbox::INDEX_PRODUCT)
-    .bind(request_id)
+    .bind(outbox::headers(request_id))
     .fetch_all(tx)
     .await?;
     Ok(taken)
@@ -60,13 +60,19 @@ pub(super) async fn give_back(tx: &mut PgConnection, id: Uuid, request_id: &str)
          announced AS ( \
            INSERT INTO outbox (message_id, topic, aggregate_id, aggregate_version, payload, headers) \
            SELECT gen_random_uuid(), $2, p.id::text, p.version + g.version, \
-             jsonb_build_object('product_id', p.id, 'sku', p.sku), jsonb_build_object('request_id', $3::text) \
-           FROM given g JOIN products p ON p.id = g.product_id ORDER BY p.id) \
+             jsonb_build_object('product_id', p.id, 'sku', p.sku), $3::text::jsonb \
+           FROM given g JOIN products p ON p.id = g.product_id ORDER BY p.id), \
+         back AS ( \
+           INSERT INTO outbox (message_id, topic, aggregate_id, aggregate_version, payload, headers) \
+           SELECT gen_random_uuid(), $4, p.id::text, g.version, \
+             jsonb_build_object('product_id', p.id, 'sku', p.sku, 'on_hand', g.qty), $3::text::jsonb \
+           FROM given g JOIN products p ON p.id = g.product_id WHERE g.had = 0 ORDER BY p.id) \
          SELECT had FROM given",
     )
     .bind(id)
     .bind(outbox::INDEX_PRODUCT)
-    .bind(request_id)
+    .bind(outbox::headers(request_id))
+    .bind(outbox::BACK_IN_STOCK)
     .fetch_all(tx)
     .await?;
     Ok(had.contains(&0))

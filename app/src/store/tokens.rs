@@ -43,9 +43,9 @@ fn known(scopes: &[String]) -> Vec<Scope> {
     scopes.iter().filter_map(|name| Scope::named(name)).collect()
 }
 
-const TOKEN_COLUMNS: &str = "id, name, scopes, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS created_at, \
-     to_char(expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS expires_at, \
-     to_char(last_used_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS last_used_at";
+const TOKEN_COLUMNS: &str = "id, name, scopes, iso_utc(created_at) AS created_at, \
+     iso_utc(expires_at) AS expires_at, \
+     iso_utc(last_used_at) AS last_used_at";
 
 pub(crate) struct NewToken<'a> {
     pub(crate) name: &'a str,

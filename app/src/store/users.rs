@@ -1,11 +1,18 @@
 //! Users and their tokens.
 
 use serde::Serialize;
+use serde_json::json;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{
+    StoreError,
+    audit::{self, Actor, Change},
+};
 use crate::accounts::Role;
+
+/// The audit log's name for whoever may run this program.
+const COMMAND_LINE: &str = "app admin";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct User {
@@ -109,6 +116,8 @@ pub(crate) async fn set_name(pool: &PgPool, id: Uuid, name: &str) -> Result<User
 /// before need not be the person that the operator means, so nothing of theirs opens the account any more. True: it is new.
 pub(crate) async fn make_admin(pool: &PgPool, email: &str, password_hash: &str) -> Result<bool, StoreError> {
     let mut tx = pool.begin().await?;
+    let held = sqlx::query_as("SELECT role, is_active FROM users WHERE email = $1 FOR UPDATE");
+    let held: Option<(String, bool)> = held.bind(email).fetch_optional(&mut *tx).await?;
     let query = sqlx::query_as(
         "INSERT INTO users (id, email, name, password_hash, role) VALUES ($1, $2, '', $3, 'admin') \
          ON CONFLICT (email) DO UPDATE SET role = 'admin', password_hash = excluded.password_hash, is_active = true, \
@@ -117,6 +126,15 @@ pub(crate) async fn make_admin(pool: &PgPool, email: &str, password_hash: &str) 
     let (id, is_new): (Uuid, bool) =
         query.bind(Uuid::now_v7()).bind(email).bind(password_hash).fetch_one(&mut *tx).await?;
     remove_tokens(&mut tx, id).await?;
+    let by = Actor { id: Some(id), name: COMMAND_LINE, request_id: COMMAND_LINE };
+    let change = Change {
+        action: "user.make_admin",
+        entity: "user",
+        entity_id: &id.to_string(),
+        before: held.map(|(role, is_active)| json!({ "role": role, "is_active": is_active })),
+        after: Some(json!({ "role": Role::Admin, "is_active": true })),
+    };
+    audit::record(&mut tx, by, change).await?;
     tx.commit().await.map_err(StoreError::of_commit)?;
     Ok(is_new)
 }

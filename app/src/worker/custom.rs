@@ -2,13 +2,15 @@
 //! the provider of payments says so.
 
 use serde_json::Value;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgPool};
 
 use super::{Failure, Handled, Handler};
 use crate::{
     messaging::envelope::Envelope,
     store::{
-        StoreError, inbox,
+        StoreError,
+        audit::Actor,
+        inbox,
         payments::{self, Payment, PaymentError},
         webhooks::RECEIVED,
     },
@@ -40,7 +42,9 @@ impl Tasks {
         }
         inbox::record_task(&mut tx, event.id, &event.topic, &event.data).await?;
         if let Some(payment) = self.payment(event)? {
-            pay(&mut tx, &payment).await?;
+            let request_id = event.request_id.as_deref().unwrap_or_default();
+            let by = Actor { id: None, name: &self.payment_provider, request_id };
+            payments::mark_paid(&mut tx, by, &payment).await?;
         }
         tx.commit().await.map_err(StoreError::of_commit)?;
         Ok(Handled::Done)
@@ -59,18 +63,18 @@ impl Tasks {
     }
 }
 
-async fn pay(tx: &mut PgConnection, payment: &Payment) -> Result<(), Failure> {
-    let refused = |reason, error: &PaymentError| Failure::Permanent { reason, error: error.to_string() };
-    let is_too_late = payments::mark_paid(tx, payment).await.map_err(|error| match error {
-        PaymentError::UnknownOrder(_) => refused("unknown_order", &error),
-        PaymentError::OtherAmount { .. } => refused("other_amount", &error),
-        PaymentError::PaidBefore(_) => refused("paid_before", &error),
-        PaymentError::Store(error) => error.into(),
-    })?;
-    if is_too_late {
-        tracing::warn!(order_id = %payment.order_id, "an order was paid that is not placed any more: refund it");
+/// What does not fit waits for a person: no later try would make it fit.
+impl From<PaymentError> for Failure {
+    fn from(error: PaymentError) -> Self {
+        let reason = match error {
+            PaymentError::UnknownOrder(_) => "unknown_order",
+            PaymentError::OtherAmount { .. } => "other_amount",
+            PaymentError::PaidBefore(_) => "paid_before",
+            PaymentError::NotPlaced { .. } => "not_placed",
+            PaymentError::Store(error) => return error.into(),
+        };
+        Self::Permanent { reason, error: error.to_string() }
     }
-    Ok(())
 }
 
 impl Handler for Tasks {

@@ -1,8 +1,10 @@
 //! `email.*`: sends mail.
 //!
 //! SMTP cannot take part in a transaction. The inbox row is written first, the mail goes out, and only the COMMIT comes
-//! after the server's 250: a process killed between the two sends the mail again, under the same Message-ID. Nothing
-//! else sends twice, because the uncommitted inbox row keeps a second worker waiting.
+//! after the server's 250. Where that answer is lost, or this process is killed before the COMMIT, or the COMMIT's own
+//! answer is lost with the database, nobody knows whether the mail is on its way: it is sent again, under the same
+//! Message-ID. A lost answer uses up an attempt, so that is five times at most. The uncommitted inbox row keeps a second
+//! worker waiting meanwhile.
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use lettre::{
 };
 use serde::Deserialize;
 use sqlx::{Connection, Executor, PgPool};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::{Failure, Handled, Handler};
@@ -31,14 +33,15 @@ use crate::{
 
 const CONSUMER: &str = "email";
 const MAIL_SERVER: &str = "mail server";
-/// Less than the time that a worker has to stop. A server that took the mail may still be silent then.
-const SEND_WITHIN: Duration = Duration::from_secs(15);
+/// To reach the server and to send, together: less than the time that a worker has to stop. A server that took the mail may
+/// still be silent then.
+const SEND_WITHIN: Duration = Duration::from_secs(18);
 /// The transaction is idle while the mail goes out, for longer than sessions otherwise may be.
 const IDLE_LIMIT: &str = "SET LOCAL idle_in_transaction_session_timeout = '20s'";
 /// The server refuses this client's login, not this mail: RFC 4954.
 const LOGIN_REFUSED: [u16; 5] = [454, 530, 534, 535, 538];
 
-pub(crate) struct Confirmations {
+pub(crate) struct Notices {
     pool: PgPool,
     mailer: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
@@ -89,7 +92,7 @@ struct Notice {
     email: String,
 }
 
-impl Confirmations {
+impl Notices {
     pub(crate) fn new(config: &config::EmailWorker, background: &Background) -> anyhow::Result<Self> {
         let mailer = config.smtp_url.smtp(&background.trust)?.timeout(Some(SEND_WITHIN)).build();
         let from = config.mail_from.parse::<Mailbox>();
@@ -98,7 +101,7 @@ impl Confirmations {
         Ok(Self { pool: background.pool.clone(), mailer, from })
     }
 
-    async fn confirm(&self, event: &Envelope) -> Result<Handled, Failure> {
+    async fn tell(&self, event: &Envelope) -> Result<Handled, Failure> {
         let template = Template::of(&event.topic).ok_or_else(|| Failure::Permanent {
             reason: "unknown_template",
             error: format!("found a message of type {:?}", event.topic),
@@ -112,6 +115,9 @@ impl Confirmations {
             error: format!("no order has the id {}", wanted.order_id),
         })?;
         let mail = compose(&self.from, &wanted.email, event.id, template, &order)?;
+        let until = Instant::now() + SEND_WITHIN;
+        // Whether the server is there is found out before anything is sent: from then on it may have taken the mail.
+        self.reach(until).await?;
 
         let mut tx = connection.begin().await?;
         tx.execute(IDLE_LIMIT).await?;
@@ -119,34 +125,36 @@ impl Confirmations {
             return Ok(Handled::Duplicate);
         }
         inbox::log_email(&mut tx, event.id, &wanted.email, template.name(), order.id).await?;
-        match timeout(SEND_WITHIN, self.mailer.send(mail)).await {
+        match timeout_at(until, self.mailer.send(mail)).await {
             Ok(sent) => sent.map_err(|error| refusal(&error, &wanted.email))?,
-            Err(_) => {
-                let why = format!("no answer within {SEND_WITHIN:?}");
-                return Err(Failure::Away { what: MAIL_SERVER, why });
-            }
+            Err(_) => return Err(Failure::Transient(format!("{MAIL_SERVER}: no answer within {SEND_WITHIN:?}"))),
         };
         tx.commit().await.map_err(StoreError::of_commit)?;
         Ok(Handled::Done)
     }
+
+    async fn reach(&self, until: Instant) -> Result<(), Failure> {
+        let why = match timeout_at(until, self.mailer.test_connection()).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => "it does not answer NOOP".to_owned(),
+            Ok(Err(error)) => error_chain(&error),
+            Err(_) => format!("no answer within {SEND_WITHIN:?}"),
+        };
+        Err(Failure::Away { what: MAIL_SERVER, why })
+    }
 }
 
-impl Handler for Confirmations {
+impl Handler for Notices {
     const NEEDS: Option<&'static str> = Some(MAIL_SERVER);
 
     async fn prepare(&self) -> Result<(), Failure> {
-        match timeout(SEND_WITHIN, self.mailer.test_connection()).await {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err(Failure::Away { what: MAIL_SERVER, why: "it does not answer NOOP".to_owned() }),
-            Ok(Err(error)) => Err(Failure::Away { what: MAIL_SERVER, why: error_chain(&error) }),
-            Err(_) => Err(Failure::Away { what: MAIL_SERVER, why: format!("no answer within {SEND_WITHIN:?}") }),
-        }
+        self.reach(Instant::now() + SEND_WITHIN).await
     }
 
     async fn handle(&self, events: &[Envelope]) -> Result<Handled, Failure> {
         let mut handled = Handled::Duplicate;
         for event in events {
-            if self.confirm(event).await? == Handled::Done {
+            if self.tell(event).await? == Handled::Done {
                 handled = Handled::Done;
             }
         }
@@ -160,8 +168,10 @@ fn refusal(error: &smtp::Error, recipient: &str) -> Failure {
     match error.status().map(u16::from) {
         Some(code) if LOGIN_REFUSED.contains(&code) => Failure::Away { what: MAIL_SERVER, why },
         Some(_) if error.is_permanent() => Failure::Permanent { reason: "mail_refused", error: why },
-        Some(_) => Failure::Transient(why),
-        None => Failure::Away { what: MAIL_SERVER, why },
+        // The mail asks for what the server does not offer, such as letters beyond ASCII in an address.
+        None if error.is_client() => Failure::Permanent { reason: "mail_refused", error: why },
+        // Without an answer, the mail may have been taken: this must come to an end.
+        Some(_) | None => Failure::Transient(why),
     }
 }
 

@@ -13,34 +13,36 @@ use crate::{
     config::{self, Task},
     messaging::envelope::Envelope,
     store::StoreError,
+    trust::Trust,
 };
 
-pub(crate) async fn run(config: config::Worker) -> anyhow::Result<()> {
+pub(crate) async fn run(config: config::Worker, trust: Trust) -> anyhow::Result<()> {
     match config.task {
         Task::Email(config) => {
-            let mailer = |background: &Background| email::Confirmations::new(&config, background);
-            start(&config.background, &EMAIL, mailer).await
+            let mailer = |background: &Background| email::Notices::new(&config, background);
+            start(&config.background, trust, &EMAIL, mailer).await
         }
         Task::Search(config) => {
             let indexer = |background: &Background| search::Indexing::new(&config, background);
-            start(&config.background, &SEARCH, indexer).await
+            start(&config.background, trust, &SEARCH, indexer).await
         }
         Task::Custom(config) => {
             let provider = config.payment_provider;
             let tasks = |background: &Background| Ok(custom::Tasks::new(background.pool.clone(), provider));
-            start(&config.background, &CUSTOM, tasks).await
+            start(&config.background, trust, &CUSTOM, tasks).await
         }
     }
 }
 
 async fn start<H: Handler>(
     config: &config::Background,
+    trust: Trust,
     feed: &'static Feed,
     handler: impl FnOnce(&Background) -> anyhow::Result<H>,
 ) -> anyhow::Result<()> {
     let name = format!("worker {}", feed.name);
     // Each job holds one connection; filling a search index holds another one for its lock.
-    let background = Background::start(config, &name, u32::from(feed.jobs) + 1).await?;
+    let background = Background::start(config, trust, &name, u32::from(feed.jobs) + 1).await?;
     let handler = handler(&background)?;
     consumer::run(background, feed, handler).await
 }
@@ -102,9 +104,10 @@ impl From<StoreError> for Failure {
             StoreError::Statement(inner) if blames_the_server(inner) => {
                 Self::Away { what: DATABASE, why: error.to_string() }
             }
-            StoreError::Contended(_) | StoreError::OutcomeUnknown(_) | StoreError::Statement(_) => {
-                Self::Transient(error.to_string())
-            }
+            StoreError::Contended(_)
+            | StoreError::TooSlow(_)
+            | StoreError::OutcomeUnknown(_)
+            | StoreError::Statement(_) => Self::Transient(error.to_string()),
         }
     }
 }

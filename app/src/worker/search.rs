@@ -14,7 +14,6 @@ use crate::{
     store::outbox::INDEX_PRODUCT,
 };
 
-const DELETE_PRODUCT: &str = "search.delete_product";
 const ELASTICSEARCH: &str = "elasticsearch";
 
 pub(crate) struct Indexing {
@@ -23,7 +22,7 @@ pub(crate) struct Indexing {
 
 impl Indexing {
     pub(crate) fn new(config: &config::SearchWorker, background: &Background) -> anyhow::Result<Self> {
-        let client = Client::new(&config.elasticsearch_url, config.background.ca_file.as_deref())?;
+        let client = Client::new(&config.elasticsearch_url, &background.trust)?;
         Ok(Self { indexer: Indexer::new(client, background.pool.clone()) })
     }
 }
@@ -54,7 +53,7 @@ impl Handler for Indexing {
 
 /// Several events of one product are one look at it.
 fn product_id(event: &Envelope) -> Result<i64, Failure> {
-    if ![INDEX_PRODUCT, DELETE_PRODUCT].contains(&event.topic.as_str()) {
+    if event.topic != INDEX_PRODUCT {
         return Err(Failure::unknown_topic(event));
     }
     let id = event.data["product_id"].as_i64();

@@ -331,3 +331,34 @@ async fn without_redis_tokens_work_and_sessions_wait_for_it() {
     .await;
     shop.log_in("bob@example.org", PASSWORD).await;
 }
+
+/// Redis goes while the change waits for the database: the new password counts, and the answer must not say otherwise.
+#[tokio::test]
+async fn a_password_that_was_changed_is_told_as_changed_without_redis_too() {
+    let shop = Arc::new(Shop::open().await);
+    let ada = shop.register("ada").await;
+    let pool = shop.database.pool().await;
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM users WHERE email = $1 FOR UPDATE").bind(&ada.email).execute(&mut *held).await.unwrap();
+    let new = "another horse battery";
+    let changing = tokio::spawn({
+        let (shop, ada) = (Arc::clone(&shop), ada.clone());
+        let body = json!({ "current": PASSWORD, "new": new });
+        async move { shop.call("POST", "/api/v1/auth/password", Who::Session(&ada), Some(&body)).await }
+    });
+    eventually("the change waits", async || {
+        let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        (shop.count(waiting).await == 1).then_some(())
+    })
+    .await;
+    shop.redis_gate.shut().await;
+    held.commit().await.unwrap();
+    let (status, body) = changing.await.unwrap();
+    assert_eq!((status, &body["email"], &body["csrf_token"]), (200, &json!(ada.email), &Value::Null));
+    shop.redis_gate.reopen();
+    eventually("the new password opens the account", async || {
+        let body = json!({ "email": ada.email, "password": new });
+        (shop.call("POST", "/api/v1/auth/login", Who::Guest, Some(&body)).await.0 == 200).then_some(())
+    })
+    .await;
+}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::PNG,
-    messaging_bench::Bench,
+    backstage::Bench,
     people::{Person, Who},
     permissions::{ROUTES, admin},
     shop::{Shop, eventually, fresh_key, setting},
@@ -74,6 +74,11 @@ async fn every_change_of_staff_is_one_row_that_says_who_what_and_by_which_reques
     let cancel = format!("/api/v1/orders/{}/cancel", others["id"].as_str().unwrap());
     let changes = changes.into_iter().map(|(method, _, path, body)| (method, format!("{ADMIN}{path}"), body));
     let changes: Vec<_> = changes.chain([("POST", cancel, Value::Null)]).collect();
+    let first = newest(&shop, &root).await;
+    assert_eq!(
+        (&first["id"], &first["action"], &first["actor"]),
+        (&json!(1), &json!("user.make_admin"), &json!("app admin"))
+    );
     for (nth, (method, path, body)) in changes.into_iter().enumerate() {
         let request_id = format!("change-{nth}");
         let request = shop.request(method, &path, Who::Session(&root)).header("x-request-id", &request_id);
@@ -88,7 +93,7 @@ async fn every_change_of_staff_is_one_row_that_says_who_what_and_by_which_reques
         let row = newest(&shop, &root).await;
         assert_eq!(
             (&row["id"], &row["request_id"], &row["actor"]),
-            (&json!(nth + 1), &json!(request_id), &json!("root@example.org")),
+            (&json!(nth + 2), &json!(request_id), &json!("root@example.org")),
             "{method} {path}: {row}"
         );
         assert_ne!(row["before"], row["after"], "{method} {path}: {row}");

@@ -8,8 +8,8 @@ use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::{
+    backstage::Background,
     gate::Gate,
-    messaging_bench::Background,
     shop::{Shop, binary, eventually, gate_to, header, redis_connection, through},
 };
 

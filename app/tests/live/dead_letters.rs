@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    messaging_bench::{Background, Bench},
+    backstage::{Background, Bench},
     people::{Person, Who},
     permissions::admin,
     shop::{Shop, eventually, setting},
@@ -75,7 +75,7 @@ async fn a_mail_that_was_refused_for_good_is_sent_after_a_replay_and_once() {
         letter["message_id"].as_str().unwrap()
     );
     assert_eq!(shop.count(Box::leak(named.into_boxed_str())).await, 1);
-    assert_eq!(shop.count("audit_log").await, 1, "what changes nothing is no change");
+    assert_eq!(shop.count("audit_log WHERE entity = 'queue'").await, 1, "what changes nothing is no change");
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_replay_takes_no_more_than_it_was_asked_to_and_poison_comes_back() {
     eventually_waiting(&shop, &person, "custom", 3).await;
     assert_eq!(replay(&shop, &person, "custom", &json!({ "limit": 2 })).await["replayed"], 2);
     eventually_waiting(&shop, &person, "custom", 3).await;
-    let ids = "SELECT coalesce(sum(jsonb_array_length(before)), 0)::bigint FROM audit_log";
+    let ids = "SELECT coalesce(sum(jsonb_array_length(before)), 0)::bigint FROM audit_log WHERE entity = 'queue'";
     assert_eq!(bench.count(ids).await, 2);
     assert_eq!(replay(&shop, &person, "custom", &json!({ "all": true })).await["replayed"], 3, "each of them once");
     eventually_waiting(&shop, &person, "custom", 3).await;
@@ -122,6 +122,36 @@ async fn what_is_dropped_is_named_by_the_audit_log_and_nothing_else_goes() {
     let staff = shop.register("staff").await;
     shop.set_role(&staff, "staff").await;
     assert_eq!(shop.call("POST", &path, Who::Session(&staff), Some(&json!({ "all": true }))).await.0, 403);
+}
+
+/// `probe` stands for a queue that a manifest adds, and `nowhere` for one that is not made yet.
+#[tokio::test]
+async fn the_queues_are_those_that_the_file_names_and_one_that_is_missing_hides_no_other() {
+    let file = std::env::temp_dir().join(format!("app-live-queues-{}", crate::shop::fresh_key()));
+    std::fs::write(&file, "nowhere\ncustom\nprobe\n").unwrap();
+    let amqp = setting("APP_TEST_AMQP_URL");
+    let settings = [("AMQP_URL", amqp.as_str()), ("APP_QUEUES_FILE", file.to_str().unwrap())];
+    let shop = Shop::open_with(&settings).await;
+    let person = admin(&shop).await;
+    let bench = Bench::beside(&shop).await;
+    bench.publish("probe.a", "{}").await;
+    let dead = bench.take("q.probe").await.unwrap();
+    bench.give_up("q.probe", &dead).await;
+
+    let (status, listed) = shop.call("GET", LETTERS, Who::Session(&person), None).await;
+    let expected = json!([{ "queue": "custom", "messages": 0 }, { "queue": "probe", "messages": 1 }]);
+    assert_eq!((status, &listed["items"]), (200, &expected));
+    for (queue, status) in [("nowhere", 404), ("email", 404), ("probe", 200)] {
+        let path = format!("{LETTERS}/{queue}");
+        assert_eq!(shop.call("GET", &path, Who::Session(&person), None).await.0, status, "{queue}");
+    }
+    eventually_waiting(&shop, &person, "probe", 1).await;
+    assert_eq!(replay(&shop, &person, "probe", &json!({ "all": true })).await["replayed"], 1);
+    bench.wait_for("q.probe").await;
+
+    std::fs::write(&file, "email\n").unwrap();
+    assert_eq!(waiting(&shop, &person, "email").await, 0, "no restart is needed");
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    messaging_bench::Bench,
+    backstage::Bench,
     people::Who,
     permissions::{Door, ROUTES, admin},
     shop::{Shop, setting},
@@ -72,7 +72,7 @@ async fn whatever_is_sent_the_answer_is_described_and_no_failure_of_the_server()
         eprintln!("{who}: {} operations with success", reached.len());
         let expected = |door: Door| match door {
             Door::Open => true,
-            Door::Guests(_) | Door::Known(_) | Door::Staff | Door::Admin => who != "a guest",
+            Door::Guests(_) | Door::Owned(_) | Door::Known(_) | Door::Staff | Door::Admin => who != "a guest",
             Door::Session => who == "an administrator",
         };
         // What needs no name in its path and no body is reached by anybody who is let in.

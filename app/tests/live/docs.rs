@@ -27,7 +27,7 @@ async fn every_route_of_the_router_has_an_operation_that_asks_for_what_the_route
         let who = operation["description"].as_str().unwrap();
         let (expected, scope) = match door {
             Door::Open => ("Everybody.", ""),
-            Door::Guests(scope) => ("Everybody;", *scope),
+            Door::Guests(scope) | Door::Owned(scope) => ("Everybody;", *scope),
             Door::Known(scope) => ("Whoever is logged in;", *scope),
             Door::Session => ("A session of one's own;", ""),
             Door::Staff => ("Staff;", if *method == "GET" { "admin:read" } else { "admin:write" }),
@@ -38,7 +38,7 @@ async fn every_route_of_the_router_has_an_operation_that_asks_for_what_the_route
         let token = json!({ "token": [] });
         let ways = match door {
             Door::Open => Value::Null,
-            Door::Guests(_) => json!([{}, session, token]),
+            Door::Guests(_) | Door::Owned(_) => json!([{}, session, token]),
             Door::Session => json!([session]),
             Door::Known(_) | Door::Staff | Door::Admin => json!([session, token]),
         };

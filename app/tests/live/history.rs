@@ -193,10 +193,18 @@ async fn cancelling_gives_the_stock_back_once_however_often_it_is_asked_for() {
     .await
     .unwrap();
     let counts: Vec<(&str, i64)> = events.iter().map(|(topic, count, _)| (topic.as_str(), *count)).collect();
-    let expected =
-        [("email.send_order_cancelled", 1), ("email.send_order_confirmation", 1), ("search.index_product", 4)];
+    let expected = [
+        ("custom.product_back_in_stock", 1),
+        ("email.send_order_cancelled", 1),
+        ("email.send_order_confirmation", 1),
+        ("search.index_product", 4),
+    ];
     assert_eq!(counts, expected);
-    assert_eq!(events[0].2.as_ref(), Some(&ada.email));
+    assert_eq!(events[1].2.as_ref(), Some(&ada.email));
+    let back =
+        "SELECT payload->>'sku', (payload->>'on_hand')::int FROM outbox WHERE topic = 'custom.product_back_in_stock'";
+    let back: (String, i32) = sqlx::query_as(back).fetch_one(&shop.database.pool().await).await.unwrap();
+    assert_eq!(back, (skus[0].clone(), 3), "those who wait for it are told");
     let stale = "outbox o JOIN inventory i ON i.product_id::text = o.aggregate_id JOIN products p ON p.id = i.product_id \
         WHERE o.headers ? 'request_id' AND o.aggregate_version = p.version + i.version";
     assert_eq!(shop.count(stale).await, 2, "the last event of each product carries the version of its stock now");

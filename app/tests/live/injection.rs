@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::PNG,
-    messaging_bench::Bench,
+    backstage::Bench,
     people::Who,
     permissions::admin,
     security::HOSTILE,

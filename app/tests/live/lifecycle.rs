@@ -27,6 +27,35 @@ fn newest_schema() -> i64 {
     versions.max().unwrap()
 }
 
+/// A release rolls over its backends one by one, and may be taken back: the schema is then ahead of the program.
+#[tokio::test]
+async fn a_schema_that_a_later_release_has_expanded_is_served_and_left_as_it_is() {
+    let shop = Shop::open().await;
+    let later = newest_schema() + 7;
+    let expanded = format!(
+        "ALTER TABLE products ADD COLUMN of_later text; ALTER TABLE orders ADD COLUMN of_later text NOT NULL DEFAULT ''; \
+         CREATE TABLE of_later (id int); \
+         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES ({later}, 'later', true, '\\x00', 1)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(expanded)).execute(&shop.database.pool().await).await.unwrap();
+    // Statements that were prepared before, and those of a process that starts now.
+    let restarted = shop.another().await;
+    for base in [&shop.base, &restarted.base] {
+        let ready: Value = shop.http.get(format!("{base}/readyz")).send().await.unwrap().json().await.unwrap();
+        assert_eq!(ready["status"], "ready", "{ready}");
+        for path in ["/api/v1/products?limit=3", "/api/v1/products/PROBE-0", "/api/v1/search?q=wool"] {
+            assert_eq!(shop.http.get(format!("{base}{path}")).send().await.unwrap().status(), 200, "{base} {path}");
+        }
+        let body = json!({ "email": "ada@example.org", "items": [{ "sku": "PROBE-0", "qty": 1 }] });
+        let order = shop.http.post(format!("{base}/api/v1/orders")).header("idempotency-key", fresh_key()).json(&body);
+        let order: Value = order.send().await.unwrap().json().await.unwrap();
+        let cancel = format!("{base}/api/v1/orders/{}/cancel", order["id"].as_str().unwrap());
+        assert_eq!(shop.http.post(cancel).send().await.unwrap().status(), 200);
+    }
+    crate::shop::app_succeeds("migrate", &shop.database).await;
+    assert_eq!(shop.count("_sqlx_migrations WHERE description = 'later'").await, 1);
+}
+
 #[tokio::test]
 async fn sigterm_drains_and_ends_with_success() {
     let shop = Shop::open().await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
-    messaging_bench::{Bench, bind, header, json as body},
+    backstage::{Bench, bind, header, json as body},
     shop::{Shop, eventually, fresh_key},
 };
 
@@ -152,6 +152,24 @@ async fn a_mail_that_is_refused_for_now_takes_the_retry_queue_and_arrives_once()
     }
     let log = worker.log.lock().unwrap().join("\n");
     assert!(log.contains("<recipient> is busy") && !log.contains("ada@example.org"), "{log}");
+}
+
+/// It would be sent without end if the server were taken for one that is away.
+#[tokio::test]
+async fn a_mail_whose_answer_is_lost_uses_up_an_attempt_before_it_is_sent_again() {
+    let bench = Bench::open().await;
+    bench.sql(ORDER).await;
+    bench.mail.lose_answers(1);
+    let _relay = bench.start(&["relay"]).await;
+    let worker = bench.start(&["worker", "email"]).await;
+    eventually("the message waits in q.retry.5s", async || (bench.ready("q.retry.5s").await == 1).then_some(())).await;
+    assert_eq!((bench.mail.mails().len(), bench.count(MAILED).await), (1, 0));
+    bench.eventually_count(MAILED, 1).await;
+    let mails = bench.mail.mails();
+    let same_id = "Message-ID: <22222222-2222-4222-8222-222222222222@example.com>";
+    assert!(mails.len() == 2 && mails.iter().all(|mail| mail.contains(same_id)), "{mails:?}");
+    assert_eq!(worker.logged(r#""attempt":2"#), 1, "the second attempt is the one that ends it");
+    assert_eq!(worker.logged("\"missing\""), 0, "the server was there");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::shop::{Shop, eventually, fresh_key, header};
+use crate::shop::{Shop, eventually, fresh_key, gate_to, header, setting, through};
 
 #[tokio::test]
 async fn without_redis_the_shop_is_slower_and_nothing_else() {
@@ -24,6 +24,25 @@ async fn without_redis_the_shop_is_slower_and_nothing_else() {
         (shop.eventually_ready(200).await["degraded"] == json!([])).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn without_rabbitmq_the_shop_is_degraded_and_ready() {
+    let url = setting("APP_TEST_AMQP_URL");
+    let gate = gate_to(&url, 5672).await;
+    let shop = Shop::open_with(&[("AMQP_URL", through(&url, &gate).as_str())]).await;
+    let eventually_degraded = async |expected: Value| {
+        eventually(&format!("degraded is {expected}"), async || {
+            (shop.eventually_ready(200).await["degraded"] == expected).then_some(())
+        })
+        .await;
+    };
+    eventually_degraded(json!([])).await;
+    gate.shut().await;
+    eventually_degraded(json!(["rabbitmq"])).await;
+    assert_eq!(shop.order(&fresh_key(), &[("PROBE-0", 1)]).await.status(), 201);
+    gate.reopen();
+    eventually_degraded(json!([])).await;
 }
 
 #[tokio::test]

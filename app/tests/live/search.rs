@@ -13,6 +13,13 @@ use crate::{
 
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// Elasticsearch for one test alone, without an index.
+pub(crate) async fn turn() -> MutexGuard<'static, ()> {
+    let turn = TURN.lock().await;
+    remove_indices(&setting("APP_TEST_ELASTICSEARCH_URL")).await;
+    turn
+}
+
 /// A shop whose products are in Elasticsearch.
 struct Searched {
     shop: Shop,
@@ -22,9 +29,8 @@ struct Searched {
 
 impl Searched {
     async fn open() -> Self {
-        let turn = TURN.lock().await;
+        let turn = turn().await;
         let url = setting("APP_TEST_ELASTICSEARCH_URL");
-        remove_indices(&url).await;
         let gate = gate_to(&url, 9200).await;
         let through_gate = through(&url, &gate);
         let settings = [("ELASTICSEARCH_URL", through_gate.as_str())];

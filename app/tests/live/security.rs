@@ -230,6 +230,14 @@ async fn no_password_token_or_session_is_in_the_log() {
     shop.call("GET", "/api/v1/me", Who::Token(&token), None).await;
     shop.primary_gate.reopen();
     shop.eventually_ready(200).await;
+    // Knowing it is the permission to read and to cancel.
+    let order = shop.buy(Who::Guest, "PROBE-0", 1).await["id"].as_str().unwrap().to_owned();
+    for (method, path) in
+        [("GET", format!("/api/v1/orders/{order}")), ("POST", format!("/api/v1/orders/{order}/cancel"))]
+    {
+        assert_eq!(shop.call(method, &path, Who::Guest, None).await.0, 200);
+    }
+    shop.call("GET", "/api/v1/admin/orders?email=ada.lovelace@example.org", Who::Guest, None).await;
     let change = json!({ "current": PASSWORD, "new": new });
     let changed = eventually("the password is changed", async || {
         let response = shop.send("POST", "/api/v1/auth/password", Who::Session(&ada), Some(&change)).await;
@@ -246,7 +254,7 @@ async fn no_password_token_or_session_is_in_the_log() {
         log.contains("the-last-of-all").then_some(log)
     })
     .await;
-    assert!(log.contains("/api/v1/auth/password"), "{log}");
+    assert!(log.contains("/api/v1/auth/password") && log.contains("/api/v1/orders/{id}"), "{log}");
     let log = format!("{log}\n{}", String::from_utf8(said).unwrap());
     for (what, secret) in [
         ("password", PASSWORD),
@@ -257,6 +265,8 @@ async fn no_password_token_or_session_is_in_the_log() {
         ("later session", &session),
         ("CSRF token", &ada.csrf),
         ("API token", &token),
+        ("id of a guest's order", &order),
+        ("query", "ada.lovelace"),
         ("hash", "$argon2id$"),
     ] {
         let line = log.lines().find(|line| line.contains(secret));

@@ -190,6 +190,34 @@ pub(crate) struct Shop {
     pub(crate) redis: RedisDatabase,
 }
 
+/// `app serve`. It ends with the value.
+pub(crate) struct Backend {
+    process: Child,
+    pub(crate) base: String,
+    metrics: String,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Backend {
+    async fn start(database: &Database, redis: &RedisDatabase, gates: [&Gate; 3], settings: &[(&str, &str)]) -> Self {
+        let [primary, replica, cache] = gates;
+        let mut process = binary("serve")
+            .env("DATABASE_URL", through(&database.url, primary))
+            .env("DATABASE_REPLICA_URL", through(&database.url, replica))
+            .env("REDIS_URL", through(&redis.url_of_the_app(), cache))
+            .env("APP_LISTEN", "127.0.0.1:0")
+            .env("APP_METRICS_LISTEN", "127.0.0.1:0")
+            .env("APP_DRAIN_SECONDS", "1")
+            .env("APP_SHUTDOWN_SECONDS", "5")
+            .envs(settings.iter().copied())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (base, metrics) = follow(&mut process, &log).await;
+        Self { process, base, metrics, log }
+    }
+}
+
 impl Shop {
     pub(crate) async fn open() -> Self {
         Self::open_with(&[]).await
@@ -203,19 +231,8 @@ impl Shop {
         let primary_gate = gate_to(&database.url, 5432).await;
         let replica_gate = gate_to(&database.url, 5432).await;
         let redis_gate = gate_to(&redis.url, 6379).await;
-        let mut process = binary("serve")
-            .env("DATABASE_URL", through(&database.url, &primary_gate))
-            .env("DATABASE_REPLICA_URL", through(&database.url, &replica_gate))
-            .env("REDIS_URL", through(&redis.url_of_the_app(), &redis_gate))
-            .env("APP_LISTEN", "127.0.0.1:0")
-            .env("APP_METRICS_LISTEN", "127.0.0.1:0")
-            .env("APP_DRAIN_SECONDS", "1")
-            .env("APP_SHUTDOWN_SECONDS", "5")
-            .envs(settings.iter().copied())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (base, metrics) = follow(&mut process, &log).await;
+        let gates = [&primary_gate, &replica_gate, &redis_gate];
+        let Backend { process, base, metrics, log } = Backend::start(&database, &redis, gates, settings).await;
         let process = tokio::sync::Mutex::new(process);
         let http = http_client();
         let shop = Self { primary_gate, replica_gate, redis_gate, base, metrics, log, process, http, database, redis };
@@ -226,6 +243,12 @@ impl Shop {
         })
         .await;
         shop
+    }
+
+    /// A second process beside the first one.
+    pub(crate) async fn another(&self) -> Backend {
+        let gates = [&self.primary_gate, &self.replica_gate, &self.redis_gate];
+        Backend::start(&self.database, &self.redis, gates, &[]).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {

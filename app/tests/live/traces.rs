@@ -12,8 +12,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::{
-    messaging_bench::Bench,
-    shop::{Shop, eventually, fresh_key},
+    backstage::Bench,
+    search,
+    shop::{Shop, eventually, fresh_key, setting},
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -78,6 +79,34 @@ async fn an_order_its_message_and_its_mail_are_one_trace_with_the_callers_at_its
     assert_eq!((&publish.parent_span_id, publish.kind()), (&transaction.span_id, SpanKind::Producer));
     let process = named(&spans, "process q.email").await;
     assert_eq!((&process.parent_span_id, process.kind()), (&publish.span_id, SpanKind::Consumer));
+}
+
+/// A batch is a trace of its own, so what it did about the order's products is found by a link.
+#[tokio::test]
+async fn the_stock_that_an_order_takes_is_in_its_trace_as_far_as_the_search_index() {
+    let (url, spans) = collector().await;
+    let _turn = search::turn().await;
+    let shop = Shop::open_with(&settings(&url)).await;
+    let bench = Bench::beside(&shop).await;
+    let elasticsearch = setting("APP_TEST_ELASTICSEARCH_URL");
+    let [endpoint, delay] = settings(&url);
+    let _relay = bench.start_with(&["relay"], &[endpoint, delay]).await;
+    let of_worker = [endpoint, delay, ("ELASTICSEARCH_URL", elasticsearch.as_str())];
+    let _worker = bench.start_with(&["worker", "search"], &of_worker).await;
+    order(&shop, "one-id").await;
+
+    let transaction = named(&spans, "postgresql order").await;
+    let publish = named(&spans, "publish search.index_product").await;
+    assert_eq!(publish.parent_span_id, transaction.span_id);
+    eventually("a batch that links to the order", async || {
+        let spans = spans.lock().unwrap();
+        let is_of_it = |span: &&Span| {
+            let mut traces = span.links.iter().map(|link| &link.trace_id).chain([&span.trace_id]);
+            span.name == "process q.search" && traces.any(|trace| hex(trace) == TRACE)
+        };
+        spans.iter().find(is_of_it).map(drop)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use sha2::Sha256;
 use tokio::task::JoinSet;
 
 use crate::{
-    messaging_bench::Bench,
+    backstage::Bench,
     people::Who,
     permissions::admin,
     shop::{Shop, eventually, setting},
@@ -171,22 +171,27 @@ async fn a_payment_marks_its_order_once_and_what_does_not_fit_waits_for_a_person
         (shop.count("orders WHERE paid_at IS NOT NULL AND status = 'placed'").await == 1).then_some(())
     })
     .await;
-    // Too late: the money was taken, so it is told all the same.
+    let paid = format!(
+        "audit_log WHERE action = 'order.pay' AND actor = 'pay' AND actor_id IS NULL AND entity_id = '{}'",
+        order["id"].as_str().unwrap()
+    );
+    assert_eq!(shop.count(Box::leak(paid.into_boxed_str())).await, 1);
+    let (_, audit) = shop.call("GET", "/api/v1/admin/audit", Who::Session(&root), None).await;
+    assert_eq!((&audit["items"][0]["action"], &audit["items"][0]["actor_id"]), (&json!("order.pay"), &Value::Null));
+    // Too late: the money was taken, so somebody must give it back.
     let late = shop.buy(Who::Guest, "PROBE-0", 2).await;
     let cancel = format!("/api/v1/orders/{}/cancel", late["id"].as_str().unwrap());
     assert_eq!(shop.call("POST", &cancel, Who::Guest, None).await.0, 200);
     say("pay", KEY, "evt-late", json!({ "order_id": late["id"] })).await;
-    eventually("the cancelled order is paid", async || {
-        (shop.count("orders WHERE paid_at IS NOT NULL AND status = 'cancelled'").await == 1).then_some(())
-    })
-    .await;
+    dead(3).await;
+    assert_eq!(shop.count("orders WHERE paid_at IS NOT NULL").await, 1);
     let path = format!("/api/v1/admin/orders/{}", order["id"].as_str().unwrap());
     let (_, shown) = shop.call("GET", &path, Who::Session(&root), None).await;
     assert!(shown["paid_at"].is_string(), "{shown}");
     say("pay", KEY, "evt-4", json!({})).await;
-    dead(3).await;
+    dead(4).await;
     let (_, letters) = shop.call("GET", "/api/v1/admin/dead-letters/custom", Who::Session(&root), None).await;
     let reasons: Vec<&str> =
         letters["items"].as_array().unwrap().iter().map(|letter| letter["reason"].as_str().unwrap()).collect();
-    assert_eq!(reasons, ["other_amount", "unknown_order", "paid_before"]);
+    assert_eq!(reasons, ["other_amount", "unknown_order", "not_placed", "paid_before"]);
 }

@@ -1,6 +1,8 @@
 //! Data outlives everything but an explicit wish, and two stacks do not know each other.
 
-use crate::harness::{Scenario, Stack};
+use std::time::Duration;
+
+use crate::harness::{Scenario, Stack, docker, eventually};
 use crate::http;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -19,13 +21,19 @@ fn down_keeps_data() {
     stack.ok(&["up"]);
     let base = stack.http();
     let id = order.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(http::get(&format!("{base}/api/v1/orders/{id}")).json()["id"], id.as_str());
+    assert_eq!(http::get(&format!("{base}/api/v1/orders/{id}?mail=ada")).json()["id"], id.as_str());
+    // Whoever knows it may cancel the order.
+    let log = eventually("NGINX has logged the request", Duration::from_secs(10), || {
+        let log = docker(&["logs", "sc-dev-nginx-1"]);
+        log.contains(r#""uri":"/api/v1/orders/*""#).then_some(log)
+    });
+    assert!(!log.contains(&id) && !log.contains("mail=ada"), "{log}");
 }
 
 fn lost_replica_volume() {
     let stack = Stack::dev();
-    crate::harness::docker(&["rm", "-f", "sc-dev-postgres-2"]);
-    crate::harness::docker(&["volume", "rm", "sc-dev-postgres-2-data"]);
+    docker(&["rm", "-f", "sc-dev-postgres-2"]);
+    docker(&["volume", "rm", "sc-dev-postgres-2-data"]);
     let plan = stack.plan();
     assert!(plan.contains("run postgres.clone postgres-2"), "{plan}");
     assert!(!plan.contains("postgres.bootstrap"), "{plan}");

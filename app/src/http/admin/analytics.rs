@@ -9,10 +9,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::page;
 use crate::{
     day::Day,
-    http::{doors::Staff, error::Problem, input::Asked},
+    http::{doors::Staff, error::Problem, input::Asked, page},
     state::Shared,
     store::{
         admin::analytics::{self, Period},
@@ -29,7 +28,15 @@ pub(crate) struct PeriodQuery {
     from: Option<Day>,
     #[param(value_type = Option<String>)]
     to: Option<Day>,
-    /// Of the list of products.
+}
+
+/// The same days, and how many products.
+#[derive(Deserialize, utoipa::IntoParams)]
+pub(crate) struct TopQuery {
+    #[param(value_type = Option<String>)]
+    from: Option<Day>,
+    #[param(value_type = Option<String>)]
+    to: Option<Day>,
     limit: Option<u32>,
 }
 
@@ -43,7 +50,7 @@ pub(crate) struct LowStockQuery {
 pub(crate) async fn sales(
     State(state): State<Shared>,
     Staff(_): Staff,
-    Asked(PeriodQuery { from, to, .. }): Asked<PeriodQuery>,
+    Asked(PeriodQuery { from, to }): Asked<PeriodQuery>,
 ) -> Result<Response, Problem> {
     let period = Period { from, to };
     let found = state.databases.read(async |pool| analytics::sales(&pool, &period).await).await?;
@@ -53,7 +60,7 @@ pub(crate) async fn sales(
 pub(crate) async fn top_products(
     State(state): State<Shared>,
     Staff(_): Staff,
-    Asked(PeriodQuery { from, to, limit }): Asked<PeriodQuery>,
+    Asked(TopQuery { from, to, limit }): Asked<TopQuery>,
 ) -> Result<Response, Problem> {
     let limit = i64::from(page::limit(limit)?);
     let period = Period { from, to };

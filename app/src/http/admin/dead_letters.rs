@@ -11,7 +11,6 @@ use lapin::{message::Delivery, types::AMQPValue};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::page;
 use crate::{
     basket::Fault,
     http::{
@@ -20,6 +19,7 @@ use crate::{
         error::Problem,
         input::{Asked, Input, Path},
         observe::RequestId,
+        page,
     },
     messaging::{
         ERROR, REASON,
@@ -33,8 +33,6 @@ use crate::{
     worker::delivery::{self, Destination},
 };
 
-/// Of the workers that this program has.
-const QUEUES: [&str; 3] = ["email", "search", "custom"];
 /// A request has ten seconds, and each of them is confirmed by the broker before the next one.
 const AT_ONCE_MAX: usize = 500;
 const BATCH: usize = 100;
@@ -109,6 +107,27 @@ fn message_id(delivery: &Delivery) -> Option<String> {
     delivery.properties.message_id().as_ref().map(ToString::to_string)
 }
 
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = DeadLetterQueue)]
+pub(crate) struct Queue {
+    queue: String,
+    messages: u32,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Replayed {
+    replayed: u32,
+    /// By the broker: they stay dead letters.
+    refused: u32,
+    remaining: u32,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Dropped {
+    dropped: u32,
+    remaining: u32,
+}
+
 async fn connect(state: &AppState) -> Result<Link, Problem> {
     let Some(broker) = &state.broker else {
         let detail = "no broker is set up for this service";
@@ -117,17 +136,28 @@ async fn connect(state: &AppState) -> Result<Link, Problem> {
     Ok(broker.connect().await?)
 }
 
-fn known(queue: &str) -> Result<&'static str, Problem> {
-    let found = QUEUES.into_iter().find(|name| *name == queue);
-    found.ok_or_else(|| Problem::not_found(format!("expected one of {}", QUEUES.join(", "))))
+async fn known(state: &AppState, queue: &str) -> Result<(), Problem> {
+    let names = state.queues.names().await?;
+    let is_known = names.iter().any(|name| name == queue);
+    is_known.then_some(()).ok_or_else(|| Problem::not_found(format!("expected one of {}", names.join(", "))))
+}
+
+/// How many there are.
+async fn count(link: &Link, queue: &str) -> Result<u32, Problem> {
+    let counted = link.count(&dead(queue)).await?;
+    counted.ok_or_else(|| Problem::not_found(format!("the broker has no queue {}", dead(queue))))
 }
 
 pub(crate) async fn queues(State(state): State<Shared>, Staff(_): Staff) -> Result<Response, Problem> {
+    let names = state.queues.names().await?;
     let link = connect(&state).await?;
     let counted = async {
         let mut items = Vec::new();
-        for queue in QUEUES {
-            items.push(json!({ "queue": queue, "messages": link.count(&dead(queue)).await? }));
+        for queue in names {
+            // One that is named here and not there yet has none.
+            if let Some(messages) = link.count(&dead(&queue)).await? {
+                items.push(Queue { queue, messages });
+            }
         }
         Ok::<_, BrokerError>(items)
     };
@@ -147,9 +177,14 @@ pub(crate) async fn list(
     Path(queue): Path<String>,
     Asked(LimitQuery { limit }): Asked<LimitQuery>,
 ) -> Result<Response, Problem> {
-    let (queue, limit) = (known(&queue)?, page::limit(limit)?);
+    let limit = page::limit(limit)?;
+    known(&state, &queue).await?;
     let link = connect(&state).await?;
-    let taken = take(&link, queue, usize::from(limit)).await;
+    let taken = async {
+        count(&link, &queue).await?;
+        Ok::<_, Problem>(take(&link, &queue, usize::from(limit)).await?)
+    };
+    let taken = taken.await;
     link.close().await;
     let items: Vec<DeadLetter> = taken?.iter().map(DeadLetter::of).collect();
     Ok(([NO_STORE], Json(json!({ "items": items }))).into_response())
@@ -193,7 +228,7 @@ pub(crate) async fn replay(
 ) -> Result<Response, Problem> {
     let outcome = decide(&state, &caller.author(id), &queue, choice, Fate::Replay).await?;
     let Outcome { done, refused, remaining } = outcome;
-    Ok(([NO_STORE], Json(json!({ "replayed": done, "refused": refused, "remaining": remaining }))).into_response())
+    Ok(([NO_STORE], Json(Replayed { replayed: done, refused, remaining })).into_response())
 }
 
 pub(crate) async fn discard(
@@ -204,7 +239,7 @@ pub(crate) async fn discard(
     Input(choice): Input<Choice>,
 ) -> Result<Response, Problem> {
     let Outcome { done, remaining, .. } = decide(&state, &caller.author(id), &queue, choice, Fate::Drop).await?;
-    Ok(([NO_STORE], Json(json!({ "dropped": done, "remaining": remaining }))).into_response())
+    Ok(([NO_STORE], Json(Dropped { dropped: done, remaining })).into_response())
 }
 
 #[derive(Debug, Default)]
@@ -221,10 +256,11 @@ async fn decide(
     choice: Choice,
     fate: Fate,
 ) -> Result<Outcome, Problem> {
-    let (queue, wanted) = (known(queue)?, choice.wanted()?);
+    let wanted = choice.wanted()?;
+    known(state, queue).await?;
     let link = connect(state).await?;
     let decided = async {
-        let there = usize::try_from(link.count(&dead(queue)).await?).unwrap_or(usize::MAX);
+        let there = usize::try_from(count(&link, queue).await?).unwrap_or(usize::MAX);
         // What comes back meanwhile is not taken again: there is an end, however poisonous they are.
         let mut left = match &wanted {
             Wanted::Oldest(limit) => usize::from(*limit).min(there),
@@ -246,7 +282,7 @@ async fn decide(
             outcome.refused += refused;
         }
         // What was passed over is not counted there before this link is closed, and some time after that.
-        outcome.remaining = link.count(&dead(queue)).await? + held - outcome.done;
+        outcome.remaining = count(&link, queue).await? + held - outcome.done;
         Ok::<_, Problem>(outcome)
     };
     let decided = decided.await;

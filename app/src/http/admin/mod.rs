@@ -4,7 +4,6 @@ pub(crate) mod analytics;
 pub(crate) mod dead_letters;
 pub(crate) mod media;
 pub(crate) mod orders;
-pub(in crate::http) mod page;
 pub(crate) mod products;
 pub(crate) mod records;
 pub(crate) mod stock;

@@ -5,11 +5,9 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::page::{Page, text};
 use crate::{
     catalogue::invalidation,
     day::Day,
@@ -19,12 +17,14 @@ use crate::{
         error::Problem,
         input::{Asked, Input, Path},
         observe::RequestId,
+        page::{Page, text},
     },
     state::{AppState, Shared},
     store::{
         StoreError,
-        admin::orders::{self, Search, Status},
+        admin::orders::{self, Order, Search, Status},
         cancel,
+        orders::OrderItem,
     },
 };
 
@@ -46,6 +46,14 @@ pub(crate) struct OrderQuery {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewStatus {
     status: Status,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = AdminOrderWithItems)]
+pub(crate) struct WithItems {
+    #[serde(flatten)]
+    order: Order,
+    items: Vec<OrderItem>,
 }
 
 pub(crate) async fn list(
@@ -108,7 +116,5 @@ fn order_id(text: &str) -> Result<Uuid, Problem> {
 async fn show(state: &AppState, id: Uuid) -> Result<Response, Problem> {
     let mut connection = state.databases.primary.acquire().await.map_err(StoreError::from)?;
     let (order, items) = orders::by_id(&mut connection, id).await?;
-    let mut body = json!(order);
-    body["items"] = json!(items);
-    Ok(([NO_STORE], Json(body)).into_response())
+    Ok(([NO_STORE], Json(WithItems { order, items })).into_response())
 }

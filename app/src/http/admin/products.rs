@@ -9,7 +9,6 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::page::Page;
 use crate::{
     basket::Fault,
     catalogue::invalidation,
@@ -19,6 +18,7 @@ use crate::{
         error::Problem,
         input::{Asked, Input, Path, can_be_stored},
         observe::RequestId,
+        page::Page,
     },
     state::Shared,
     store::admin::products::{self, Fields, Product, State as ProductState},

@@ -5,12 +5,14 @@ use serde::Deserialize;
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::{
-    page::{Page, text},
-    stock::PageQuery,
-};
+use super::stock::PageQuery;
 use crate::{
-    http::{doors::Staff, error::Problem, input::Asked},
+    http::{
+        doors::Staff,
+        error::Problem,
+        input::Asked,
+        page::{Page, text},
+    },
     state::Shared,
     store::{
         admin,

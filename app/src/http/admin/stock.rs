@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
-use super::{page::Page, products::known};
+use super::products::known;
 use crate::{
     basket::Fault,
     catalogue::invalidation,
@@ -16,6 +16,7 @@ use crate::{
         input::{Asked, Input, Path},
         observe::RequestId,
         orders::{idempotency_key, stored},
+        page::Page,
     },
     state::Shared,
     store::{

@@ -8,7 +8,6 @@ use axum::{
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::page::{Page, text};
 use crate::{
     accounts::Role,
     basket::Fault,
@@ -18,6 +17,7 @@ use crate::{
         error::Problem,
         input::{Asked, Input, Path},
         observe::RequestId,
+        page::{Page, text},
     },
     state::Shared,
     store::{

@@ -16,8 +16,8 @@ use axum::{
 use utoipa::{
     IntoParams, ToSchema,
     openapi::{
-        ComponentsBuilder, Content, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Paths, Ref, RefOr,
-        Required, ResponseBuilder, Schema,
+        ComponentsBuilder, Content, HeaderBuilder, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Paths,
+        Ref, RefOr, Required, ResponseBuilder, Schema,
         path::{OperationBuilder, ParameterBuilder, ParameterIn},
         request_body::RequestBodyBuilder,
         schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type},
@@ -46,6 +46,11 @@ pub(crate) async fn page() -> Response {
 enum Door {
     Open,
     Guests(&'static str),
+    /// Guests too, where it is theirs; what belongs to an account takes this scope of its owner's token, or of staff's.
+    Owned {
+        own: &'static str,
+        staff: &'static str,
+    },
     Known(&'static str),
     Session,
     Staff,
@@ -59,6 +64,8 @@ struct Operation {
     /// Codes by status.
     refusals: BTreeMap<u16, BTreeSet<&'static str>>,
     schemas: Vec<(String, RefOr<Schema>)>,
+    /// Headers of a success.
+    tells: Vec<(&'static str, &'static str)>,
 }
 
 impl Operation {
@@ -73,7 +80,10 @@ impl Operation {
         }
         let who = match door {
             Door::Open => "Everybody.".to_owned(),
-            Door::Guests("") => "Everybody; what belongs to an account is for its owner and for staff.".to_owned(),
+            Door::Owned { own, staff } => format!(
+                "Everybody; what belongs to an account is for its owner, whose token needs the scope `{own}`, and for staff, \
+                 whose token needs `{staff}`."
+            ),
             Door::Guests(scope) => format!("Everybody; a token needs the scope `{scope}`."),
             Door::Known(scope) => format!("Whoever is logged in; a token needs the scope `{scope}`."),
             Door::Session => "A session of one's own; no token.".to_owned(),
@@ -81,14 +91,14 @@ impl Operation {
             Door::Admin => format!("An administrator; a token needs the scope `{}`.", scope_of_staff(is_change)),
         };
         let built = built.description(Some(who));
-        let mut new = Self { method, path, built, refusals: BTreeMap::new(), schemas: Vec::new() };
+        let mut new = Self { method, path, built, refusals: BTreeMap::new(), schemas: Vec::new(), tells: Vec::new() };
         if path.contains('{') {
             new = new.refuses(404, &["not_found"]);
         }
         if door == Door::Open {
             return new;
         }
-        let is_for_guests = matches!(door, Door::Guests(_));
+        let is_for_guests = matches!(door, Door::Guests(_) | Door::Owned { .. });
         new = new.refuses(401, &["session_over", "invalid_token"]).refuses(403, &["forbidden"]);
         new = if is_for_guests { new } else { new.refuses(401, &["not_logged_in"]) };
         if is_change { new.refuses(403, &["csrf_token_wrong"]) } else { new }
@@ -128,6 +138,25 @@ impl Operation {
         self
     }
 
+    fn may_have(mut self, name: &str, what: &str) -> Self {
+        self.built = self.built.parameter(parameter(name, ParameterIn::Header, false, what));
+        self
+    }
+
+    /// A header of its answer.
+    fn tells(mut self, name: &'static str, what: &'static str) -> Self {
+        self.tells.push((name, what));
+        self
+    }
+
+    /// Whoever has the answer already need not be sent it again.
+    fn cached(self) -> Self {
+        let mut it = self.may_have("If-None-Match", "The ETag of the answer that is there already");
+        let same = ResponseBuilder::new().description("It is the answer that If-None-Match names");
+        it.built = it.built.response("304", same.build());
+        it.tells("ETag", "Names this answer").tells("X-Source", "redis, replica or primary")
+    }
+
     fn takes<T: ToSchema>(self) -> Self {
         let content = Content::new(Some(Ref::from_schema_name(T::name())));
         let json = self.known::<T>().takes_content("application/json", content);
@@ -146,8 +175,16 @@ impl Operation {
 
     /// A page of them, or every one.
     fn lists<T: ToSchema>(self, has_cursor: bool) -> Self {
+        self.lists_and::<T>(has_cursor, &[])
+    }
+
+    /// With something about all of them.
+    fn lists_and<T: ToSchema>(self, has_cursor: bool, others: &[(&str, Type)]) -> Self {
         let items = ArrayBuilder::new().items(Ref::from_schema_name(T::name()));
         let mut page = ObjectBuilder::new().property("items", items).required("items");
+        for (name, kind) in others {
+            page = page.property(*name, ObjectBuilder::new().schema_type(kind.clone())).required(*name);
+        }
         let mut it = self;
         if has_cursor {
             it = it.refuses(400, &["invalid_cursor"]);
@@ -194,7 +231,16 @@ impl Operation {
         }
         let away = "`database_unavailable`, `sessions_unavailable` and the like: try again after Retry-After";
         built = built.response("5XX", problem(away.to_owned()));
-        (self.path, PathItem::new(self.method, built.build()), self.schemas)
+        let mut built = built.build();
+        for (status, answer) in &mut built.responses.responses {
+            let RefOr::T(answer) = answer else { continue };
+            for (name, what) in self.tells.iter().filter(|_| status.starts_with('2')) {
+                let text = Schema::from(ObjectBuilder::new().schema_type(Type::String));
+                let header = HeaderBuilder::new().schema(Some(text)).description(Some(*what)).build();
+                answer.headers.insert((*name).to_owned(), header.into());
+            }
+        }
+        (self.path, PathItem::new(self.method, built), self.schemas)
     }
 }
 
@@ -210,7 +256,7 @@ fn ways(door: Door, is_change: bool) -> Vec<SecurityRequirement> {
     let token = SecurityRequirement::new("token", none);
     match door {
         Door::Open => vec![],
-        Door::Guests(_) => vec![SecurityRequirement::default(), session, token],
+        Door::Guests(_) | Door::Owned { .. } => vec![SecurityRequirement::default(), session, token],
         Door::Session => vec![session],
         Door::Known(_) | Door::Staff | Door::Admin => vec![session, token],
     }
@@ -272,6 +318,18 @@ mod tests {
             let pointer = reference.strip_prefix('#').unwrap();
             assert!(document.pointer(pointer).is_some(), "{reference}");
         }
+        // One that is no more than "an object" says nothing to whoever writes a client.
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let answers = operation["responses"].as_object().unwrap().iter();
+                for (status, answer) in answers.filter(|(status, _)| status.starts_with('2') && path != "/openapi.json")
+                {
+                    let Some(schema) = answer.pointer("/content/application~1json/schema") else { continue };
+                    let is_told = schema.get("$ref").is_some() || schema["properties"].is_object();
+                    assert!(is_told, "{method} {path}: {status} {schema}");
+                }
+            }
+        }
         let operations = operations::all();
         assert!(operations.len() >= 40, "{}", operations.len());
         for (path, item) in document["paths"].as_object().unwrap() {
@@ -281,6 +339,34 @@ mod tests {
                 assert_eq!(is_staffs, path.starts_with("/api/v1/admin/"), "{method} {path}: {who}");
             }
         }
+    }
+
+    #[test]
+    fn what_answers_tell_besides_their_subject_is_described() {
+        let document = serde_json::to_value(build()).unwrap();
+        let text = document.to_string();
+        for (method, path, status) in [
+            ("post", "/api/v1/auth/register", "201"),
+            ("post", "/api/v1/auth/login", "200"),
+            ("get", "/api/v1/me", "200"),
+        ] {
+            let answer = &document["paths"][path][method]["responses"][status];
+            assert_eq!(
+                answer["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/Account",
+                "{path}"
+            );
+        }
+        for (schema, field) in [("Account", "csrf_token"), ("TokenMade", "token"), ("AdminOrderWithItems", "items")] {
+            let schema = &document["components"]["schemas"][schema];
+            assert!(schema.to_string().contains(&format!("\"{field}\":")), "{field}: {schema}");
+        }
+        let cancel = &document["paths"]["/api/v1/orders/{id}/cancel"]["post"];
+        let who = cancel["description"].as_str().unwrap();
+        assert!(who.contains("`order`") && who.contains("`admin:write`"), "{who}");
+        assert!(cancel["responses"]["200"]["headers"]["X-Read-After"].is_object(), "{cancel}");
+        assert_eq!(text.matches("\"name\":\"If-None-Match\"").count(), 4);
+        assert_eq!(text.matches("\"304\":").count(), 4);
+        assert_eq!(text.matches("\"name\":\"X-Read-After\"").count(), 1);
     }
 
     fn collect(value: &Value, found: &mut Vec<String>) {

@@ -77,7 +77,8 @@ fn curl(path: &str, method: &str, operation: &Value, kind: Option<&String>, exam
     if operation["security"].as_array().is_some_and(|ways| !ways.iter().any(|way| *way == json!({}))) {
         command.push_str(" \\\n  -H \"Authorization: Bearer $TOKEN\"");
     }
-    for parameter in operation["parameters"].as_array().into_iter().flatten().filter(|found| found["in"] == "header") {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    for parameter in parameters.filter(|found| found["in"] == "header" && found["required"] == true) {
         let _ = write!(command, " \\\n  -H '{}: …'", parameter["name"].as_str().unwrap_or_default());
     }
     match (kind, example) {

@@ -3,7 +3,10 @@
 use serde::Serialize;
 use sqlx::{FromRow, PgPool};
 
-use crate::{day::Day, store::StoreError};
+use crate::{
+    day::Day,
+    store::{StoreError, products::PROBE},
+};
 
 /// From the first day to the end of the last, in UTC.
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub(crate) struct Sales {
     total_cents: i64,
 }
 
-/// Without a first day: the last thirty. Orders that were cancelled or refunded are none.
+/// Without a first day: the last thirty. Orders that were cancelled or refunded are none, and what checks order is no sale.
 pub(crate) async fn sales(pool: &PgPool, period: &Period) -> Result<Vec<Sales>, StoreError> {
     let (from, to) = period.bounds();
     let query = sqlx::query_as(
@@ -36,12 +39,12 @@ pub(crate) async fn sales(pool: &PgPool, period: &Period) -> Result<Vec<Sales>, 
            count(DISTINCT o.id) AS orders, sum(i.qty)::bigint AS pieces, sum(i.qty * i.unit_cents)::bigint AS total_cents \
          FROM orders o JOIN order_items i ON i.order_id = o.id JOIN products p ON p.id = i.product_id \
          JOIN categories c ON c.id = p.category_id \
-         WHERE o.status = 'placed' \
+         WHERE o.status = 'placed' AND p.sku <> $3 \
            AND o.created_at >= coalesce($1::date AT TIME ZONE 'UTC', now() - interval '30 days') \
            AND o.created_at < coalesce(($2::date + 1) AT TIME ZONE 'UTC', 'infinity') \
          GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
     );
-    Ok(query.bind(from).bind(to).fetch_all(pool).await?)
+    Ok(query.bind(from).bind(to).bind(PROBE).fetch_all(pool).await?)
 }
 
 #[derive(Debug, FromRow, Serialize, utoipa::ToSchema)]
@@ -61,13 +64,13 @@ pub(crate) async fn top_products(pool: &PgPool, period: &Period, limit: i64) -> 
            SELECT i.product_id, o.currency, count(*) AS orders, sum(i.qty)::bigint AS pieces, \
              sum(i.qty * i.unit_cents)::bigint AS total_cents \
            FROM orders o JOIN order_items i ON i.order_id = o.id \
-           WHERE o.status = 'placed' \
+           WHERE o.status = 'placed' AND i.product_id <> ALL (SELECT id FROM products WHERE sku = $4) \
              AND o.created_at >= coalesce($1::date AT TIME ZONE 'UTC', now() - interval '30 days') \
              AND o.created_at < coalesce(($2::date + 1) AT TIME ZONE 'UTC', 'infinity') \
            GROUP BY 1, 2 ORDER BY pieces DESC, product_id LIMIT $3) s \
          JOIN products p ON p.id = s.product_id ORDER BY s.pieces DESC, p.id",
     );
-    Ok(query.bind(from).bind(to).bind(limit).fetch_all(pool).await?)
+    Ok(query.bind(from).bind(to).bind(limit).bind(PROBE).fetch_all(pool).await?)
 }
 
 #[derive(Debug, FromRow, Serialize, utoipa::ToSchema)]

@@ -12,8 +12,6 @@ use crate::store::{
     outbox::{self, Event},
 };
 
-/// For the shop's own tasks, such as telling those who wait.
-const BACK_IN_STOCK: &str = "custom.product_back_in_stock";
 pub(crate) const CREATED: u16 = 201;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, utoipa::ToSchema)]
@@ -56,6 +54,15 @@ pub(crate) struct Moved {
     note: String,
     order_id: Option<uuid::Uuid>,
     created_at: String,
+}
+
+/// What a movement came to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = StockMoved)]
+pub(crate) struct Applied {
+    sku: String,
+    on_hand: i32,
+    movement: Moved,
 }
 
 #[derive(Debug)]
@@ -110,14 +117,14 @@ pub(crate) async fn apply(
     let mut events = vec![index(product_id, movement.sku, product_version + version)];
     if had == 0 {
         events.push(Event {
-            topic: BACK_IN_STOCK,
+            topic: outbox::BACK_IN_STOCK,
             aggregate_id: product_id.to_string(),
             aggregate_version: version,
             payload: json!({ "product_id": product_id, "sku": movement.sku, "on_hand": has }),
         });
     }
     outbox::append(&mut tx, &events, &author.request_id).await?;
-    let body = json!({ "sku": movement.sku, "on_hand": has, "movement": moved }).to_string();
+    let body = json!(Applied { sku: movement.sku.to_owned(), on_hand: has, movement: moved }).to_string();
     idempotency::complete(&mut tx, key, CREATED, &body).await?;
     tx.commit().await.map_err(StoreError::of_commit)?;
     Ok(Answer::Moved { body, availability_changed: (had > 0) != (has > 0) })

@@ -19,8 +19,8 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{AppChecks, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, ImageId, ImageInput, Limits, Mount, Port, Recipe, Resource, ResourceId, Restart, Secret, SecretSource,
-    Stack, Stop, Text, Workload,
+    Expose, File, ImageId, ImageInput, Limits, Mount, OnChange, Port, Recipe, Resource, ResourceId, Restart, Secret,
+    SecretSource, Stack, Stop, Text, Workload,
 };
 use provisioner_core::trial::Trial;
 
@@ -45,6 +45,9 @@ const HTTP: &str = "http";
 const CA_FILE: &str = "STACK_CA_FILE";
 /// Names the directory for uploaded pictures.
 const MEDIA_DIR: &str = "APP_MEDIA_DIR";
+/// Names the file with the queues of work.
+const QUEUES_FILE: &str = "APP_QUEUES_FILE";
+const QUEUES: &str = "/run/provisioner/queues";
 /// The shop's program in its image.
 const SHOP: &str = "/usr/local/bin/app";
 /// Where it tells its figures when nothing is said.
@@ -191,6 +194,13 @@ fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         let (volume, path) = (nginx::MEDIA.to_owned(), nginx::MEDIA_DIR.to_owned());
         workload.mounts.push(Mount { volume, path });
     }
+    if let (AppChecks::Shop, Some(rabbitmq)) = (app.checks, &manifest.rabbitmq) {
+        workload.env.entry(QUEUES_FILE.to_owned()).or_insert_with(|| QUEUES.to_owned());
+        let names: String = rabbitmq.queues.keys().map(|name| format!("{name}\n")).collect();
+        // The shop reads it when somebody asks for dead letters: another queue restarts nothing.
+        let (path, content, on_change) = (QUEUES.to_owned(), Text::new(names), OnChange::Nothing);
+        workload.files.push(File { path, mode: 0o444, owner: (0, 0), content, on_change });
+    }
     workload.command.clone_from(&app.serve);
     workload.ports = vec![Port { name: HTTP.to_owned(), port: app.port, expose: Expose::Checks }];
     workload.limits = limits(manifest);
@@ -307,6 +317,22 @@ mod tests {
         assert_eq!(shop.env["APP_MEDIA_DIR"], shop.mounts[0].path);
         manifest.app.checks = AppChecks::Health;
         assert!(of(&manifest).mounts.is_empty() && !of(&manifest).env.contains_key("APP_MEDIA_DIR"));
+    }
+
+    #[test]
+    fn the_shop_is_told_of_the_queues_and_another_queue_restarts_nothing() {
+        let of = |queues: &str| {
+            let text = format!("name: dev\nrabbitmq: {queues}\napp: {{binary: app}}\n");
+            let manifest = provisioner_core::manifest::parse(text.as_bytes()).unwrap();
+            stack(&manifest).workload(&Member::named("backend-1")).unwrap().clone()
+        };
+        let (usual, other) = (of("{}"), of("{queues: {email: [email.#], invoices: [invoice.#]}}"));
+        let names = |backend: &Workload| {
+            let file = backend.files.iter().find(|file| file.path == backend.env[QUEUES_FILE]).unwrap();
+            file.content.masked().to_owned()
+        };
+        assert_eq!((names(&usual).as_str(), names(&other).as_str()), ("custom\nemail\nsearch\n", "email\ninvoices\n"));
+        assert_eq!(usual.spec_fingerprint("app:1"), other.spec_fingerprint("app:1"));
     }
 
     #[test]

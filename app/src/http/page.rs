@@ -16,7 +16,7 @@ use crate::{
 };
 
 const DEFAULT_LIMIT: u8 = 20;
-pub(super) const MAX_LIMIT: u8 = 100;
+const MAX_LIMIT: u8 = 100;
 
 /// A cursor names its list: that of another one is refused.
 #[derive(Debug)]

@@ -135,6 +135,14 @@ impl Bench {
             .unwrap();
     }
 
+    /// As a worker of somebody else's does.
+    pub(crate) async fn give_up(&self, queue: &str, message: &BasicGetMessage) {
+        let properties = BasicProperties::default().with_message_id("test-1".into()).with_delivery_mode(2);
+        let (options, body) = (BasicPublishOptions::default(), &message.delivery.data);
+        let published = self.channel.basic_publish("dead".into(), queue.into(), options, body, properties).await;
+        published.unwrap().await.unwrap();
+    }
+
     pub(crate) async fn sql(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&self.pool).await.unwrap();
     }
@@ -307,6 +315,8 @@ struct Kept {
     mails: Mutex<Vec<String>>,
     /// Answers to the next recipients, first one first; then everybody is welcome.
     refusals: Mutex<Vec<&'static str>>,
+    /// So many times the mail is kept, and the answer lost with the connection.
+    lost_answers: Mutex<u32>,
 }
 
 impl MailServer {
@@ -333,6 +343,10 @@ impl MailServer {
     pub(crate) fn refuse(&self, answers: &[&'static str]) {
         self.kept.refusals.lock().unwrap().extend(answers);
     }
+
+    pub(crate) fn lose_answers(&self, times: u32) {
+        *self.kept.lost_answers.lock().unwrap() = times;
+    }
 }
 
 async fn talk(stream: TcpStream, kept: &Kept) -> std::io::Result<()> {
@@ -355,6 +369,11 @@ async fn talk(stream: TcpStream, kept: &Kept) -> std::io::Result<()> {
                 let mut mail = String::new();
                 while !mail.ends_with("\r\n.\r\n") && stream.read_line(&mut mail).await? > 0 {}
                 kept.mails.lock().unwrap().push(mail);
+                let mut lost = kept.lost_answers.lock().unwrap();
+                if *lost > 0 {
+                    *lost -= 1;
+                    return Ok(());
+                }
                 "250 kept"
             }
             "QUIT" => return stream.write_all(b"221 bye\r\n").await,

@@ -12,7 +12,6 @@ use crate::{
     store::{
         pools,
         products::{self, Listing, plans},
-        schema,
     },
     testing::Database,
 };
@@ -82,19 +81,4 @@ fn listings() -> Vec<Listing> {
         }
     }
     listings
-}
-
-/// What a CREATE INDEX CONCURRENTLY leaves that was cut short: an index that nobody uses. Uniqueness cuts it short here.
-#[tokio::test]
-async fn an_index_that_was_left_half_built_is_finished_by_the_next_migration() {
-    let database = Database::create().await;
-    let pool = pools::write_pool(database.options.clone(), 1);
-    sqlx::raw_sql("CREATE TABLE many AS SELECT 1 AS same FROM generate_series(1, 2)").execute(&pool).await.unwrap();
-    let cut_short = sqlx::raw_sql("CREATE UNIQUE INDEX CONCURRENTLY one ON many (same)").execute(&pool).await;
-    assert!(cut_short.is_err(), "{cut_short:?}");
-    let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'one'::regclass";
-    assert!(!sqlx::query_scalar::<_, bool>(valid).fetch_one(&pool).await.unwrap());
-    sqlx::raw_sql("DELETE FROM many WHERE ctid = '(0,1)'").execute(&pool).await.unwrap();
-    schema::migrate(&database.options).await.unwrap();
-    assert!(sqlx::query_scalar::<_, bool>(valid).fetch_one(&pool).await.unwrap());
 }
