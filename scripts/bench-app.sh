@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The app beside Django, Django REST framework and gunicorn (benches/django) on one PostgreSQL, one Redis and one NGINX, in
-# containers on a network of their own. Same tables and rows, same SQL, the same bytes (compared before anything is measured).
+# containers that share one loopback. Same tables and rows, same SQL, the same bytes (compared before anything is measured).
 # Orders are those of an account, with its API token; the catalogue is public, and nobody looks at credentials there.
 # Prints a line of JSON a run, then tables and gates; ends with 1 when a gate was not reached.
 #
@@ -29,6 +29,8 @@ kept=$(mktemp -d)
 results=$kept/results
 touch "$results"
 declare -A port=([app]=8001 [drf]=8002 [tuned]=8003 [return]=8004 [proxied]=8005)
+# Each on an address of its own on the one loopback: a bridge between containers would cost more than what is measured.
+declare -A address=([postgres]=127.0.1.1 [redis]=127.0.1.2 [nginx]=127.0.1.3 [app]=127.0.1.4 [drf]=127.0.1.5 [tuned]=127.0.1.6 [relay]=127.0.1.7 [rabbitmq]=127.0.1.8)
 declare -A best
 
 newest() {
@@ -40,8 +42,7 @@ newest() {
 
 clean() {
     local name
-    for name in postgres redis nginx app drf tuned relay rabbitmq load once; do docker rm -f -v "$prefix-$name" > /dev/null 2>&1 || true; done
-    docker network rm "$prefix" > /dev/null 2>&1 || true
+    for name in "${!address[@]}" load once net; do docker rm -f -v "$prefix-$name" > /dev/null 2>&1 || true; done
 }
 trap 'clean; docker rmi -f "$prefix-peer:1" "$prefix-load:1" > /dev/null 2>&1 || true; rm -rf "$kept"' EXIT
 trap 'exit 1' INT TERM
@@ -53,7 +54,7 @@ start() {
     while [ "$1" != -- ]; do files+=("$1"); shift; done
     shift
     docker rm -f -v "$prefix-$name" > /dev/null 2>&1 || true
-    docker create --name "$prefix-$name" --hostname "$name" --network "$prefix" --network-alias "$name" --stop-timeout 1 --log-driver json-file --log-opt max-size=1m "$@" > /dev/null
+    docker create --name "$prefix-$name" --network "container:$prefix-net" --stop-timeout 1 --log-driver json-file --log-opt max-size=1m "$@" > /dev/null
     for file in "${files[@]}"; do docker cp "${file%%:*}" "$prefix-$name:${file#*:}" > /dev/null; done
     docker start "$prefix-$name" > /dev/null
 }
@@ -74,7 +75,9 @@ customer() {
 
 stand_up() {
     local app_env=(-e DATABASE_URL=postgres://postgres@postgres/shop)
-    docker network create "$prefix" > /dev/null
+    local name hosts=()
+    for name in "${!address[@]}"; do hosts+=(--add-host "$name:${address[$name]}"); done
+    docker run -d --name "$prefix-net" --hostname bench --network none "${hosts[@]}" "$base" sleep infinity > /dev/null
     start load -- "$prefix-load:1"
     # shellcheck disable=SC2016 # for the shell in the container
     start postgres -- -v /var/lib/postgresql --shm-size 512m "$(newest postgres)" /bin/sh -c 'initdb -A trust -D "$HOME/17" > /dev/null &&
@@ -109,8 +112,8 @@ redis_for() { [ "$1" = keyset ] || echo "-e REDIS_URL=redis://redis/"; }
 
 serve_app() {
     # shellcheck disable=SC2046 # two words or none
-    start app "$app:/tmp/app" -- --user 10001 -e APP_LOG=warn -e DATABASE_URL=postgres://postgres@postgres/shop \
-        -e DATABASE_REPLICA_URL=postgres://postgres@postgres/shop $(redis_for "$1") "$base" /tmp/app serve
+    start app "$app:/tmp/app" -- --user 10001 -e APP_LOG=warn -e "APP_LISTEN=${address[app]}:8000" -e "APP_METRICS_LISTEN=${address[app]}:9000" \
+        -e DATABASE_URL=postgres://postgres@postgres/shop -e DATABASE_REPLICA_URL=postgres://postgres@postgres/shop $(redis_for "$1") "$base" /tmp/app serve
     until_done 20 answers "http://app:8000/readyz"
     find_backends
 }
@@ -127,7 +130,7 @@ serve() {
     esac
     # shellcheck disable=SC2046 # two words or none
     start "$1" -- -e DJANGO_SETTINGS_MODULE=shop.settings -e "PEER=$1" -e "PEER_PLANS=$(plans_for "$2")" $(redis_for "$2") "$prefix-peer:1" \
-        gunicorn shop.wsgi --bind 0.0.0.0:8000 --keep-alive 75 --worker-tmp-dir /dev/shm --log-level warning "${workers[@]}"
+        gunicorn shop.wsgi --bind "${address[$1]}:8000" --keep-alive 75 --worker-tmp-dir /dev/shm --log-level warning "${workers[@]}"
     until_done 20 answers "http://$1:8000/api/v1/products?limit=1"
     find_backends
 }
@@ -290,7 +293,7 @@ outbox() {
     serve_app orders
     start rabbitmq "$here/rabbitmq.conf:/etc/rabbitmq/rabbitmq.conf" "$here/definitions.json:/etc/rabbitmq/definitions.json" -- "$(newest rabbitmq)"
     until_done 120 docker exec "$prefix-rabbitmq" rabbitmqctl -q list_queues
-    start relay "$app:/tmp/app" -- --user 10001 -e APP_LOG=warn -e DATABASE_URL=postgres://postgres@postgres/shop -e REDIS_URL=redis://redis/ \
+    start relay "$app:/tmp/app" -- --user 10001 -e APP_LOG=warn -e "APP_METRICS_LISTEN=${address[relay]}:9000" -e DATABASE_URL=postgres://postgres@postgres/shop -e REDIS_URL=redis://redis/ \
         -e AMQP_URL=amqp://bench:bench@rabbitmq/%2f "$base" /tmp/app relay
     until_done 60 answers "http://relay:9000/readyz"
     for _ in $(seq "$rounds"); do
