@@ -7,6 +7,7 @@ HOST := --workspace --exclude app --exclude provisioner-probe
 APP := -p app -p provisioner-probe --target x86_64-unknown-linux-musl
 MUSL_CC = CC_x86_64_unknown_linux_musl="$$(scripts/musl-gcc.sh)"
 PROVISIONER := target/debug/provisioner
+BENCHES := $(addprefix scripts/bench-,noop.sh es-start.sh up.sh patroni.sh failover.sh rejoin.sh app.sh search.sh)
 SCENARIOS := cargo test --locked $(HOST) --features provisioner/scenarios --test scenarios --
 
 .PHONY: help
@@ -109,15 +110,12 @@ check-monitoring: ## Rules, their tests, routes and probes of monitoring/ (`IMAG
 	scripts/check-monitoring.sh $(IMAGE)
 
 .PHONY: bench
-bench: engine build ## The figures of docs/benchmarks.md, of the app and of search
-	cargo bench --locked -p provisioner-core --bench plan
-	scripts/bench-noop.sh
-	scripts/bench-es-start.sh
-	scripts/bench-up.sh
+bench: engine build ## The figures of docs/benchmarks.md; all of them run, and the end names those that missed a gate
+	cargo build --locked --release -p provisioner
 	cargo build --locked -p provisioner-drills --example judge
-	scripts/bench-patroni.sh
-	scripts/bench-failover.sh
-	scripts/bench-rejoin.sh
 	$(MUSL_CC) cargo build --locked --release -p app --target x86_64-unknown-linux-musl
-	scripts/bench-app.sh
-	scripts/bench-search.sh
+	@missed=(); \
+	for bench in 'cargo bench --locked -p provisioner-core --bench plan' $(BENCHES); do \
+	    echo "== $$bench"; $$bench || missed+=("$$bench"); \
+	done; \
+	(($${#missed[@]} == 0)) || { printf 'missed a gate, or failed: %s\n' "$${missed[@]}" >&2; exit 1; }

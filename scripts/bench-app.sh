@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The app beside Django, Django REST framework and gunicorn (benches/django) on one PostgreSQL, one Redis and one NGINX, in
-# containers on a network of their own. Same tables and rows, same SQL, the same bytes (compared before anything is measured).
-# Prints a line of JSON a run, then tables and gates.
+# containers that share one loopback. Same tables and rows, same SQL, the same bytes (compared before anything is measured).
+# Orders are those of an account, with its API token; the catalogue is public, and nobody looks at credentials there.
+# Prints a line of JSON a run, then tables and gates; ends with 1 when a gate was not reached.
 #
 #   scripts/bench-app.sh [PATHS]      "list keyset orders outbox"
 #   APP       the app, default target/x86_64-unknown-linux-musl/release/app
@@ -28,6 +29,8 @@ kept=$(mktemp -d)
 results=$kept/results
 touch "$results"
 declare -A port=([app]=8001 [drf]=8002 [tuned]=8003 [return]=8004 [proxied]=8005)
+# Each on an address of its own on the one loopback: a bridge between containers would cost more than what is measured.
+declare -A address=([postgres]=127.0.1.1 [redis]=127.0.1.2 [nginx]=127.0.1.3 [app]=127.0.1.4 [drf]=127.0.1.5 [tuned]=127.0.1.6 [relay]=127.0.1.7 [rabbitmq]=127.0.1.8)
 declare -A best
 
 newest() {
@@ -39,8 +42,7 @@ newest() {
 
 clean() {
     local name
-    for name in postgres redis nginx app drf tuned relay rabbitmq load once; do docker rm -f -v "$prefix-$name" > /dev/null 2>&1 || true; done
-    docker network rm "$prefix" > /dev/null 2>&1 || true
+    for name in "${!address[@]}" load once net; do docker rm -f -v "$prefix-$name" > /dev/null 2>&1 || true; done
 }
 trap 'clean; docker rmi -f "$prefix-peer:1" "$prefix-load:1" > /dev/null 2>&1 || true; rm -rf "$kept"' EXIT
 trap 'exit 1' INT TERM
@@ -52,7 +54,7 @@ start() {
     while [ "$1" != -- ]; do files+=("$1"); shift; done
     shift
     docker rm -f -v "$prefix-$name" > /dev/null 2>&1 || true
-    docker create --name "$prefix-$name" --hostname "$name" --network "$prefix" --network-alias "$name" --stop-timeout 1 --log-driver json-file --log-opt max-size=1m "$@" > /dev/null
+    docker create --name "$prefix-$name" --network "container:$prefix-net" --stop-timeout 1 --log-driver json-file --log-opt max-size=1m "$@" > /dev/null
     for file in "${files[@]}"; do docker cp "${file%%:*}" "$prefix-$name:${file#*:}" > /dev/null; done
     docker start "$prefix-$name" > /dev/null
 }
@@ -61,9 +63,21 @@ sql() { docker exec -i "$prefix-postgres" psql -XqAt -h /tmp -v ON_ERROR_STOP=1 
 load() { docker exec "$prefix-load" "$@"; }
 answers() { load curl -sf -o /dev/null "$1"; }
 
+# A customer with a token as the app makes them: 256 random bits, of which the table keeps the digest.
+customer() {
+    local token
+    token=$(head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+    account=$(sql "WITH who AS (INSERT INTO users (id, email, name, password_hash) VALUES (gen_random_uuid(), 'ada@example.org', 'Ada', '') RETURNING id)
+        INSERT INTO api_tokens (id, user_id, name, digest, scopes, expires_at) SELECT gen_random_uuid(), id, 'bench', sha256('$token'), '{order}', now() + interval '1 day' FROM who RETURNING user_id")
+    echo "Authorization: Bearer $token" > "$kept/authorization"
+    docker cp "$kept/authorization" "$prefix-load:/tmp/authorization" > /dev/null
+}
+
 stand_up() {
     local app_env=(-e DATABASE_URL=postgres://postgres@postgres/shop)
-    docker network create "$prefix" > /dev/null
+    local name hosts=()
+    for name in "${!address[@]}"; do hosts+=(--add-host "$name:${address[$name]}"); done
+    docker run -d --name "$prefix-net" --hostname bench --network none "${hosts[@]}" "$base" sleep infinity > /dev/null
     start load -- "$prefix-load:1"
     # shellcheck disable=SC2016 # for the shell in the container
     start postgres -- -v /var/lib/postgresql --shm-size 512m "$(newest postgres)" /bin/sh -c 'initdb -A trust -D "$HOME/17" > /dev/null &&
@@ -76,6 +90,7 @@ stand_up() {
         start once "$app:/tmp/app" -- "${app_env[@]}" "$base" /tmp/app $step
         [ "$(docker wait "$prefix-once")" = 0 ] || { docker logs "$prefix-once" >&2; exit 1; }
     done
+    customer
     # Stock for every run, in a table as tight as it was.
     sql "UPDATE inventory SET on_hand = 100000000" && sql "VACUUM FULL inventory" && sql "VACUUM ANALYZE" && sql CHECKPOINT
     sql "SELECT rtrim(translate(encode(convert_to('id:0:' || id, 'UTF8'), 'base64'), '+/', '-_'), '=') FROM products WHERE NOT hidden ORDER BY random()" > "$kept/cursors"
@@ -97,11 +112,14 @@ redis_for() { [ "$1" = keyset ] || echo "-e REDIS_URL=redis://redis/"; }
 
 serve_app() {
     # shellcheck disable=SC2046 # two words or none
-    start app "$app:/tmp/app" -- --user 10001 -e APP_LOG=warn -e DATABASE_URL=postgres://postgres@postgres/shop \
-        -e DATABASE_REPLICA_URL=postgres://postgres@postgres/shop $(redis_for "$1") "$base" /tmp/app serve
+    start app "$app:/tmp/app" -- --user 10001 -e APP_LOG=warn -e "APP_LISTEN=${address[app]}:8000" -e "APP_METRICS_LISTEN=${address[app]}:9000" \
+        -e DATABASE_URL=postgres://postgres@postgres/shop -e DATABASE_REPLICA_URL=postgres://postgres@postgres/shop $(redis_for "$1") "$base" /tmp/app serve
     until_done 20 answers "http://app:8000/readyz"
     find_backends
 }
+
+# All statements of an order have one plan, in the app by itself.
+plans_for() { if [ "$1" = orders ]; then echo force_generic_plan; else echo auto; fi; }
 
 # serve FLAVOUR PATH SETTING, such as sync-3 or gthread-4x4
 serve() {
@@ -111,8 +129,8 @@ serve() {
         gthread-*) workers+=(--workers "$(cut -dx -f1 <<< "${3#gthread-}")" --threads "${3#*x}") ;;
     esac
     # shellcheck disable=SC2046 # two words or none
-    start "$1" -- -e DJANGO_SETTINGS_MODULE=shop.settings -e "PEER=$1" $(redis_for "$2") "$prefix-peer:1" \
-        gunicorn shop.wsgi --bind 0.0.0.0:8000 --keep-alive 75 --worker-tmp-dir /dev/shm --log-level warning "${workers[@]}"
+    start "$1" -- -e DJANGO_SETTINGS_MODULE=shop.settings -e "PEER=$1" -e "PEER_PLANS=$(plans_for "$2")" $(redis_for "$2") "$prefix-peer:1" \
+        gunicorn shop.wsgi --bind "${address[$1]}:8000" --keep-alive 75 --worker-tmp-dir /dev/shm --log-level warning "${workers[@]}"
     until_done 20 answers "http://$1:8000/api/v1/products?limit=1"
     find_backends
 }
@@ -137,11 +155,12 @@ empty_orders() {
     [ "$1" != orders ] || sql "TRUNCATE orders, order_items, outbox, idempotency_keys, email_log, stock_movements; CHECKPOINT"
 }
 
-# Every order is whole, whoever took it.
+# Every order is whole and the account's, whoever took it.
 count_orders() {
     [ "$1" != orders ] || [ "$(sql "SELECT (SELECT count(*) FROM order_items) = 2 * n AND (SELECT count(*) FROM outbox) = 3 * n
-        AND (SELECT count(*) FROM idempotency_keys WHERE status = 201) = n AND n > 0 FROM (SELECT count(*) AS n FROM orders)")" = t ] ||
-        { echo "orders without lines, events or keys" >&2; exit 1; }
+        AND (SELECT count(*) FROM idempotency_keys WHERE status = 201 AND scope = 'POST /api/v1/orders $account') = n
+        AND (SELECT count(*) FROM orders WHERE user_id = '$account') = n AND n > 0 FROM (SELECT count(*) AS n FROM orders)")" = t ] ||
+        { echo "orders without lines, events or keys, or of nobody" >&2; exit 1; }
 }
 
 # closed KIND SERVER PATH SETTING SECONDS: as many requests as 32 clients get answered
@@ -163,7 +182,8 @@ closed() {
 open() {
     empty_orders "$2"
     if [ "$2" = orders ]; then
-        jq -cR --arg url "http://nginx:${port[$1]}/api/v1/orders" '{method: "POST", url: $url, body: @base64, header: {"Content-Type": ["application/json"]}}' \
+        jq -cR --arg url "http://nginx:${port[$1]}/api/v1/orders" --rawfile authorization "$kept/authorization" \
+            '{method: "POST", url: $url, body: @base64, header: {"Content-Type": ["application/json"], "Authorization": [$authorization | rtrimstr("\n") | ltrimstr("Authorization: ")]}}' \
             < <(head -n 5000 "$kept/orders")
     else
         jq -cn --arg url "$(url "$1" "$2")" '{method: "GET", url: $url}'
@@ -179,7 +199,7 @@ floor() {
     empty_orders orders
     # The settings that the app's sessions have in an order.
     docker exec -e PGOPTIONS="-c random_page_cost=1.1 -c plan_cache_mode=force_generic_plan" "$prefix-postgres" \
-        pgbench -h postgres -n -M prepared -f /tmp/order.sql -c "$1" -j 2 -T "$secs" shop 2> "$kept/pgbench.err" > "$kept/pgbench" ||
+        pgbench -h postgres -n -M prepared -D "account=$account" -D "scope=POST /api/v1/orders $account" -f /tmp/order.sql -c "$1" -j 2 -T "$secs" shop 2> "$kept/pgbench.err" > "$kept/pgbench" ||
         { cat "$kept/pgbench.err" >&2; exit 1; }
     count_orders orders
     jq -cn --arg clients "$1" --argjson tps "$(sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$kept/pgbench")" '{kind: "closed", path: "orders", server: ("pgbench, " + $clients + " clients"), setting: "", rps: $tps, errors: 0}' | tee -a "$results"
@@ -193,9 +213,37 @@ memory() {
             {kind: "memory", server: $server, setting: $setting, rss_kb: (map(select(.key == "Rss").kb | tonumber) | add), pss_kb: (map(select(.key == "Pss").kb | tonumber) | add)}' | tee -a "$results"
 }
 
+# order SERVER [OPTIONS OF CURL]: the status, the headers that matter and the body, without what is new each time
+order() {
+    load curl -s -i -H 'Content-Type: application/json' -d "$(head -n 1 "$kept/orders")" "${@:2}" "http://nginx:${port[$1]}/api/v1/orders" | tr -d '\r' |
+        jq -sRr 'split("\n\n") as [$head, $body] | ($head | split("\n")) as $head
+            | [$head[0], ($head[] | select(test("^(x-read-after|set-cookie):"; "i")) | ascii_downcase | gsub("[0-9]{20}"; "POSITION"))], ($body | fromjson | (.id, .number, .created_at) |= type)'
+}
+
+# refused SERVER STATUS HEADER WHY
+refused() {
+    local found
+    found=$(load curl -s -o /dev/null -w '%{http_code}' -H 'Content-Type: application/json' -H "$3" -d "$(head -n 1 "$kept/orders")" "http://nginx:${port[$1]}/api/v1/orders")
+    [ "$found" = "$2" ] || { echo "$1 answers $found, expected $2, to an order with $4" >&2; exit 1; }
+}
+
+# Nobody is quick by not looking at the token.
+guarded() {
+    local server change
+    for server in app drf tuned; do
+        refused "$server" 401 'Authorization: Bearer 0000000000000000000000000000000000000000000' 'a token that nobody made'
+        for change in 401:users:is_active=false 401:api_tokens:'expires_at=now()' 403:api_tokens:"scopes='{read}'"; do
+            sql "UPDATE $(cut -d: -f2 <<< "$change") SET $(cut -d: -f3 <<< "$change")"
+            refused "$server" "${change%%:*}" @/tmp/authorization "a token after ${change#*:}"
+            sql "UPDATE users SET is_active = true; UPDATE api_tokens SET expires_at = now() + interval '1 day', scopes = '{order}'"
+        done
+    done
+}
+
 # The same answers, byte for byte; of an order all but what is new each time.
 compare() {
     local server query sums
+    guarded
     {
         echo 'limit=20'
         printf 'limit=100&sort=price_desc\nbrand=Brand%%2013&sort=price_asc&limit=7\ncategory=burnished-copper&min_price=100000&max_price=150000\nlimit=5&brand=nobody\n'
@@ -203,8 +251,7 @@ compare() {
     } > "$kept/queries"
     for server in app drf tuned; do
         while read -r query; do load curl -sf "http://nginx:${port[$server]}/api/v1/products?$query" < /dev/null | md5sum; done < "$kept/queries" > "$kept/sums-$server"
-        load curl -sf -H 'Content-Type: application/json' -d "$(head -n 1 "$kept/orders")" "http://nginx:${port[$server]}/api/v1/orders" |
-            jq -c '(.id, .number, .created_at) |= type | to_entries | map([.key, .value])' >> "$kept/sums-$server"
+        order "$server" -H @/tmp/authorization >> "$kept/sums-$server"
     done
     for server in drf tuned; do
         cmp "$kept/sums-app" "$kept/sums-$server" || { echo "$server does not answer as the app does" >&2; exit 1; }
@@ -246,7 +293,7 @@ outbox() {
     serve_app orders
     start rabbitmq "$here/rabbitmq.conf:/etc/rabbitmq/rabbitmq.conf" "$here/definitions.json:/etc/rabbitmq/definitions.json" -- "$(newest rabbitmq)"
     until_done 120 docker exec "$prefix-rabbitmq" rabbitmqctl -q list_queues
-    start relay "$app:/tmp/app" -- --user 10001 -e APP_LOG=warn -e DATABASE_URL=postgres://postgres@postgres/shop -e REDIS_URL=redis://redis/ \
+    start relay "$app:/tmp/app" -- --user 10001 -e APP_LOG=warn -e "APP_METRICS_LISTEN=${address[relay]}:9000" -e DATABASE_URL=postgres://postgres@postgres/shop -e REDIS_URL=redis://redis/ \
         -e AMQP_URL=amqp://bench:bench@rabbitmq/%2f "$base" /tmp/app relay
     until_done 60 answers "http://relay:9000/readyz"
     for _ in $(seq "$rounds"); do
@@ -260,7 +307,8 @@ outbox() {
 
 is_published() { [ "$(sql 'SELECT count(*) FROM outbox WHERE published_at IS NULL')" = 0 ]; }
 
-ratio() { jq -n --argjson a "$1" --argjson b "$2" '$a / $b'; }
+# Nothing, which reaches no gate, where one of them was not measured.
+ratio() { jq -n --argjson a "$1" --argjson b "$2" 'if $a == null or ($b // 0) == 0 then null else $a / $b end'; }
 
 tables() {
     local path server
@@ -283,7 +331,9 @@ tables() {
                 gate 'cached list, requests/s, times tuned Django' "$(ratio "$(median rps closed list app)" "$(median rps closed list tuned)")" at-least 10
                 gate 'cached list, CPU a request, of DRF' "$(ratio "$(median server_us closed list app)" "$(median server_us closed list drf)")" at-most 0.05
                 gate 'p99 at 1,000 lists/s, of DRF' "$(ratio "$(median p99_ms open list app)" "$(median p99_ms open list drf)")" at-most 0.2
-                gate 'resident memory, of gunicorn (DRF) in total' "$(ratio "$(median rss_kb memory list app)" "$(median rss_kb memory list drf)")" at-most 0.2
+                gate 'resident memory (RSS), of gunicorn (DRF) in total' "$(ratio "$(median rss_kb memory list app)" "$(median rss_kb memory list drf)")" at-most 0.2
+                # What gunicorn's workers share is counted once: the harder one for the app.
+                gate 'proportional memory (PSS), of gunicorn (DRF) in total' "$(ratio "$(median pss_kb memory list app)" "$(median pss_kb memory list drf)")" at-most 0.2
                 ;;
             keyset)
                 gate 'keyset list, requests/s, times DRF' "$(ratio "$(median rps closed keyset app)" "$(median rps closed keyset drf)")" at-least 8
@@ -324,3 +374,4 @@ for path in "${paths[@]}"; do
 done
 tables
 if [ -n "${RESULTS:-}" ]; then cp "$results" "$RESULTS"; fi
+gates_reached

@@ -6,6 +6,7 @@
 #   RUNS=5 FAULTS="kill host-kill pause partition switchover" KILLS=30 MINUTES=30 scripts/bench-failover.sh ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/bench-lib.sh
 
 runs=${RUNS:-5}
 kills=${KILLS:-30}
@@ -19,6 +20,10 @@ kept=$(mktemp -d)
 manifest=$kept/manifest.yaml
 background=()
 breaches=()
+# Milliseconds until writes are back: the median, and the greatest.
+declare -A median_limit=([kill]=1500 [host-kill]=1500 [pause]=5000 [switchover]=600)
+declare -A max_limit=([kill]=3000 [pause]=8000 [switchover]=1500)
+redundancy_limit=5000
 
 ours() { "$provisioner" "$1" --file "$manifest" --name "$stack" "${@:2}"; }
 
@@ -92,7 +97,7 @@ orders_end() {
     echo "orders: $acknowledged acknowledged in $took s, $stored stored (up to $customers more were under way at the end)"
 }
 
-# Figures are told whatever they are; what must never happen ends the run with 1.
+# Figures are told whatever they are; what must never happen, and a gate that was not reached, ends the run with 1.
 breach() { breaches+=("$1"); }
 
 primary() { ours status -o json --no-usage | jq -r '.members[] | select(.role == "primary").member'; }
@@ -114,7 +119,17 @@ row() {
         (.runs // [.]) as $runs | $runs | map(.phases[] | select(.name == "redundancy back").took_ms) as $back
         | "| \($shape) | \($fault) | \([.[] | select(.verdict == "pass")] | length) of \(length) | \(map(.rto_ms) | spread) | \(if $back == [] then "" else ($back | spread) end) | \(map(.rpo_rows) | add) of \(map(.acked) | add) | \(map(.dual_primary_ms) | add) | \(map(.refused) | spread) |"' "$kept/drill"
     jq -e '[(.runs // [.])[] | .rpo_rows + .dual_primary_ms] | add == 0' "$kept/drill" > /dev/null || breach "$1, $2"
+    row_gates "$1" "$2" >> "$kept/gates"
     rm -f "$kept/drill"
+}
+
+row_gates() {
+    local found='(.runs // [.]) | map(.rto_ms) | sort'
+    [ -z "${median_limit[$2]:-}" ] || gate "$1, $2: writes back, median, ms" "$(jq "$found | .[length / 2 | floor]" "$kept/drill")" at-most "${median_limit[$2]}"
+    [ -z "${max_limit[$2]:-}" ] || gate "$1, $2: writes back, greatest, ms" "$(jq "$found | .[-1]" "$kept/drill")" at-most "${max_limit[$2]}"
+    # Nothing is rejoined where the server came back by itself.
+    jq '[(.runs // [.])[].phases[] | select(.name == "redundancy back").took_ms] | max // empty' "$kept/drill" > "$kept/back"
+    [ ! -s "$kept/back" ] || gate "$1, $2: redundancy after that, greatest, ms" "$(cat "$kept/back")" at-most "$redundancy_limit"
 }
 
 head_row() {
@@ -195,7 +210,12 @@ for part in "$@"; do
         *) echo "no part $part, expected alone, whole, kills or watch" >&2; exit 64 ;;
     esac
 done
+if [ -e "$kept/gates" ]; then
+    printf '\n| gate | found | limit | |\n|---|---|---|---|\n'
+    cat "$kept/gates"
+fi
 if ((${#breaches[@]})); then
     printf 'rows were lost, two members took writes, or somebody was promoted for nothing: %s\n' "${breaches[@]}" >&2
     exit 1
 fi
+gates_reached

@@ -25,9 +25,19 @@ median() {
         'map(select(.kind == $kind and (.path // $path) == $path and .server == $server)[$column]) | sort | .[(length - 1) / 2 | floor]' "${results:?}"
 }
 
+missed=()
+
 # gate WHAT FOUND at-most|at-least LIMIT
 gate() {
-    jq -rn --arg what "$1" --argjson found "$2" --arg way "$3" --argjson limit "$4" \
-        '(if $way == "at-most" then $found <= $limit else $found >= $limit end) as $ok |
-         "| \($what) | \($found * 1000 | round / 1000) | \($way | sub("-"; " ")) \($limit) | \(if $ok then "reached" else "**not reached**" end) |"'
+    local row
+    row=$(jq -rn --arg what "$1" --argjson found "$2" --arg way "$3" --argjson limit "$4" \
+        '($found != null and (if $way == "at-most" then $found <= $limit else $found >= $limit end)) as $ok |
+         "| \($what) | \(if $found == null then "nothing" else $found * 1000 | round / 1000 end) | \($way | sub("-"; " ")) \($limit) | \(if $ok then "reached" else "**not reached**" end) |"')
+    echo "$row"
+    case $row in *'**not reached**'*) missed+=("$1") ;; esac
+}
+
+# The last word of a benchmark, once everything was told.
+gates_reached() {
+    ((${#missed[@]} == 0)) || { printf 'gate not reached: %s\n' "${missed[@]}" >&2; exit 1; }
 }

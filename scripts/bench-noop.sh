@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # No-op `up` of the provisioner against no-op `up -d --wait` of Docker Compose v5.5.0: same images, same number of
-# services, volumes and published ports, one engine, one run, in turn. Prints medians and the ratio.
+# services, volumes and published ports, one engine, one run, in turn. Prints medians and the ratio; ends with 1 when the gate
+# was not reached.
 #
 # Compose's services run `sleep`, without health checks, which spares it the waiting; the provisioner's are real.
 # Needs go (Compose is built from the Go module proxy) and an engine. BENCH_RUNS sets the pairs (default 15).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/bench-lib.sh
 
 runs=${BENCH_RUNS:-15}
 stack=bench-noop
@@ -53,7 +55,7 @@ milliseconds() {
 	echo $(((${end/./} - ${begin/./}) / 1000))
 }
 
-median() { sort -n "$1" | sed -n "$(((runs + 1) / 2))p"; }
+middle() { sort -n "$1" | sed -n "$(((runs + 1) / 2))p"; }
 
 cargo build --locked --release -p provisioner
 build_compose
@@ -68,8 +70,9 @@ for _ in $(seq "$runs"); do
 	milliseconds up_provisioner >>"$work/a"
 	milliseconds up_compose >>"$work/b"
 done
-a=$(median "$work/a") b=$(median "$work/b")
+a=$(middle "$work/a") b=$(middle "$work/b")
 printf 'no-op up, %s pairs, %s services\n' "$runs" "$(grep -c image: "$work/compose.yaml")"
 printf '  provisioner up --no-verify     median %5s ms (min %s, max %s)\n' "$a" "$(sort -n "$work/a" | head -1)" "$(sort -n "$work/a" | tail -1)"
 printf '  compose v5.5.0 up -d --wait    median %5s ms (min %s, max %s)\n' "$b" "$(sort -n "$work/b" | head -1)" "$(sort -n "$work/b" | tail -1)"
-printf '  ratio of medians               %s\n' "$(awk "BEGIN { printf \"%.2f\", $a / $b }")"
+gate 'ratio of medians' "$(jq -n "$a / $b")" at-most 0.3
+gates_reached

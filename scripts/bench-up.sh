@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # The whole dev stack, stood up from nothing and verified, against its three Elasticsearch nodes alone by `docker run`:
 # same images, files, limits and empty volumes, one engine, in turn. Prints medians and their ratio, and where the
-# processors' time went: what the whole stack's other members need comes on top of what the nodes alone need.
+# processors' time went: what the whole stack's other members need comes on top of what the nodes alone need. Ends with 1
+# when the gate was not reached.
 #
 #   scripts/bench-up.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/bench-lib.sh
 
 rounds=${1:-3}
 provisioner=${PROVISIONER:-target/debug/provisioner}
@@ -34,7 +36,7 @@ trap clean EXIT
 
 seconds() { awk -v from="$1" -v to="$2" 'BEGIN { printf "%.1f\n", to - from }'; }
 
-median() { sort -n | awk '{ seen[NR] = $1 } END { print seen[int((NR + 1) / 2)] }'; }
+middle() { sort -n | awk '{ seen[NR] = $1 } END { print seen[int((NR + 1) / 2)] }'; }
 
 # What containers have used since they started, in seconds of one processor.
 processor() {
@@ -104,12 +106,14 @@ for round in $(seq "$rounds"); do
     ours down --volumes --yes > /dev/null 2>&1
     alone | tee -a "$kept/alone"
 done
-w=$(median < "$kept/whole") a=$(median < "$kept/alone")
-echo "whole stack, verified: $w s; three nodes alone: $a s; ratio $(awk -v w="$w" -v a="$a" 'BEGIN { printf "%.2f", w / a }') (medians of $rounds)"
-awk -v alone="$(median < "$kept/alone-used")" -v search="$(median < "$kept/search-used")" \
-    -v others="$(median < "$kept/others-used")" -v took="$a" -v cores="$(nproc)" 'BEGIN {
+w=$(middle < "$kept/whole") a=$(middle < "$kept/alone")
+echo "whole stack, verified: $w s; three nodes alone: $a s (medians of $rounds)"
+awk -v alone="$(middle < "$kept/alone-used")" -v search="$(middle < "$kept/search-used")" \
+    -v others="$(middle < "$kept/others-used")" -v took="$a" -v cores="$(nproc)" 'BEGIN {
         printf "processor seconds: three nodes alone %.1f (%.0f %% of %d cores); in the whole stack %.1f, all other members %.1f\n",
             alone, 100 * alone / took / cores, cores, search, others
         printf "so with every core busy throughout, and no work for engine, provisioner and checks, the ratio cannot be below %.2f\n",
             (alone + others) / cores / took
     }'
+gate 'the whole stack, times three nodes alone' "$(jq -n "$w / $a")" at-most 1.2
+gates_reached

@@ -1,4 +1,4 @@
--- wrk -s load.lua URL -- list | keyset | orders: random cursors and orders come from files of a line each.
+-- wrk -s load.lua URL -- list | keyset | orders: random cursors and orders come from files of a line each, orders with a token.
 local requests = {}
 
 local function read(name, format)
@@ -11,8 +11,10 @@ function init(args)
     if args[1] == "keyset" then
         read("/tmp/cursors", function(cursor) return wrk.format("GET", "/api/v1/products?limit=20&cursor=" .. cursor) end)
     elseif args[1] == "orders" then
-        local json = { ["Content-Type"] = "application/json" }
-        read("/tmp/orders", function(order) return wrk.format("POST", "/api/v1/orders", json, order) end)
+        -- A line of the form "Authorization: Bearer TOKEN", as curl reads it too.
+        local authorization = io.lines("/tmp/authorization")():match("^Authorization: (.+)$")
+        local headers = { ["Content-Type"] = "application/json", ["Authorization"] = authorization }
+        read("/tmp/orders", function(order) return wrk.format("POST", "/api/v1/orders", headers, order) end)
     else
         -- Without this function wrk repeats the one request of its command line, which costs it less.
         request = nil

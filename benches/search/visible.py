@@ -5,7 +5,8 @@
 
 SITE is the shop, INDEX the URL of Elasticsearch's index, LOGIN a file as curl reads it, SKUS a product a line. One thread in turn orders a
 product that nobody else orders, and asks the index every 20 ms until it has the stock that the order left. Orders at RATE a second
-of other products come meanwhile. The clock starts when the request is sent, before the commit. Prints a line of JSON.
+of other products come meanwhile; how many came is part of the result. The clock starts when the request is sent, before the
+commit. Prints a line of JSON; a thread that fails ends it with its error.
 """
 
 import base64
@@ -92,6 +93,14 @@ def press(site, skus, until, rate, count, threads):
         time.sleep(max(0.0, due - time.monotonic()))
 
 
+def run(faults, work, *args):
+    """What ends a thread would otherwise end nothing else, and be a better result."""
+    try:
+        work(*args)
+    except BaseException as error:
+        faults.append(error)
+
+
 def main():
     site, url, seconds, rate = sys.argv[1], sys.argv[2], float(sys.argv[4]), float(sys.argv[5])
     with open(sys.argv[3]) as file:
@@ -99,19 +108,23 @@ def main():
     skus = sys.stdin.read().split()
     watched, pressed = skus[: len(skus) // 2], skus[len(skus) // 2 :]
     begin = time.monotonic()
-    until, seen, count = begin + seconds, [], []
-    threads = [threading.Thread(target=watch, args=(site, url, login, watched, until, seen)) for _ in range(WATCHERS)]
-    threads += [threading.Thread(target=press, args=(site, pressed, until, rate, count, 8)) for _ in range(8)]
-    for thread in threads:
+    until, seen, count, faults = begin + seconds, [], [], []
+    watchers = [threading.Thread(target=run, args=(faults, watch, site, url, login, watched, until, seen)) for _ in range(WATCHERS)]
+    others = [threading.Thread(target=run, args=(faults, press, site, pressed, until, rate, count, 8)) for _ in range(8)]
+    for thread in watchers + others:
         thread.start()
-    for thread in threads:
+    for thread in others:
         thread.join()
+    took = time.monotonic() - begin
+    for thread in watchers:
+        thread.join()
+    if faults:
+        raise faults[0]
     if not seen:
         raise SystemExit("no order was seen in the index")
     seen.sort()
     at = lambda share: round(seen[min(len(seen) - 1, int(len(seen) * share))], 1)
-    rate = round((len(count) + len(seen)) / (time.monotonic() - begin), 1)
-    print(json.dumps({"orders": len(seen), "rps": rate, "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": round(seen[-1], 1)}))
+    print(json.dumps({"orders": len(seen), "rps": round(len(count) / took, 1), "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": round(seen[-1], 1)}))
 
 
 main()

@@ -4,11 +4,13 @@ from django.core.cache import cache
 from django.http import HttpResponse
 from django.urls import path
 from rest_framework import serializers
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import APIException, AuthenticationFailed, ValidationError
+from rest_framework.permissions import BasePermission
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from . import catalogue, orders
+from . import accounts, catalogue, orders
 from .models import Product
 
 
@@ -49,6 +51,27 @@ class Order(serializers.Serializer):
     items = Line(many=True, min_length=1, max_length=50)
 
 
+class TokenAuthentication(BaseAuthentication):
+    def authenticate(self, request):
+        header = get_authorization_header(request).decode("latin-1")
+        if not header:
+            return None
+        account = accounts.by_header(header)
+        if account is None:
+            raise AuthenticationFailed("invalid_token")
+        return account, account.scopes
+
+    def authenticate_header(self, request):
+        return "Bearer"
+
+
+class MayOrder(BasePermission):
+    """A guest may; a token must have the scope."""
+
+    def has_permission(self, request, view):
+        return request.auth is None or "order" in request.auth
+
+
 class Refusal(APIException):
     def __init__(self, status, code):
         super().__init__(code, code)
@@ -56,6 +79,9 @@ class Refusal(APIException):
 
 
 class Products(APIView):
+    # The catalogue is public: the app does not look at credentials there either.
+    authentication_classes = []
+
     def get(self, request):
         query = ListQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
@@ -75,6 +101,9 @@ class Products(APIView):
 
 
 class Orders(APIView):
+    authentication_classes = [TokenAuthentication]
+    permission_classes = [MayOrder]
+
     def post(self, request):
         key = request.headers.get("Idempotency-Key", "")
         if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable() and " " not in key):
@@ -83,10 +112,13 @@ class Orders(APIView):
         order.is_valid(raise_exception=True)
         order = order.validated_data
         try:
-            status, body = orders.place(order["email"], orders.merged(order["items"]), key, request.headers.get("X-Request-Id", ""))
+            user = request.user.id if request.auth is not None else None
+            status, body, headers = orders.place(
+                user, order["email"], orders.merged(order["items"]), key, request.headers.get("X-Request-Id", "")
+            )
         except orders.Refused as refused:
             raise Refusal(refused.status, refused.code) from refused
-        return HttpResponse(body, status=status, content_type="application/json")
+        return HttpResponse(body, status=status, content_type="application/json", headers=headers)
 
 
 urlpatterns = [path("api/v1/products", Products.as_view()), path("api/v1/orders", Orders.as_view())]

@@ -6,13 +6,14 @@ import uuid
 
 from django.db import connection, transaction
 
-SCOPE = "POST /api/v1/orders"
+OPERATION = "POST /api/v1/orders"
 CLAIM = """INSERT INTO idempotency_keys (scope, key, fingerprint) SELECT %(scope)s::text, %(key)s::text, %(fingerprint)s::text
  WHERE pg_try_advisory_xact_lock(hashtextextended(%(scope)s::text || ' ' || %(key)s::text, 0)) ON CONFLICT DO NOTHING"""
 STORED = "SELECT fingerprint, status, response FROM idempotency_keys WHERE scope = %s AND key = %s"
 PRICE = "SELECT id, sku, price_cents, currency FROM products WHERE sku = ANY(%s::text[]) AND active ORDER BY id"
 INSERT = """WITH placed AS (
-   INSERT INTO orders (id, email, status, total_cents, currency) VALUES (%(id)s::uuid, %(email)s::text, 'placed', %(total)s::bigint, %(currency)s::text)
+   INSERT INTO orders (id, email, status, total_cents, currency, user_id)
+   VALUES (%(id)s::uuid, %(email)s::text, 'placed', %(total)s::bigint, %(currency)s::text, %(user)s::uuid)
    RETURNING number, status, created_at),
  items AS (
    INSERT INTO order_items (order_id, product_id, qty, unit_cents)
@@ -21,6 +22,8 @@ INSERT = """WITH placed AS (
 APPEND = """INSERT INTO outbox (message_id, topic, aggregate_id, aggregate_version, payload, headers)
  VALUES (%s::uuid, 'email.send_order_confirmation', %s::text, 1, %s::jsonb, %s::jsonb)"""
 COMPLETE = "UPDATE idempotency_keys SET status = %s, response = %s WHERE scope = %s AND key = %s"
+POSITION = """SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END
+ - '0/0'::pg_lsn)::bigint"""
 TAKE = """WITH wanted AS (SELECT product_id, qty FROM unnest(%(ids)s::bigint[], %(quantities)s::int[]) AS line (product_id, qty)),
  locked AS (
    SELECT i.product_id FROM inventory i WHERE i.product_id = ANY(%(ids)s::bigint[]) ORDER BY i.product_id FOR UPDATE),
@@ -55,13 +58,29 @@ def merged(items):
     return dict(sorted(lines.items()))
 
 
-def place(email, lines, key, request_id):
-    """Status and body; a refusal rolls everything back."""
+def place(user, email, lines, key, request_id):
+    """Status, body and headers; a refusal rolls everything back. `user` None is a guest."""
+    # Keys are each account's own.
+    scope = OPERATION if user is None else f"{OPERATION} {user}"
+    status, body = transact(user, email, lines, scope, key, request_id)
+    return status, body, {} if user is None else read_after()
+
+
+def read_after():
+    """From where on a server shows the order to whoever lists the account's (app/src/http/recent.rs)."""
+    with connection.cursor() as cursor:
+        cursor.execute(POSITION)
+        position = f"{cursor.fetchone()[0]:020}"
+    cookie = f"read_after={position}; Path=/api/; Max-Age=60; HttpOnly; SameSite=Lax"
+    return {"X-Read-After": position, "Set-Cookie": cookie}
+
+
+def transact(user, email, lines, scope, key, request_id):
     fingerprint = hashlib.sha256(render([email, lines]).encode()).hexdigest()
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(CLAIM, {"scope": SCOPE, "key": key, "fingerprint": fingerprint})
+        cursor.execute(CLAIM, {"scope": scope, "key": key, "fingerprint": fingerprint})
         if cursor.rowcount != 1:
-            return replayed(cursor, key, fingerprint)
+            return replayed(cursor, scope, key, fingerprint)
         cursor.execute(PRICE, [list(lines)])
         priced = cursor.fetchall()
         if len(priced) < len(lines):
@@ -74,7 +93,7 @@ def place(email, lines, key, request_id):
         total = sum(row[2] * qty for row, qty in zip(priced, quantities))
         cursor.execute(INSERT, {
             "id": order["id"], "email": email, "total": total, "currency": currency, "ids": ids, "quantities": quantities,
-            "prices": [row[2] for row in priced],
+            "prices": [row[2] for row in priced], "user": user,
         })
         order["number"], order["status"], created_at = cursor.fetchone()
         order |= {"total_cents": total, "currency": currency}
@@ -83,7 +102,7 @@ def place(email, lines, key, request_id):
         payload = render({"email": email, "number": order["number"], "order_id": order["id"]})
         cursor.execute(APPEND, [uuid.uuid4(), order["id"], payload, render({"request_id": request_id})])
         body = render(order)
-        cursor.execute(COMPLETE, [201, body, SCOPE, key])
+        cursor.execute(COMPLETE, [201, body, scope, key])
         cursor.execute(TAKE, {
             "ids": ids, "quantities": quantities, "messages": [uuid.uuid4() for _ in ids], "request_id": request_id,
         })
@@ -92,8 +111,8 @@ def place(email, lines, key, request_id):
     return 201, body
 
 
-def replayed(cursor, key, fingerprint):
-    cursor.execute(STORED, [SCOPE, key])
+def replayed(cursor, scope, key, fingerprint):
+    cursor.execute(STORED, [scope, key])
     stored = cursor.fetchone()
     if stored and stored[0] != fingerprint:
         raise Refused(422, "idempotency_key_reused")

@@ -7,7 +7,7 @@ from django.db import connection
 from django.http import HttpResponse
 from django.urls import path
 
-from . import catalogue, orders
+from . import accounts, catalogue, orders
 
 KEPT = redis.Redis.from_url(settings.REDIS_URL) if settings.REDIS_URL else None
 JSON = "application/json"
@@ -65,6 +65,13 @@ def page(query):
 
 
 def place(request):
+    account = None
+    if header := request.headers.get("Authorization"):
+        account = accounts.by_header(header)
+        if account is None:
+            return HttpResponse("invalid_token", status=401)
+        if "order" not in account.scopes:
+            return HttpResponse("forbidden", status=403)
     key = request.headers.get("Idempotency-Key", "")
     try:
         asked = json.loads(request.body)
@@ -75,10 +82,11 @@ def place(request):
     except (ValueError, KeyError, TypeError) as error:
         return HttpResponse(str(error), status=422)
     try:
-        status, body = orders.place(email, orders.merged(items), key, request.headers.get("X-Request-Id", ""))
+        user = account.id if account else None
+        status, body, headers = orders.place(user, email, orders.merged(items), key, request.headers.get("X-Request-Id", ""))
     except orders.Refused as refused:
         return HttpResponse(refused.code, status=refused.status)
-    return HttpResponse(body, status=status, content_type=JSON)
+    return HttpResponse(body, status=status, content_type=JSON, headers=headers)
 
 
 urlpatterns = [path("api/v1/products", products), path("api/v1/orders", place)]

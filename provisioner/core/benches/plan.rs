@@ -1,9 +1,11 @@
 //! How long planning takes, and how it grows: 1,000 and 10,000 made-up resources, from nothing and when nothing is to do.
 //!
-//! `cargo bench -p provisioner-core --bench plan` prints the medians of 31 runs each, taken in turn, and the ratio of the two sizes.
-#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+//! `cargo bench -p provisioner-core --bench plan` prints the medians of 31 runs each, taken in turn, and the ratio of the two sizes;
+//! it fails when a gate was not reached.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,9 +22,11 @@ use provisioner_core::stack::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RUNS: usize = 31;
+const LIMIT: Duration = Duration::from_millis(100);
+const RATIO_LIMIT: f64 = 15.0;
 const REFERENCE: &str = "registry.example/tool:1";
 
-fn main() {
+fn main() -> ExitCode {
     let worlds: Vec<(u32, &str, Stack, Observed)> = [1_000_u32, 10_000]
         .into_iter()
         .flat_map(|size| {
@@ -43,11 +47,18 @@ fn main() {
         times.sort();
         times[RUNS / 2]
     };
+    let mut is_reached = true;
     for name in ["from nothing", "no-op"] {
         let (small, large) = (median(name, 1_000), median(name, 10_000));
         let ratio = large.as_secs_f64() / small.as_secs_f64();
         println!("{name:<12}: 1,000 in {:.1} ms, 10,000 in {:.1} ms, ratio {ratio:.1}", millis(small), millis(large));
+        is_reached &= large <= LIMIT && ratio <= RATIO_LIMIT;
     }
+    if is_reached {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("gate not reached: expected at most {:.0} ms and a ratio of {RATIO_LIMIT:.0}", millis(LIMIT));
+    ExitCode::FAILURE
 }
 
 fn millis(duration: Duration) -> f64 {
