@@ -143,6 +143,8 @@ fn workload(manifest: &Manifest) -> Workload {
         mounts: vec![Mount { volume: MEDIA.to_owned(), path: MEDIA_DIR.to_owned() }],
         names: Vec::new(),
         ports,
+        user: None,
+        scratch: Vec::new(),
         limits: Limits {
             memory_bytes: Some(nginx.service.memory_bytes),
             cpu_millis: Some(nginx.service.cpu_millis),
