@@ -131,6 +131,8 @@ fn workload(stack: &Stack, load: Load) -> Workload {
         mounts: Vec::new(),
         names: Vec::new(),
         ports: Vec::new(),
+        user: None,
+        scratch: Vec::new(),
         limits: Limits { memory_bytes: Some(MEMORY_BYTES), cpu_millis: None, shm_bytes: None },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: GRACE_SECS },
         // A second run would have another clock.

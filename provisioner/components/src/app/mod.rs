@@ -250,6 +250,8 @@ fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         mounts: Vec::new(),
         names: Vec::new(),
         ports: Vec::new(),
+        user: None,
+        scratch: Vec::new(),
         limits: Limits::default(),
         // The shop drains for 2 s and then gives open requests and messages 20 s.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },

@@ -145,6 +145,8 @@ fn workload(manifest: &Manifest) -> Workload {
         mounts: media::shared_volume(manifest).into_iter().collect(),
         names: Vec::new(),
         ports,
+        user: None,
+        scratch: Vec::new(),
         limits: Limits {
             memory_bytes: Some(nginx.service.memory_bytes),
             cpu_millis: Some(nginx.service.cpu_millis),

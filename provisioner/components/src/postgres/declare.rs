@@ -73,6 +73,8 @@ fn workload(manifest: &Manifest, member: &Member) -> Workload {
         mounts: vec![mount(member)],
         names: Vec::new(),
         ports: vec![Port { name: "postgres".to_owned(), port: PORT, expose: Expose::Checks }],
+        user: None,
+        scratch: Vec::new(),
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

@@ -192,6 +192,8 @@ fn workload(section: &Section) -> Workload {
             if section.tls { port("amqps", AMQPS) } else { port("amqp", AMQP) },
             port("management", MANAGEMENT),
         ],
+        user: None,
+        scratch: Vec::new(),
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

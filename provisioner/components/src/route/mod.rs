@@ -115,6 +115,8 @@ fn workload(manifest: &Manifest, member: Member) -> Workload {
         mounts: Vec::new(),
         names: vec![READ_WRITE.to_owned(), READ_ONLY.to_owned()],
         ports: vec![port("rw", READ_WRITE_PORT), port("ro", READ_ONLY_PORT), port("status", STATUS_PORT)],
+        user: None,
+        scratch: Vec::new(),
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

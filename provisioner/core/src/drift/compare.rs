@@ -200,6 +200,8 @@ mod tests {
             mounts: Vec::new(),
             names: Vec::new(),
             ports: Vec::new(),
+            user: None,
+            scratch: Vec::new(),
             limits: Limits { memory_bytes: Some(128 << 20), ..Limits::default() },
             stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
             restart: Restart::UnlessStopped,
