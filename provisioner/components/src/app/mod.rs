@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
-use provisioner_core::manifest::{AppSource, HostFiles, Manifest};
+use provisioner_core::manifest::{App as AppSection, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
     Expose, ImageId, ImageInput, Limits, Port, Recipe, Resource, ResourceId, Restart, Secret, SecretSource, Stack,
@@ -44,6 +44,8 @@ const WORKLOAD: &str = "backend";
 const HTTP: &str = "http";
 /// Names the file with the stack's own authority, where any system that the app reaches encrypts.
 const CA_FILE: &str = "STACK_CA_FILE";
+/// User and group of the recipe: a number that no package takes.
+pub(crate) const USER: (u32, u32) = (10001, 10001);
 /// The shop's program in its image.
 const SHOP: &str = "/usr/local/bin/app";
 /// Where it tells its figures when nothing is said.
@@ -250,8 +252,8 @@ fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         mounts: Vec::new(),
         names: Vec::new(),
         ports: Vec::new(),
-        user: None,
-        scratch: Vec::new(),
+        user: user(app),
+        scratch: vec!["/tmp".to_owned()],
         limits: Limits::default(),
         // The shop drains for 2 s and then gives open requests and messages 20 s.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
@@ -265,6 +267,11 @@ fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         .chain((1..=manifest.route.replicas).map(|nth| Dependency::Ready(Member::nth(route::NAME, nth))))
         .collect(),
     }
+}
+
+/// Somebody's own image says itself who runs it.
+fn user(app: &AppSection) -> Option<(u32, u32)> {
+    matches!(app.source, AppSource::Binary { .. }).then_some(USER)
 }
 
 fn limits(manifest: &Manifest) -> Limits {

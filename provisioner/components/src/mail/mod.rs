@@ -143,7 +143,7 @@ fn workload(service: &Service) -> Workload {
         mounts: vec![Mount { volume: DATA.to_owned(), path: "/var/lib/sink".to_owned() }],
         names: Vec::new(),
         ports: vec![port("smtp", SMTP), port("http", HTTP)],
-        user: None,
+        user: Some(SINK),
         scratch: Vec::new(),
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),

@@ -23,7 +23,7 @@ use provisioner_core::stack::{
 
 use crate::http::Site;
 use crate::template::render;
-use crate::{nginx, recipe};
+use crate::{app, nginx, recipe};
 
 pub(crate) const NAME: &str = "media";
 /// Reads for everybody inside the stack, writes for whoever knows the password.
@@ -37,8 +37,8 @@ pub(crate) const DIR_VARIABLE: &str = "APP_MEDIA_DIR";
 const USER: &str = "app";
 const PASSWORD: &str = "media-app";
 const CONFIG: &str = "/etc/nginx/media.conf";
-/// The user of the shop's image: what backends wrote while the volume was theirs belongs to it.
-const OWNER: (u32, u32) = (10001, 10001);
+/// What backends wrote while the volume was theirs belongs to their user.
+const OWNER: (u32, u32) = app::USER;
 
 /// Content of a file of `nginx/`.
 macro_rules! embedded {
@@ -128,6 +128,9 @@ fn workload(service: &Service) -> Workload {
         mounts: vec![mount()],
         names: Vec::new(),
         ports: vec![Port { name: "http".to_owned(), port: PORT, expose: Expose::Checks }],
+        user: Some(OWNER),
+        // Of a draft's way only names: the drafts themselves are on the volume.
+        scratch: vec!["/tmp".to_owned()],
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

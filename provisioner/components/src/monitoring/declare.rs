@@ -197,7 +197,7 @@ pub(super) fn workload(program: Program, binary: &str, flags: Vec<String>, limit
         mounts: Vec::new(),
         names: Vec::new(),
         ports: vec![Port { name: "http".to_owned(), port: program.port(), expose: Expose::Checks }],
-        user: None,
+        user: Some(PROMETHEUS),
         scratch: Vec::new(),
         limits: Limits { memory_bytes: Some(memory_bytes), cpu_millis: Some(cpu_millis), shm_bytes: None },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 10 },

@@ -50,8 +50,8 @@ const CONTENT: &[(&str, &str)] = embedded![
     "/srv/static/shop.js" <- "static/shop.js",
 ];
 
-/// User and group of the recipe. An image of somebody's own may run as root, who reads any file.
-const WWW_DATA: (u32, u32) = (33, 33);
+/// User and group of NGINX, Debian's own number.
+pub(super) const WWW_DATA: (u32, u32) = (33, 33);
 pub(super) const SCRIPT: &str = "/etc/nginx/site/nginx.sh";
 
 /// Every file that NGINX gets. Inside an image with NGINX, `nginx.sh check` checks them.
@@ -118,7 +118,7 @@ fn values(manifest: &Manifest) -> minijinja::Value {
 }
 
 fn file(path: &str, content: String, on_change: OnChange) -> File {
-    // Nothing secret is in them, and an image of somebody's own runs NGINX as whatever user it likes.
+    // Nothing secret is in them.
     File { path: path.to_owned(), mode: 0o644, owner: (0, 0), content: Text::new(content), on_change }
 }
 

@@ -1,7 +1,7 @@
 //! NGINX: the entrance. Its files live in `nginx/` at the root of the repository.
 //!
 //! An image of somebody's own must provide NGINX 1.26 with its `mime.types`, `/bin/sh`, `getent`, `sha256sum`, and a directory
-//! `/var/cache/nginx` that its user may write.
+//! `/var/cache/nginx` that user 33 may write.
 
 mod drift;
 mod files;
@@ -145,8 +145,8 @@ fn workload(manifest: &Manifest) -> Workload {
         mounts: media::shared_volume(manifest).into_iter().collect(),
         names: Vec::new(),
         ports,
-        user: None,
-        scratch: Vec::new(),
+        user: Some(files::WWW_DATA),
+        scratch: ["/tmp", "/var/cache/nginx"].map(str::to_owned).to_vec(),
         limits: Limits {
             memory_bytes: Some(nginx.service.memory_bytes),
             cpu_millis: Some(nginx.service.cpu_millis),
