@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use provisioner_core::component::Access;
 use provisioner_core::finding::{Broken, Finding, Level, check};
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 
 use super::{NAME, PASSWORD, PORT, USER, member};
 use crate::app::{self, Contract};
@@ -121,14 +121,12 @@ async fn reached(access: &Access<'_>, contract: &Contract) -> Result<String, Bro
     for backend in app::backends(access.stack).map(|workload| &workload.member) {
         let site = Site::of(access, backend, contract.port, LIMIT).await.map_err(Broken::Unknown)?;
         let what = format!("GET /readyz of {backend}");
-        let reply = get(&site, "/readyz").await?;
-        if StatusCode::from_u16(reply.status).is_ok_and(|status| status.is_success())
-            && !reply.json()?["degraded"].as_array().is_some_and(|degraded| degraded.iter().any(|it| it == NAME))
-        {
-            backends.push(backend.to_string());
-            continue;
+        let found = get(&site, "/readyz").await?.expect(200, &what)?.json()?;
+        let degraded = found["degraded"].as_array().ok_or_else(|| Broken::fail(format!("{what}: no list degraded")))?;
+        if degraded.iter().any(|system| system == NAME) {
+            return Err(Broken::fail(format!("{what}: {NAME} is among degraded, expected it to be reached")));
         }
-        return Err(Broken::fail(format!("{what}: {} {}, expected media to be reached", reply.status, reply.text())));
+        backends.push(backend.as_str());
     }
     Ok(format!("by {}", backends.join(", ")))
 }
