@@ -7,8 +7,8 @@ use crate::harness::{Scenario, Stack, docker};
 use crate::http::{self, Response};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    ("a_picture_is_uploaded_and_served_and_without_media_the_shop_serves_on", uploaded_and_served),
-    ("pictures_of_a_shared_volume_are_kept_when_they_get_a_member", kept_when_they_get_a_member),
+    ("media_takes_pictures_for_everybody_and_without_it_the_shop_serves_on", uploaded_and_served),
+    ("media_keeps_the_pictures_of_a_shared_volume", kept_when_they_get_a_member),
 ];
 
 const PLACE: &str = "/api/v1/admin/products/PROBE-0/media";
