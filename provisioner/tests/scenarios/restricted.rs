@@ -49,10 +49,17 @@ fn read_only() {
     }
     // Members come back in any order, and the route closed.
     let report = eventually("everything is proven on read-only roots", Duration::from_secs(180), || {
-        let ran = stack.run(&["up", "--no-verify"]);
-        assert_eq!(ran.code, 0, "{}{}", ran.stderr, ran.stdout);
-        let ran = stack.run(&["verify"]);
-        (ran.code == 0).then_some(ran.stdout)
+        for verb in [&["up", "--no-verify"][..], &["verify"]] {
+            let ran = stack.run(verb);
+            if ran.code != 0 {
+                eprintln!("{}{}", ran.stderr, ran.stdout);
+                return None;
+            }
+            if verb == ["verify"] {
+                return Some(ran.stdout);
+            }
+        }
+        None
     });
     assert!(report.contains(" checks passed"), "{report}");
     for container in stack.containers().into_keys() {

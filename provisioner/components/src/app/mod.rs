@@ -2,6 +2,7 @@
 
 mod contract;
 mod jobs;
+mod picture;
 mod search;
 mod shop;
 mod trial;
