@@ -71,7 +71,10 @@ pub(crate) struct Serve {
     /// File with the names of the queues that have dead letters, one a line; without it those of this program's workers
     #[arg(long, env = "APP_QUEUES_FILE")]
     pub(crate) queues_file: Option<PathBuf>,
-    /// Directory for uploaded pictures, which is served below /media/; without it none is taken
+    /// Where uploaded pictures are put over HTTP, `http://user:password@host:8090/media/`; without it none is taken
+    #[arg(long, env = "APP_MEDIA_URL", hide_env_values = true)]
+    pub(crate) media_url: Option<SecretUrl>,
+    /// Directory for them in its place, which is served below /media/
     #[arg(long, env = "APP_MEDIA_DIR")]
     pub(crate) media_dir: Option<PathBuf>,
     /// `provider=secret`, apart by commas: who may send webhooks
@@ -233,9 +236,16 @@ impl SecretUrl {
 
 impl SecretUrl {
     pub(crate) fn elasticsearch(&self) -> anyhow::Result<Url> {
-        // The parser's own message may repeat parts of the URL.
-        let url = Url::parse(&self.0).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        url.context("parse ELASTICSEARCH_URL: expected https://user:password@host:9200 or http://…")
+        self.http().context("parse ELASTICSEARCH_URL: expected https://user:password@host:9200 or http://…")
+    }
+
+    pub(crate) fn media(&self) -> anyhow::Result<Url> {
+        self.http().context("parse APP_MEDIA_URL: expected http://user:password@host:8090/media/ or https://…")
+    }
+
+    /// The parser's own message may repeat parts of the URL.
+    fn http(&self) -> Option<Url> {
+        Url::parse(&self.0).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
     }
 
     pub(crate) fn amqp(&self) -> anyhow::Result<AMQPUri> {
@@ -327,13 +337,17 @@ mod tests {
     }
 
     #[test]
-    fn smtp_and_amqp_urls_are_checked_without_being_repeated() {
+    fn urls_are_checked_without_being_repeated() {
         let trust = Trust::default();
         let url = |text: &str| -> SecretUrl { text.parse().unwrap() };
         for good in ["smtp://mail-1:1025", "smtp://shop:hunter2@mail:587?tls=required", "smtps://shop:hunter2@mail"] {
             url(good).smtp(&trust).unwrap();
         }
         url("amqps://app:hunter2@rabbitmq-1/app").amqp().unwrap();
+        for bad in ["ftp://shop:hunter2@media/", "media-1/hunter2"] {
+            let error = format!("{:#}", url(bad).media().unwrap_err());
+            assert!(error.starts_with("parse APP_MEDIA_URL: expected ") && !error.contains("hunter2"), "{error}");
+        }
         for bad in ["http://shop:hunter2@mail", "smtp://shop:hunter2@mail?tls=maybe", "hunter2"] {
             let (smtp, amqp) = (url(bad).smtp(&trust).err().unwrap(), url(bad).amqp().unwrap_err());
             assert!(format!("{smtp:#}").starts_with("parse SMTP_URL: expected "), "{smtp:#}");

@@ -13,6 +13,7 @@ mod day;
 pub mod fuzzing;
 mod housekeeping;
 mod http;
+mod media;
 mod messaging;
 mod process;
 mod redis_link;
@@ -27,6 +28,7 @@ mod telemetry;
 mod testing;
 mod traces;
 mod trust;
+mod web;
 mod webhooks;
 mod worker;
 

@@ -1,11 +1,8 @@
 //! Everything a request may use, built once.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use anyhow::Context;
@@ -16,6 +13,7 @@ use crate::{
     cache::Cache,
     catalogue::{Answer, Flights},
     config,
+    media::Media,
     messaging::{broker::Broker, pulse::Pulse, queues::Queues},
     redis_link::RedisLink,
     search::{Search, client::Client},
@@ -38,7 +36,7 @@ pub(crate) struct AppState {
     pub(crate) pulse: Pulse,
     pub(crate) queues: Queues,
     /// Where uploaded pictures go.
-    pub(crate) media: Option<PathBuf>,
+    pub(crate) media: Option<Media>,
     pub(crate) webhooks: Secrets,
     /// One connection for readiness, so that a busy pool does not look like a lost primary.
     pub(crate) probe: PgPool,
@@ -68,7 +66,7 @@ impl AppState {
             broker: config.amqp_url.as_ref().map(|url| Broker::new(url, trust, "app serve")).transpose()?,
             pulse: Pulse::default(),
             queues: Queues::new(config.queues_file.clone()),
-            media: config.media_dir.clone(),
+            media: Media::new(config, trust)?,
             webhooks: Secrets::read(config.webhook_secrets.as_ref(), config.webhook_secrets_file.as_deref())?,
             draining: AtomicBool::new(false),
             schema_checked: AtomicBool::new(false),

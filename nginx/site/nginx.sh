@@ -1,25 +1,26 @@
 #!/bin/sh
 # NGINX looks names up when it loads its configuration, only then, and does not load while one is unknown. This looks the
-# backends up for it and leaves out those that are not there, so that one missing backend never keeps NGINX down.
+# backends and the member with the pictures up for it and leaves out whoever is not there, so that one that is missing never
+# keeps NGINX down.
 #
-#   nginx.sh start   waits up to 10 s for all backends, then becomes NGINX
-#   nginx.sh check   looks the backends up again and checks the configuration; a SIGHUP then has NGINX use both
+#   nginx.sh start   waits up to 10 s for all of them, then becomes NGINX
+#   nginx.sh check   looks them up again and checks the configuration; a SIGHUP then has NGINX use both
 set -eu
 
 # One order everywhere for the files of a folder.
 export LC_ALL=C
-backends=/etc/nginx/site/backends
+site=/etc/nginx/site
 generated=/var/cache/nginx
 
 # Checked by another user (root, by hand), NGINX hands its temporary folders to that user's choice, and what runs answers 500.
-if ! [ -O "$generated" ]; then
-    echo "nginx.sh: found user $(id -un), expected $(stat -c %U "$generated"), the owner of $generated" >&2
+if [ "$(id -u)" != "$(stat -c %u /proc/1)" ]; then
+    echo "nginx.sh: found user $(id -un), expected $(stat -c %U /proc/1), who runs NGINX" >&2
     exit 77
 fi
 
-# Writes the addresses, and what is about to be loaded; fails where a backend has none.
-look_up() {
-    servers='' loaded='' missing=0
+# write_servers NAMES FILE: writes the addresses of the names; notes where one has none.
+write_servers() {
+    servers=''
     while read -r name port; do
         # An engine passes names that it does not know on to the outside, which may never answer.
         ip=$(timeout 1 getent ahosts "$name" | { read -r ip rest && echo "$ip"; }) || ip='' missing=1
@@ -32,21 +33,24 @@ look_up() {
         # tried at once instead (server.conf).
         servers="${servers}server $ip:$port max_fails=0; # $name
 "
-    done < "$backends"
+    done < "$1"
     # Without any, static files are still served.
     [ -n "$servers" ] || servers='server 127.0.0.1:1 down;
 '
-    printf '%s' "$servers" > "$generated/servers.conf"
+    printf '%s' "$servers" > "$2"
+}
+
+# Writes all addresses, and what is about to be loaded; fails where one is missing.
+look_up() {
+    loaded='' missing=0
+    write_servers "$site/backends" "$generated/servers.conf"
+    [ ! -e "$site/media" ] || write_servers "$site/media" "$generated/media.conf"
     printf 'default "%s";\n' "$loaded" > "$generated/loaded.conf"
     # NGINX tells it of the configuration that it runs with, which may be another one than lies here by then.
-    digest=$(cat /etc/nginx/nginx.conf /etc/nginx/site/* | sha256sum)
+    digest=$(cat /etc/nginx/nginx.conf "$site"/* | sha256sum)
     printf 'default "%s";\n' "${digest%% *}" > "$generated/digest.conf"
     return $missing
 }
-
-# An empty volume becomes this user's with the image's own folder, and backends write pictures into it. Where it is theirs
-# already, there is nothing to do.
-chmod 1777 /srv/media 2> /dev/null || true
 
 case ${1:-} in
     start)

@@ -13,6 +13,7 @@ use crate::{
     accounts::{password::PasswordError, sessions::SessionsAway},
     basket::Fault,
     cursor::CursorError,
+    media::MediaError,
     messaging::{broker::BrokerError, queues::QueuesError},
     search::FindError,
     store::{
@@ -195,6 +196,14 @@ impl From<BrokerError> for Problem {
     fn from(error: BrokerError) -> Self {
         tracing::warn!(%error, "answer 503");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", "the broker does not do what was asked")
+            .retry_after(1)
+    }
+}
+
+impl From<MediaError> for Problem {
+    fn from(error: MediaError) -> Self {
+        tracing::error!(%error, "answer 503");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "media_unavailable", "the picture could not be stored")
             .retry_after(1)
     }
 }

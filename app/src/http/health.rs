@@ -51,12 +51,13 @@ pub(crate) async fn livez() -> Response {
 }
 
 pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
-    let (primary, replica, redis, rabbitmq, elasticsearch) = join!(
+    let (primary, replica, redis, rabbitmq, elasticsearch, media) = join!(
         primary_trouble(&state),
         replica_is_away(&state),
         state.cache.health(),
         rabbitmq_is_away(&state),
-        elasticsearch_is_away(&state)
+        elasticsearch_is_away(&state),
+        media_is_away(&state)
     );
     let mut reasons = Vec::new();
     if state.is_draining() {
@@ -75,6 +76,9 @@ pub(crate) async fn readyz(State(state): State<Shared>) -> Response {
     }
     if elasticsearch {
         degraded.push("elasticsearch");
+    }
+    if media {
+        degraded.push("media");
     }
     let (status, word) =
         if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "unready") };
@@ -112,6 +116,11 @@ async fn rabbitmq_is_away(state: &AppState) -> bool {
 
 async fn elasticsearch_is_away(state: &AppState) -> bool {
     timeout(CHECK_WITHIN, state.search.is_away()).await.unwrap_or(true)
+}
+
+async fn media_is_away(state: &AppState) -> bool {
+    let Some(media) = &state.media else { return false };
+    timeout(CHECK_WITHIN, media.is_away()).await.unwrap_or(true)
 }
 
 pub(crate) async fn version() -> Response {

@@ -2,9 +2,6 @@
 
 use std::{error::Error, time::Duration};
 
-use anyhow::Context;
-use base64::{Engine, engine::general_purpose::STANDARD};
-use percent_encoding::percent_decode_str;
 use reqwest::{
     Method, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
@@ -17,7 +14,12 @@ use super::{
     SearchError,
     nodes::{Node, Nodes},
 };
-use crate::{config::SecretUrl, traces, trust::Trust};
+use crate::{
+    config::SecretUrl,
+    traces,
+    trust::Trust,
+    web::{as_folder, causes, take_credentials},
+};
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -92,13 +94,8 @@ impl Client {
     /// Connects to nothing yet.
     pub(crate) fn new(url: &SecretUrl, trust: &Trust) -> anyhow::Result<Self> {
         let mut base = url.elasticsearch()?;
-        let authorization = authorization(&base)?;
-        // These fail only for URLs without a host, which were refused.
-        let _ = (base.set_username(""), base.set_password(None));
-        base.set_query(None);
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
+        let authorization = take_credentials(&mut base)?;
+        as_folder(&mut base);
         let tls = trust.tls()?;
         let nodes = Nodes::new(&base, rustls::ClientConfig::clone(&tls))?;
         Ok(Self { base, authorization, nodes })
@@ -161,31 +158,9 @@ impl Client {
     }
 }
 
-fn authorization(url: &Url) -> anyhow::Result<Option<HeaderValue>> {
-    if url.username().is_empty() {
-        return Ok(None);
-    }
-    let plain = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
-    let credentials = [plain(url.username()), plain(url.password().unwrap_or_default())].join(&b':');
-    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(credentials)))
-        .context("make the credentials of ELASTICSEARCH_URL a header")?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-/// The library's own text is only the outermost: "error sending request".
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,

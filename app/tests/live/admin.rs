@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::{
     people::{Person, Who},
     permissions::admin,
-    shop::{Shop, fresh_key, header},
+    shop::{Shop, fresh_key, gate_to, header, setting, through},
 };
 
 const PRODUCTS: &str = "/api/v1/admin/products";
@@ -244,7 +244,55 @@ async fn a_picture_is_what_its_bytes_say_and_is_shown_where_it_was_put() {
 }
 
 #[tokio::test]
-async fn without_a_directory_pictures_are_refused() {
+async fn a_picture_is_put_to_a_server_and_one_that_is_away_costs_uploads_alone() {
+    let server = setting("APP_TEST_MEDIA_URL");
+    let gate = gate_to(&server, 8090).await;
+    let url = through(&server, &gate);
+    let shop = Shop::open_with(&[("APP_MEDIA_URL", url.as_str())]).await;
+    let person = admin(&shop).await;
+    let sku = shop.skus(1).await.remove(0);
+    let put = async |bytes: &[u8]| {
+        let request = shop.request("PUT", &format!("{PRODUCTS}/{sku}/media/0"), Who::Session(&person));
+        request.body(bytes.to_vec()).send().await.unwrap()
+    };
+    let served = async |answer: Response| {
+        let medium: Value = answer.json().await.unwrap();
+        let url = server.join(medium["url"].as_str().unwrap()).unwrap();
+        shop.http.get(url).send().await.unwrap().bytes().await.unwrap()
+    };
+    let large = [PNG, uuid::Uuid::new_v4().as_bytes(), &vec![7; 4 * 1024 * 1024]].concat();
+    for bytes in [PNG, &large, &large] {
+        let answer = put(bytes).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(served(answer).await, bytes, "whole, and twice the same");
+    }
+
+    gate.shut().await;
+    let refused = put(PNG).await;
+    assert_eq!(header(&refused, "retry-after"), "1");
+    assert_eq!(code(refused).await, (503, "media_unavailable".to_owned()));
+    assert_eq!(shop.count("audit_log WHERE action = 'media.put'").await, 3, "what was not stored is no change");
+    assert_eq!(shop.eventually_ready(200).await["degraded"], json!(["media"]));
+    assert_eq!(shop.order(&fresh_key(), &[("PROBE-0", 1)]).await.status(), 201);
+    gate.reopen();
+    assert_eq!(put(PNG).await.status(), 200);
+    assert_eq!(shop.eventually_ready(200).await["degraded"], json!([]));
+}
+
+#[tokio::test]
+async fn whoever_does_not_know_the_password_puts_nothing() {
+    let mut stranger = setting("APP_TEST_MEDIA_URL");
+    stranger.set_password(Some("guessed")).unwrap();
+    let shop = Shop::open_with(&[("APP_MEDIA_URL", stranger.as_str())]).await;
+    let person = admin(&shop).await;
+    let request = shop.request("PUT", &format!("{PRODUCTS}/PROBE-0/media/0"), Who::Session(&person));
+    assert_eq!(code(request.body(PNG).send().await.unwrap()).await, (503, "media_unavailable".to_owned()));
+    let log = shop.log.lock().unwrap().join("\n");
+    assert!(log.contains("found status 401") && !log.contains("guessed"), "{log}");
+}
+
+#[tokio::test]
+async fn without_a_place_for_them_pictures_are_refused() {
     let (shop, person) = shop().await;
     let request = shop.request("PUT", &format!("{PRODUCTS}/PROBE-0/media/0"), Who::Session(&person));
     let refused = request.body(PNG).send().await.unwrap();

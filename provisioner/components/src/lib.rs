@@ -9,6 +9,7 @@ mod checks;
 pub mod elasticsearch;
 mod http;
 pub mod mail;
+pub mod media;
 pub mod monitoring;
 pub mod nginx;
 mod order;
@@ -29,6 +30,7 @@ use provisioner_core::stack::{Image, ImageId, Recipe, Resource};
 pub fn all() -> Vec<Box<dyn Component>> {
     vec![
         Box::new(nginx::Nginx),
+        Box::new(media::Media),
         Box::new(app::App),
         Box::<route::Route>::default(),
         Box::new(postgres::Postgres),

@@ -99,6 +99,8 @@ fn stack(pairs: u32) -> Stack {
             mounts: vec![Mount { volume, path: "/data".into() }],
             names: Vec::new(),
             ports: vec![Port { name: "main".into(), port: 80, expose: Expose::Checks }],
+            user: None,
+            scratch: Vec::new(),
             limits: Limits::default(),
             stop: Stop { signal: "SIGTERM".into(), grace_secs: 5 },
             restart: Restart::UnlessStopped,

@@ -25,6 +25,7 @@ struct Process<'a> {
     env: &'a BTreeMap<String, String>,
     secret_env: &'a BTreeMap<String, Text>,
     mounts: &'a [Mount],
+    user: Option<(u32, u32)>,
     limits: &'a Limits,
 }
 
@@ -40,6 +41,7 @@ pub(crate) fn workload(
         env: &workload.env,
         secret_env: &workload.secret_env,
         mounts: &workload.mounts,
+        user: workload.user,
         limits: &workload.limits,
     };
     let mut labels = names.labels(Kind::Workload);
@@ -76,6 +78,7 @@ pub(crate) fn job(names: &Names, job: &Job, image: &str) -> ContainerCreateBody 
         env: &job.env,
         secret_env: &job.secret_env,
         mounts: &job.mounts,
+        user: job.user,
         limits: &job.limits,
     };
     let mut labels = names.labels(Kind::Job);
@@ -94,6 +97,7 @@ impl Process<'_> {
         let endpoint = EndpointSettings { aliases: Some(aliases), ..EndpointSettings::default() };
         ContainerCreateBody {
             image: Some(self.image.to_owned()),
+            user: self.user.map(|(user, group)| format!("{user}:{group}")),
             // A command is the whole command line, whatever entry point the image brings along.
             entrypoint: self.entrypoint(),
             env: Some(self.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
@@ -101,6 +105,10 @@ impl Process<'_> {
                 network_mode: Some(names.network()),
                 mounts: Some(self.mounts.iter().map(|mount| volume_mount(names, mount)).collect()),
                 log_config: Some(bounded_logs()),
+                // Nothing here needs a privilege, and nothing gets one by running another program. The root file system
+                // stays writable: files could not be put in otherwise.
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
                 ..limits(self.limits)
             }),
             networking_config: Some(NetworkingConfig {
@@ -221,6 +229,7 @@ mod tests {
             env: &BTreeMap::new(),
             secret_env: &variables,
             mounts: &[],
+            user: None,
             limits: &Limits::default(),
         };
         let body = process.body(&Names { stack: StackName::new("dev").unwrap() }, Vec::new());

@@ -112,6 +112,8 @@ fn described(names: &Names, container: ContainerInspectResponse, image: Held) ->
         env: variables(config.env),
         image_command: joined(image.config.entrypoint, image.config.cmd),
         image_env: variables(image.config.env),
+        user: config.user.unwrap_or_default(),
+        image_user: image.config.user.unwrap_or_default(),
         memory_bytes: positive(host.memory),
         cpu_millis: cpu_millis(&host),
         shm_bytes: positive(host.shm_size),

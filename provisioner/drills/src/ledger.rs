@@ -23,7 +23,10 @@ use crate::judge::{Held, Stage};
 /// What drills put into a stack belongs to nobody's manifest: `up` removes what a killed one left.
 pub const COMPONENT: &str = "drill";
 const IMAGE: &str = "probe";
+const JOURNALS: &str = "/var/lib/ledger";
 const JOURNAL: &str = "/var/lib/ledger/journal";
+/// User and group of the recipe.
+const USER: (u32, u32) = (10001, 10001);
 const MEMORY_BYTES: u64 = 128 << 20;
 /// It ends within 2 s.
 const GRACE_SECS: u32 = 5;
@@ -131,6 +134,8 @@ fn workload(stack: &Stack, load: Load) -> Workload {
         mounts: Vec::new(),
         names: Vec::new(),
         ports: Vec::new(),
+        user: Some(USER),
+        scratch: vec![JOURNALS.to_owned()],
         limits: Limits { memory_bytes: Some(MEMORY_BYTES), cpu_millis: None, shm_bytes: None },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: GRACE_SECS },
         // A second run would have another clock.

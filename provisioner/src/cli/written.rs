@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use provisioner_core::manifest::{
-    App, AppChecks, AppSource, Mail, MailSecurity, MailServer, Manifest, Nginx, NginxTls, Postgres, PostgresMember,
-    Service, Synchronous, Worker,
+    App, AppChecks, AppSource, Mail, MailSecurity, MailServer, Manifest, Media, Nginx, NginxTls, Postgres,
+    PostgresMember, Service, Synchronous, Worker,
 };
 use provisioner_core::name::{Member, StackName};
 use serde::Serialize;
@@ -32,6 +32,8 @@ pub(super) struct Written<'a> {
     elasticsearch: Option<WrittenElasticsearch<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mail: Option<WrittenMail<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media: Option<WrittenMedia<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     monitoring: Option<WrittenMonitoring<'a>>,
     app: WrittenApp<'a>,
@@ -153,6 +155,13 @@ enum WrittenMailServer<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(untagged)]
+enum WrittenMedia<'a> {
+    Member(WrittenService<'a>),
+    SharedVolume { shared_volume: bool },
+}
+
+#[derive(Serialize)]
 struct WrittenWorker<'a> {
     command: &'a [String],
     replicas: u32,
@@ -218,6 +227,10 @@ impl<'a> From<&'a Manifest> for Written<'a> {
                 settings: &elasticsearch.settings,
             }),
             mail: manifest.mail.as_ref().map(Into::into),
+            media: manifest.media.as_ref().map(|media| match media {
+                Media::Member(service) => WrittenMedia::Member(service.into()),
+                Media::SharedVolume => WrittenMedia::SharedVolume { shared_volume: true },
+            }),
             monitoring: manifest.monitoring.as_ref().map(Into::into),
             app: (&manifest.app).into(),
             workers: manifest.workers.iter().map(|(name, worker)| (name.as_str(), worker.into())).collect(),

@@ -36,6 +36,8 @@ impl Component for Console {
             mounts: Vec::new(),
             names: Vec::new(),
             ports: vec![Port { name: "page".to_owned(), port: PORT, expose: Expose::Checks }],
+            user: None,
+            scratch: Vec::new(),
             limits: Limits::default(),
             stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 1 },
             restart: Restart::UnlessStopped,

@@ -25,7 +25,8 @@ fn document() {
 fn against_servers(make: &[&str]) {
     let manifest = "name: sc-app\npostgres: {replicas: 0, synchronous: off}\nrabbitmq: {}\nelasticsearch: {nodes: 1}\n";
     let app = "app: {replicas: 1, binary: ../target/x86_64-unknown-linux-musl/debug/app}\n";
-    Stack::of("sc-app", |_| format!("{manifest}{app}")).ok(&["up", "--no-verify"]);
+    let stack = Stack::of("sc-app", |_| format!("{manifest}{app}"));
+    stack.ok(&["up", "--no-verify"]);
     let database = Server::start("postgres-1", 5432, &["sh", "-c", OPEN_DATABASE]);
     let role = "CREATE ROLE app_live LOGIN CREATEDB";
     docker(&["exec", &database.container, "psql", "-h", "/tmp", "-d", "postgres", "-c", role]);
@@ -41,6 +42,7 @@ fn against_servers(make: &[&str]) {
         .env("APP_TEST_REDIS_URL", format!("redis://{}/0", redis.address))
         .env("APP_TEST_AMQP_URL", &amqp)
         .env("APP_TEST_AMQP_ADMIN_URL", &amqp)
+        .env("APP_TEST_MEDIA_URL", stack.json(&["env"])["APP_MEDIA_URL"].as_str().unwrap())
         .env("APP_TEST_ELASTICSEARCH_URL", format!("http://{}", search.address))
         .current_dir(root())
         .output()

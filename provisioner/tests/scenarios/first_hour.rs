@@ -113,8 +113,9 @@ fn env_leads_psql() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "f\nt\n");
 }
 
-/// The names and ports of the architecture, as programs inside the stack use them.
-const PORTS: &str = "nginx-1:80 nginx-1:443 backend-1:8000 postgres-rw:5432 postgres-ro:5433 redis-1:6379 \
+/// The names and ports of the architecture, as programs inside the stack use them. Of NGINX 80 and 443 are for those outside:
+/// inside it would need a privilege for them.
+const PORTS: &str = "nginx-1:8080 nginx-1:8443 media-1:8090 backend-1:8000 postgres-rw:5432 postgres-ro:5433 redis-1:6379 \
     rabbitmq-1:5672 elasticsearch:9200";
 
 fn every_system_is_reached_at_its_port() {

@@ -40,7 +40,7 @@ pub(crate) fn order_for(base: &str, key: &str, sku: &str, email: &str) -> Respon
 }
 
 /// HTTP/1.0, so that the answer ends where the connection does.
-fn request(method: &str, url: &str, headers: &str, body: &str) -> Response {
+pub(crate) fn request(method: &str, url: &str, headers: &str, body: &str) -> Response {
     let rest = url.strip_prefix("http://").unwrap();
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(authority).unwrap_or_else(|error| panic!("connect {authority}: {error}"));

@@ -20,10 +20,12 @@ mod harness;
 mod http;
 mod killed;
 mod lock;
+mod media;
 mod messaging;
 mod monitoring;
 mod proxy;
 mod rejoin;
+mod restricted;
 mod smoke;
 mod tls;
 mod trouble;
@@ -48,9 +50,11 @@ fn main() {
         killed::SCENARIOS,
         foreign::SCENARIOS,
         app::SCENARIOS,
+        media::SCENARIOS,
         messaging::SCENARIOS,
         monitoring::SCENARIOS,
         rejoin::SCENARIOS,
+        restricted::SCENARIOS,
         smoke::SCENARIOS,
         tls::SCENARIOS,
         trouble::SCENARIOS,

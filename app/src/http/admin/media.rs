@@ -1,7 +1,5 @@
 //! Pictures: `PUT` puts the bytes in a place of a product.
 
-use std::{io::ErrorKind, path::Path as FilePath};
-
 use axum::{
     Extension, Json,
     body::Bytes,
@@ -12,8 +10,6 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::{fs, io::AsyncWriteExt};
-use uuid::Uuid;
 
 use super::products::known;
 use crate::{
@@ -73,8 +69,8 @@ pub(crate) async fn put(
     Asked(MediaQuery { alt }): Asked<MediaQuery>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let Some(folder) = &state.media else {
-        let detail = "no directory for pictures is set up";
+    let Some(store) = &state.media else {
+        let detail = "no place for pictures is set up";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "media_not_set_up", detail));
     };
     let (sku, position) = (known(&sku)?, place(&position)?);
@@ -89,10 +85,7 @@ pub(crate) async fn put(
     })?;
     let digest: String = Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let path = format!("{}/{digest}.{extension}", &digest[..2]);
-    keep(folder, &path, &bytes).await.map_err(|error| {
-        tracing::error!(%error, folder = %folder.display(), "answer 503");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "media_unavailable", "the picture could not be stored")
-    })?;
+    store.keep(&path, &bytes).await?;
     let picture = Picture { path: &path, content_type, alt: &alt };
     let primary = &state.databases.primary;
     let medium = media::set(primary, &caller.author(id), &sku, position, Some(&picture)).await?;
@@ -118,32 +111,6 @@ fn place(text: &str) -> Result<i32, Problem> {
     position.ok_or_else(|| Problem::not_found(format!("expected a place from 0 to {POSITION_MAX}")))
 }
 
-/// Named by its content and put in place whole: nobody ever reads half of one, and the same one twice is one file.
-async fn keep(folder: &FilePath, path: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let target = folder.join(path);
-    match fs::metadata(&target).await {
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent).await?;
-    }
-    let draft = folder.join(format!(".{}", Uuid::new_v4()));
-    let written = async {
-        let mut file = fs::File::create_new(&draft).await?;
-        file.write_all(bytes).await?;
-        file.sync_all().await?;
-        fs::rename(&draft, &target).await
-    };
-    let written = written.await;
-    if written.is_err() {
-        // What is left is not reachable by any name that the shop gives out.
-        let _ = fs::remove_file(&draft).await;
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,18 +126,6 @@ mod tests {
         for other in [&b""[..], b"<svg xmlns=", b"<html>", b"RIFF\0\0\0\0WAVE", b"PNG", b"MZ", b"GIF88a"] {
             assert_eq!(of(other), None);
         }
-    }
-
-    #[tokio::test]
-    async fn a_file_appears_whole_and_once() {
-        let folder = std::env::temp_dir().join(format!("app-media-{}", Uuid::new_v4()));
-        for _ in 0..2 {
-            keep(&folder, "ab/abc.png", b"bytes").await.unwrap();
-        }
-        assert_eq!(std::fs::read(folder.join("ab/abc.png")).unwrap(), b"bytes");
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "no draft is left");
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert!(keep(FilePath::new("/proc/nowhere"), "ab/abc.png", b"").await.is_err());
     }
 
     #[test]

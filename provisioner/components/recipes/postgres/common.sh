@@ -18,22 +18,6 @@ refuse() {
     exit 78
 }
 
-# PostgreSQL does not run as root, and an image may start as root. A volume that nobody has used belongs to root as well.
-leave_root() {
-    [ "$(id -u)" = 0 ] || return 0
-    mkdir -p /var/run/postgresql
-    chown postgres:postgres "$PGROOT" /var/run/postgresql
-    if command -v setpriv > /dev/null && setpriv --help 2>&1 | grep -q -e --reuid; then
-        exec setpriv --reuid=postgres --regid=postgres --init-groups /bin/sh "$0" "$@"
-    fi
-    for tool in gosu su-exec; do
-        if command -v "$tool" > /dev/null; then
-            exec "$tool" postgres /bin/sh "$0" "$@"
-        fi
-    done
-    refuse "runs as root and finds none of setpriv, gosu, su-exec to become postgres: use an image that has one or starts as postgres"
-}
-
 # Data gets its name in one rename when it is whole, so its presence is the proof.
 is_finished() {
     [ -s "$PGDATA/PG_VERSION" ] && [ -s "$PGDATA/global/pg_control" ]

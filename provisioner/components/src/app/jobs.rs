@@ -128,6 +128,8 @@ fn job(stack: &Stack, name: &str, command: Vec<String>) -> Result<Job, String> {
         secret_env,
         files: trusted(backend).cloned().collect(),
         mounts: Vec::new(),
+        user: backend.user,
+        scratch: backend.scratch.clone(),
         limits: backend.limits.clone(),
         timeout_secs: LIMIT_SECS,
     })

@@ -2,6 +2,7 @@
 
 mod contract;
 mod jobs;
+mod picture;
 mod search;
 mod shop;
 mod trial;
@@ -16,11 +17,11 @@ use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
-use provisioner_core::manifest::{AppChecks, AppSource, HostFiles, Manifest};
+use provisioner_core::manifest::{App as AppSection, AppChecks, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, File, ImageId, ImageInput, Limits, Mount, OnChange, Port, Recipe, Resource, ResourceId, Restart, Secret,
-    SecretSource, Stack, Stop, Text, Workload,
+    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Recipe, Resource, ResourceId, Restart, Secret, SecretSource,
+    Stack, Stop, Text, Workload,
 };
 use provisioner_core::trial::Trial;
 
@@ -28,6 +29,7 @@ use crate::certificates::{self, AUTHORITY, AUTHORITY_FILE};
 use crate::elasticsearch::Elasticsearch;
 use crate::http::Site;
 use crate::mail::{self, Mail};
+use crate::media::{self, Media};
 use crate::postgres::Postgres;
 use crate::rabbitmq::Rabbitmq;
 use crate::redis::Redis;
@@ -43,11 +45,11 @@ const WORKLOAD: &str = "backend";
 const HTTP: &str = "http";
 /// Names the file with the stack's own authority, where any system that the app reaches encrypts.
 const CA_FILE: &str = "STACK_CA_FILE";
-/// Names the directory for uploaded pictures.
-const MEDIA_DIR: &str = "APP_MEDIA_DIR";
 /// Names the file with the queues of work.
 const QUEUES_FILE: &str = "APP_QUEUES_FILE";
 const QUEUES: &str = "/run/provisioner/queues";
+/// User and group of the recipe: a number that no package takes.
+pub(crate) const USER: (u32, u32) = (10001, 10001);
 /// The shop's program in its image.
 const SHOP: &str = "/usr/local/bin/app";
 /// Where it tells its figures when nothing is said.
@@ -144,8 +146,9 @@ fn own_recipe(inputs: impl FnOnce() -> Vec<ImageInput>) -> impl FnOnce() -> Reci
 }
 
 /// The systems that every process of the app reaches.
-fn systems() -> [Box<dyn Component>; 6] {
+fn systems() -> [Box<dyn Component>; 7] {
     [
+        Box::new(Media),
         Box::new(Postgres),
         Box::<Route>::default(),
         Box::new(Redis),
@@ -188,11 +191,9 @@ fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         // What the manifest says outweighs it.
         workload.env.entry(name.to_owned()).or_insert(value);
     }
-    if app.checks == AppChecks::Shop {
-        // Where pictures go and where NGINX finds them.
-        workload.env.entry(MEDIA_DIR.to_owned()).or_insert_with(|| nginx::MEDIA_DIR.to_owned());
-        let (volume, path) = (nginx::MEDIA.to_owned(), nginx::MEDIA_DIR.to_owned());
-        workload.mounts.push(Mount { volume, path });
+    if let Some(mount) = media::shared_volume(manifest) {
+        workload.env.entry(media::DIR_VARIABLE.to_owned()).or_insert_with(|| mount.path.clone());
+        workload.mounts.push(mount);
     }
     if let (AppChecks::Shop, Some(rabbitmq)) = (app.checks, &manifest.rabbitmq) {
         workload.env.entry(QUEUES_FILE.to_owned()).or_insert_with(|| QUEUES.to_owned());
@@ -262,6 +263,8 @@ fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         mounts: Vec::new(),
         names: Vec::new(),
         ports: Vec::new(),
+        user: user(app),
+        scratch: vec!["/tmp".to_owned()],
         limits: Limits::default(),
         // The shop drains for 2 s and then gives open requests and messages 20 s.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
@@ -277,12 +280,18 @@ fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
     }
 }
 
+/// Somebody's own image says itself who runs it.
+fn user(app: &AppSection) -> Option<(u32, u32)> {
+    matches!(app.source, AppSource::Binary { .. }).then_some(USER)
+}
+
 fn limits(manifest: &Manifest) -> Limits {
     Limits { memory_bytes: Some(manifest.app.memory_bytes), cpu_millis: Some(manifest.app.cpu_millis), shm_bytes: None }
 }
 
 #[cfg(test)]
 mod tests {
+    use provisioner_core::manifest::parse;
     use provisioner_core::stack::{Fingerprint, Image};
 
     use super::*;
@@ -297,7 +306,7 @@ mod tests {
         let stack = stack(&manifest());
         let backend = stack.workload(&Member::named("backend-2")).unwrap();
         let names: Vec<_> = backend.secret_env.keys().map(String::as_str).collect();
-        assert_eq!(names, ["DATABASE_REPLICA_URL", "DATABASE_URL", "REDIS_URL"]);
+        assert_eq!(names, ["APP_MEDIA_URL", "DATABASE_REPLICA_URL", "DATABASE_URL", "REDIS_URL"]);
         assert_eq!(
             backend.secret_env["DATABASE_URL"].masked(),
             "postgres://app:@{secret:postgres-app}@postgres-rw:5432/app"
@@ -308,15 +317,28 @@ mod tests {
 
     #[test]
     fn the_shop_puts_pictures_where_nginx_finds_them_and_another_app_is_left_alone() {
-        let mut manifest = manifest();
-        manifest.app.checks = AppChecks::Shop;
-        let of = |manifest: &Manifest| stack(manifest).workload(&Member::named("backend-1")).unwrap().clone();
-        let shop = of(&manifest);
-        let nginx = Stack::new(manifest.name.clone(), nginx::Nginx.declare(&manifest));
-        assert_eq!(shop.mounts, nginx.workload(&nginx::member()).unwrap().mounts);
+        let of = |text: &str| {
+            let manifest = parse(format!("name: dev\n{text}\n").as_bytes()).unwrap();
+            let systems: [&dyn Component; 3] = [&App, &Media, &nginx::Nginx];
+            let stack = Stack::new(manifest.name.clone(), systems.iter().flat_map(|system| system.declare(&manifest)));
+            let backend = stack.workload(&Member::named("backend-1")).unwrap().clone();
+            (backend, stack)
+        };
+        let (shop, stack) = of("app: {binary: app}");
+        let url = "http://app:@{secret:media-app}@media-1:8090/media/";
+        assert_eq!(shop.secret_env["APP_MEDIA_URL"].masked(), url);
+        assert!(shop.mounts.is_empty() && stack.workload(&nginx::member()).unwrap().mounts.is_empty());
+
+        let (shop, stack) = of("app: {binary: app}\nmedia: {shared_volume: true}");
+        assert!(stack.members(media::NAME).next().is_none() && !shop.secret_env.contains_key("APP_MEDIA_URL"));
+        assert_eq!(shop.mounts, stack.workload(&nginx::member()).unwrap().mounts);
         assert_eq!(shop.env["APP_MEDIA_DIR"], shop.mounts[0].path);
-        manifest.app.checks = AppChecks::Health;
-        assert!(of(&manifest).mounts.is_empty() && !of(&manifest).env.contains_key("APP_MEDIA_DIR"));
+
+        let (other, stack) = of("app: {image: 'shop:1', serve: [serve]}");
+        assert!(stack.members(media::NAME).next().is_none() && other.mounts.is_empty());
+        assert!(!other.secret_env.contains_key("APP_MEDIA_URL") && !other.env.contains_key("APP_MEDIA_DIR"));
+        let (other, _) = of("app: {image: 'shop:1', serve: [serve]}\nmedia: {}");
+        assert!(other.secret_env.contains_key("APP_MEDIA_URL"));
     }
 
     #[test]

@@ -13,10 +13,10 @@ use reqwest::header::CONNECTION;
 use serde_json::{Value, json};
 
 use super::verify::{self, MAIL_LIMIT, get, order_id};
-use super::{App, Contract, NAME, search};
+use super::{App, Contract, NAME, picture, search};
 use crate::checks::{nonce, unlimited};
 use crate::http::Site;
-use crate::{mail, nginx};
+use crate::{mail, media, nginx};
 
 /// So many are on sale of the product that is ordered, at least.
 const QUANTITY: i64 = 2;
@@ -111,6 +111,9 @@ async fn order(access: &Access<'_>) -> Journey {
     let Some(placed) = placed else { return journey };
     if is_mailing {
         journey.findings.push(check(NAME, "confirmation-mail", Level::L3, confirmed(access, &placed)).await);
+    }
+    if access.stack.members(media::NAME).next().is_some() {
+        journey.findings.push(check(NAME, "picture-upload", Level::L3, picture::uploaded(access)).await);
     }
     if is_indexing {
         journey.findings.push(check(NAME, "stock-in-search", Level::L3, searched(access, &placed)).await);

@@ -105,6 +105,8 @@ fn workload(manifest: &Manifest, section: &Section, member: &Member, nodes: &[Me
         mounts: vec![Mount { volume: volume(member), path: DATA.to_owned() }],
         names: vec![NAME.to_owned()],
         ports: vec![Port { name: "https".to_owned(), port: HTTP, expose: Expose::Checks }],
+        user: Some(ELASTICSEARCH),
+        scratch: ["/tmp", "/usr/share/elasticsearch/logs"].map(str::to_owned).to_vec(),
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

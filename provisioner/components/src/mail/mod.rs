@@ -143,6 +143,8 @@ fn workload(service: &Service) -> Workload {
         mounts: vec![Mount { volume: DATA.to_owned(), path: "/var/lib/sink".to_owned() }],
         names: Vec::new(),
         ports: vec![port("smtp", SMTP), port("http", HTTP)],
+        user: Some(SINK),
+        scratch: Vec::new(),
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

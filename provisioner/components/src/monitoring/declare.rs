@@ -14,7 +14,7 @@ use provisioner_core::stack::{
 use super::targets::{Target, jobs};
 use super::{NAME, Program, exporters, rules};
 use crate::template::render;
-use crate::{app, elasticsearch, nginx, postgres, rabbitmq, recipe, redis, route};
+use crate::{app, elasticsearch, media, nginx, postgres, rabbitmq, recipe, redis, route};
 
 const CONFIG: &str = "/etc/prometheus";
 const SCRIPT: &str = "/run/provisioner/pages.py";
@@ -33,9 +33,10 @@ macro_rules! rendered {
 pub(super) use rendered;
 
 /// Every other system of the stack that has members of its own to look at.
-fn systems() -> [Box<dyn Component>; 7] {
+fn systems() -> [Box<dyn Component>; 8] {
     [
         Box::new(nginx::Nginx),
+        Box::new(media::Media),
         Box::new(app::App),
         Box::<route::Route>::default(),
         Box::new(postgres::Postgres),
@@ -197,6 +198,8 @@ pub(super) fn workload(program: Program, binary: &str, flags: Vec<String>, limit
         mounts: Vec::new(),
         names: Vec::new(),
         ports: vec![Port { name: "http".to_owned(), port: program.port(), expose: Expose::Checks }],
+        user: Some(PROMETHEUS),
+        scratch: Vec::new(),
         limits: Limits { memory_bytes: Some(memory_bytes), cpu_millis: Some(cpu_millis), shm_bytes: None },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 10 },
         restart: Restart::UnlessStopped,

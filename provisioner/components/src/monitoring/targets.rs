@@ -7,7 +7,7 @@ use provisioner_core::name::Member;
 use provisioner_core::stack::Stack;
 
 use super::Program;
-use crate::{app, elasticsearch, nginx, postgres, rabbitmq, redis, route};
+use crate::{app, elasticsearch, media, nginx, postgres, rabbitmq, redis, route};
 
 /// One that Prometheus asks, or has an exporter ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,7 @@ pub(super) fn jobs(stack: &Stack) -> Jobs {
         ("rabbitmq-queues", each(rabbitmq::NAME, rabbitmq::PROMETHEUS, "")),
         ("elasticsearch", if has_search { own(Program::Elasticsearch) } else { Vec::new() }),
         ("blackbox-http", vec![about(&nginx, format!("http://{nginx}:{}/-/backend", nginx::CHECKS))]),
+        ("blackbox-media", each(media::NAME, media::PORT, "/health")),
         ("blackbox-tls", if has_tls { vec![about(&nginx, format!("{nginx}:{}", nginx::HTTPS))] } else { Vec::new() }),
     ])
 }

@@ -1,12 +1,12 @@
 //! The files of `nginx/`, with the manifest's values put in.
 
 use minijinja::context;
-use provisioner_core::manifest::Manifest;
+use provisioner_core::manifest::{self, Manifest};
 use provisioner_core::stack::{File, OnChange, Text};
 
 use super::NAME;
 use crate::template::render;
-use crate::{app, certificates};
+use crate::{app, certificates, media};
 
 /// Path inside the container and content as it is in the repository; a path that ends in `.j2` is a template.
 macro_rules! embedded {
@@ -33,20 +33,25 @@ const CONFIGURATION: &[(&str, &str)] = embedded![
     "/etc/nginx/site/workers.conf.j2" <- "site/workers.conf.j2",
 ];
 
+/// Where pictures are with a member of their own.
+const MEDIA: &[(&str, &str)] = embedded![
+    "/etc/nginx/site/media.j2" <- "site/media.j2",
+    "/etc/nginx/site/media-upstream.conf" <- "site/media-upstream.conf",
+];
+
 const TLS: &[(&str, &str)] = embedded!["/etc/nginx/site/tls.conf" <- "site/tls.conf"];
 
 const TLS_ONLY: &[(&str, &str)] = embedded!["/etc/nginx/site/redirect.conf.j2" <- "site/redirect.conf.j2"];
 
 /// Read at every request.
 const CONTENT: &[(&str, &str)] = embedded![
-    "/srv/media/provisioner.txt" <- "media/provisioner.txt",
     "/srv/static/index.html" <- "static/index.html",
     "/srv/static/shop.css" <- "static/shop.css",
     "/srv/static/shop.js" <- "static/shop.js",
 ];
 
-/// User and group of the recipe. An image of somebody's own may run as root, who reads any file.
-const WWW_DATA: (u32, u32) = (33, 33);
+/// User and group of NGINX, Debian's own number.
+pub(super) const WWW_DATA: (u32, u32) = (33, 33);
 pub(super) const SCRIPT: &str = "/etc/nginx/site/nginx.sh";
 
 /// Every file that NGINX gets. Inside an image with NGINX, `nginx.sh check` checks them.
@@ -55,6 +60,7 @@ pub fn rendered_files(manifest: &Manifest) -> Vec<File> {
     let tls = manifest.nginx.tls.as_ref();
     let used = [
         CONFIGURATION,
+        if media::is_member(manifest) { MEDIA } else { &[] },
         if tls.is_some() { TLS } else { &[] },
         if tls.is_some_and(|tls| tls.only) { TLS_ONLY } else { &[] },
     ];
@@ -100,6 +106,9 @@ fn values(manifest: &Manifest) -> minijinja::Value {
         body_max_bytes => nginx.body_max_bytes,
         backends,
         port => manifest.app.port,
+        media => media::is_member(manifest).then(|| media::member().to_string()),
+        media_port => media::PORT,
+        shared_media => manifest.media == Some(manifest::Media::SharedVolume),
         tls => nginx.tls.is_some(),
         tls_only => nginx.tls.as_ref().is_some_and(|tls| tls.only),
         https_suffix => nginx.tls.as_ref().map(|tls| tls.https_port).filter(|port| *port != 443)
@@ -109,7 +118,7 @@ fn values(manifest: &Manifest) -> minijinja::Value {
 }
 
 fn file(path: &str, content: String, on_change: OnChange) -> File {
-    // Nothing secret is in them, and an image of somebody's own runs NGINX as whatever user it likes.
+    // Nothing secret is in them.
     File { path: path.to_owned(), mode: 0o644, owner: (0, 0), content: Text::new(content), on_change }
 }
 
@@ -162,7 +171,7 @@ mod tests {
         let files = rendered_files(&manifest());
         let server = content(&files, "/etc/nginx/site/server.conf");
         assert_eq!(server.matches("\nserver {").count(), 1);
-        assert!(server.contains("listen 80 default_server;\n    listen 8089 default_server;"));
+        assert!(server.contains("listen 8080 default_server;\n    listen 8089 default_server;"));
     }
 
     #[test]
@@ -182,7 +191,7 @@ mod tests {
     fn whatever_reaches_a_backend_is_limited() {
         let files = rendered_files(&manifest());
         for (name, body) in locations(content(&files, "/etc/nginx/site/server.conf")) {
-            let is_for_customers = body.contains("proxy_pass") && name != "= /-/backend";
+            let is_for_customers = body.contains("proxy_pass http://backends") && name != "= /-/backend";
             assert_eq!(body.contains("include site/api-limit.conf;"), is_for_customers, "location {name}");
         }
     }
@@ -222,20 +231,20 @@ mod tests {
     fn without_tls_there_is_no_trace_of_it() {
         let files = rendered_files(&manifest());
         assert!(files.iter().all(|file| !file.path.contains("tls") && file.content.secrets().is_empty()));
-        assert!(!content(&files, "/etc/nginx/site/server.conf").contains("listen 443"));
+        assert!(!content(&files, "/etc/nginx/site/server.conf").contains("listen 8443"));
     }
 
     #[test]
     fn a_browser_is_bound_to_https_only_where_http_leads_there() {
         let beside = rendered_files(&encrypted(false));
         let server = content(&beside, "/etc/nginx/site/server.conf");
-        assert!(server.contains("listen 80 default_server;\n    listen 8089 default_server;\n    listen 443 ssl"));
+        assert!(server.contains("listen 8080 default_server;\n    listen 8089 default_server;\n    listen 8443 ssl"));
         assert!(server.contains(r#"on      "";"#));
         assert!(beside.iter().all(|file| file.path != "/etc/nginx/site/redirect.conf"));
 
         let only = rendered_files(&encrypted(true));
         let server = content(&only, "/etc/nginx/site/server.conf");
-        assert!(!server.contains("listen 80 "));
+        assert!(!server.contains("listen 8080 "));
         assert!(server.contains(r#"on      "max-age=63072000";"#));
         assert!(content(&only, "/etc/nginx/site/redirect.conf").contains("return 308 https://$host:8443$request_uri;"));
     }

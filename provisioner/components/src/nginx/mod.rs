@@ -1,7 +1,7 @@
 //! NGINX: the entrance. Its files live in `nginx/` at the root of the repository.
 //!
 //! An image of somebody's own must provide NGINX 1.26 with its `mime.types`, `/bin/sh`, `getent`, `sha256sum`, and a directory
-//! `/var/cache/nginx` that its user may write.
+//! `/var/cache/nginx` that user 33 may write.
 
 mod drift;
 mod files;
@@ -21,25 +21,21 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{HostFiles, Manifest, NginxTls};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, ImageId, Limits, Mount, Port, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Volume,
-    Workload,
+    Expose, ImageId, Limits, Port, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Workload,
 };
 
 use crate::http::Site;
-use crate::{app, certificates, recipe};
+use crate::{app, certificates, media, recipe};
 
 pub use files::rendered_files;
 pub(crate) use reload::{enlist, run_enlist};
 pub(crate) use tls::{customers, has_own_certificate};
 
 pub(crate) const NAME: &str = "nginx";
-/// Volume and place of uploaded pictures.
-pub(crate) const MEDIA: &str = "media";
-pub(crate) const MEDIA_DIR: &str = "/srv/media";
-/// Customers.
-const HTTP: u16 = 80;
+/// Customers. Below 1024 a process needs a privilege, or a kernel setting that not every engine makes.
+const HTTP: u16 = 8080;
 /// Customers, encrypted.
-pub(crate) const HTTPS: u16 = 443;
+pub(crate) const HTTPS: u16 = 8443;
 /// The same server for checks: its own rate limit counters, and it names the backend that answered.
 pub(crate) const CHECKS: u16 = 8089;
 pub(crate) const STATUS: u16 = 8081;
@@ -57,18 +53,10 @@ impl Component for Nginx {
     }
 
     fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
-        let service = &manifest.nginx.service;
-        let own = || Recipe {
-            id: ImageId(NAME.to_owned()),
-            base: ImageId(crate::BASE.to_owned()),
-            dockerfile: include_str!("../../recipes/nginx/Dockerfile").to_owned(),
-            inputs: Vec::new(),
-        };
-        let mut resources = recipe(NAME, service.image.as_deref(), own);
+        let mut resources = image(manifest);
         if let Some(tls) = &manifest.nginx.tls {
             resources.extend(tls_secrets(manifest, tls));
         }
-        resources.push(Resource::Volume(Volume { name: MEDIA.to_owned(), component: NAME.to_owned() }));
         resources.push(Resource::Workload(Arc::new(workload(manifest))));
         resources
     }
@@ -106,6 +94,20 @@ impl Component for Nginx {
     }
 }
 
+/// The image with NGINX, for whoever runs it.
+pub(crate) fn image(manifest: &Manifest) -> Vec<Resource> {
+    recipe(NAME, manifest.nginx.service.image.as_deref(), own_recipe)
+}
+
+pub(crate) fn own_recipe() -> Recipe {
+    Recipe {
+        id: ImageId(NAME.to_owned()),
+        base: ImageId(crate::BASE.to_owned()),
+        dockerfile: include_str!("../../recipes/nginx/Dockerfile").to_owned(),
+        inputs: Vec::new(),
+    }
+}
+
 /// A pair of somebody's own, or one that the stack's authority issues.
 fn tls_secrets(manifest: &Manifest, tls: &NginxTls) -> Vec<Resource> {
     match &tls.own {
@@ -140,9 +142,11 @@ fn workload(manifest: &Manifest) -> Workload {
         env: BTreeMap::new(),
         secret_env: BTreeMap::new(),
         files: rendered_files(manifest),
-        mounts: vec![Mount { volume: MEDIA.to_owned(), path: MEDIA_DIR.to_owned() }],
+        mounts: media::shared_volume(manifest).into_iter().collect(),
         names: Vec::new(),
         ports,
+        user: Some(files::WWW_DATA),
+        scratch: ["/tmp", "/var/cache/nginx"].map(str::to_owned).to_vec(),
         limits: Limits {
             memory_bytes: Some(nginx.service.memory_bytes),
             cpu_millis: Some(nginx.service.cpu_millis),
@@ -152,7 +156,7 @@ fn workload(manifest: &Manifest) -> Workload {
         stop: Stop { signal: "SIGQUIT".to_owned(), grace_secs: 35 },
         restart: Restart::UnlessStopped,
         // It would start without them, and lead nowhere.
-        after: app::members(manifest).into_iter().map(Dependency::Ready).collect(),
+        after: app::members(manifest).into_iter().chain(media::declared(manifest)).map(Dependency::Ready).collect(),
     }
 }
 

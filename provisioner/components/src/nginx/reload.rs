@@ -1,5 +1,5 @@
-//! NGINX looks its backends up when it loads its configuration, and only then: whoever gives a backend a new address has
-//! it load again. Which addresses it has loaded is asked of NGINX itself, not remembered.
+//! NGINX looks its backends, and the member with the pictures, up when it loads its configuration, and only then: whoever
+//! gives one of them a new address has it load again. Which addresses it has loaded is asked of NGINX itself, not remembered.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,14 +14,14 @@ use provisioner_core::wait::{self, Look};
 use reqwest::Method;
 
 use super::{NAME, STATUS, files, member};
-use crate::app;
 use crate::http::{self, Site};
+use crate::{app, media};
 
 const RELOAD: &str = "reload";
-/// The fact, and the argument that names the backends whose present address NGINX must use afterwards.
+/// The fact, and the argument that names whose present address NGINX must use afterwards.
 const BACKENDS: &str = "backends";
 
-/// What NGINX loaded: every backend that its files name, with its address if it had one.
+/// What NGINX loaded: everyone whom its files name, with the address if there was one.
 type Loaded = BTreeMap<Member, Option<IpAddr>>;
 
 /// `backend-1=10.0.0.5,backend-2=`, as status.conf tells it.
@@ -55,43 +55,58 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     if stack.workload(&member()).is_none() {
         return Tasks::default();
     }
-    let backends = backends(situation);
+    let reached: Vec<&Member> = reached(stack).collect();
     // Customers are led away from a backend before it goes.
     let surplus = observed
         .workloads
         .iter()
         .filter(|(member, found)| found.component == app::NAME && stack.workload(member).is_none());
-    let settled = backends.iter().map(|backend| Dependency::Ready((*backend).clone()));
+    let settled = reached.iter().map(|member| Dependency::Ready((*member).clone()));
     let planned = Planned {
         task: task(stack),
-        because: reason(situation, &backends),
+        because: reason(situation, &reached),
         after: settled.chain([Dependency::Ready(member())]).collect(),
         before: surplus.map(|(member, _)| Dependency::workload(member)).collect(),
     };
     Tasks { tasks: vec![planned], ..Tasks::default() }
 }
 
-/// NGINX checks its files, takes them over, and uses the present addresses of the backends then.
+/// Whoever NGINX leads requests to.
+fn reached(stack: &Stack) -> impl Iterator<Item = &Member> {
+    let media = stack.members(media::NAME);
+    app::backends(stack).chain(media).map(|workload| &workload.member)
+}
+
+/// NGINX checks its files, takes them over, and uses the present addresses then.
 pub(super) fn task(stack: &Stack) -> Task {
-    let names: Vec<&str> = app::backends(stack).map(|workload| workload.member.as_str()).collect();
+    let names: Vec<&str> = reached(stack).map(Member::as_str).collect();
     Task::new(NAME, RELOAD).on(&member()).with(BACKENDS, names.join(","))
 }
 
-/// Why NGINX must look again although neither it nor the backend in question is started by this plan.
-fn reason(situation: &Situation<'_>, backends: &[&Member]) -> Option<String> {
-    let Situation { observed, changing, .. } = situation;
+/// Why NGINX must look again although it is not started by this plan. A backend that is has a reload of its own.
+fn reason(situation: &Situation<'_>, reached: &[&Member]) -> Option<String> {
+    let Situation { stack, observed, changing } = situation;
     if changing.contains(&member()) {
         return None;
     }
     let loaded = loaded(observed)?;
-    backends.iter().filter(|backend| !changing.contains(**backend)).find_map(|backend| {
-        let present = observed.workload(backend)?.internal_ip?;
-        match loaded.get(backend)? {
+    reached.iter().find_map(|member| {
+        let used = loaded.get(member)?;
+        if changing.contains(*member) {
+            let is_backend = app::backends(stack).any(|backend| backend.member == **member);
+            return (!is_backend).then(|| moving(member));
+        }
+        let present = observed.workload(member)?.internal_ip?;
+        match used {
             Some(used) if *used == present => None,
-            Some(used) => Some(format!("{backend} is at {present}, NGINX uses {used}")),
-            None => Some(format!("NGINX started without {backend}")),
+            Some(used) => Some(format!("{member} is at {present}, NGINX uses {used}")),
+            None => Some(format!("NGINX started without {member}")),
         }
     })
+}
+
+fn moving(member: &Member) -> String {
+    format!("{member} is started anew and may get another address")
 }
 
 /// A reload after each backend that is started anew, before the next one goes down: NGINX would otherwise know only
@@ -108,13 +123,13 @@ pub(crate) fn enlist(situation: &Situation<'_>) -> Vec<Planned> {
     let loaded = loaded(observed);
     // One that NGINX's files do not name yet comes in with the files.
     let is_named = |backend: &Member| loaded.as_ref().is_none_or(|loaded| loaded.contains_key(backend));
-    let moving: Vec<&Member> =
-        backends(situation).into_iter().filter(|backend| changing.contains(*backend) && is_named(backend)).collect();
-    let planned = moving.iter().enumerate().map(|(nth, backend)| {
-        let next = moving.iter().skip(nth + 1).find(|later| observed.is_running(later));
+    let backends = app::backends(situation.stack).map(|workload| &workload.member);
+    let rolled: Vec<&Member> = backends.filter(|backend| changing.contains(*backend) && is_named(backend)).collect();
+    let planned = rolled.iter().enumerate().map(|(nth, backend)| {
+        let next = rolled.iter().skip(nth + 1).find(|later| observed.is_running(later));
         Planned {
             task: Task::new(app::NAME, app::ENLIST).on(backend),
-            because: Some(format!("{backend} is started anew and may get another address")),
+            because: Some(moving(backend)),
             after: vec![Dependency::Ready((*backend).clone())],
             before: next
                 .map(|next| Dependency::workload(next))
@@ -126,36 +141,32 @@ pub(crate) fn enlist(situation: &Situation<'_>) -> Vec<Planned> {
     planned.collect()
 }
 
-fn backends<'a>(situation: &Situation<'a>) -> Vec<&'a Member> {
-    app::backends(situation.stack).map(|workload| &workload.member).collect()
-}
-
 pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
     let listed = task.with.get(BACKENDS).map(String::as_str).unwrap_or_default();
-    let backends = listed.split(',').filter(|name| !name.is_empty()).map(Member::named);
-    reload(task, access, backends.collect()).await
+    let members = listed.split(',').filter(|name| !name.is_empty()).map(Member::named);
+    reload(task, access, members.collect()).await
 }
 
 pub(crate) async fn run_enlist(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
     reload(task, access, task.member.iter().cloned().collect()).await
 }
 
-/// Has NGINX look up its backends and waits until it uses their present addresses.
-async fn reload(task: &Task, access: &Access<'_>, backends: Vec<Member>) -> Result<(), Failure> {
+/// Has NGINX look up whom it reaches and waits until it uses their present addresses.
+async fn reload(task: &Task, access: &Access<'_>, members: Vec<Member>) -> Result<(), Failure> {
     let observed = access.engine.observe().await?;
     let mut present = BTreeMap::new();
-    for backend in backends {
-        let ip = observed.workload(&backend).and_then(|found| found.internal_ip);
-        let missing = || Failure::new(format!("run {task}: {backend} has no address, expected it to run"));
+    for member in members {
+        let ip = observed.workload(&member).and_then(|found| found.internal_ip);
+        let missing = || Failure::new(format!("run {task}: {member} has no address, expected it to run"));
         let ip = ip.ok_or_else(|| missing().hint("provisioner status"))?;
-        present.insert(backend, ip);
+        present.insert(member, ip);
     }
     access.engine.put_files(&member(), &[], &files::reload()).await?;
     used(access, &present).await.map_err(|error| Failure::because(format!("run {task}"), error))
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("NGINX does not use the backends' present addresses: {0}")]
+#[error("NGINX does not use the present addresses: {0}")]
 struct NotUsed(String);
 
 /// A signal says nothing about what became of it; the loaded configuration does.
@@ -192,13 +203,15 @@ mod tests {
 
     use super::*;
     use crate::app::App;
+    use crate::media::Media;
     use crate::nginx::Nginx;
     use crate::testing::manifest;
 
     fn stack(replicas: u32) -> Stack {
         let mut manifest = manifest();
         manifest.app.replicas = replicas;
-        Stack::new(manifest.name.clone(), Nginx.declare(&manifest).into_iter().chain(App.declare(&manifest)))
+        let systems: [&dyn Component; 3] = [&Nginx, &Media, &App];
+        Stack::new(manifest.name.clone(), systems.iter().flat_map(|system| system.declare(&manifest)))
     }
 
     fn running(component: &str, last: u8) -> ObservedWorkload {
@@ -214,10 +227,11 @@ mod tests {
         }
     }
 
-    /// NGINX and two backends at .1 and .2, and what NGINX says that it loaded.
+    /// NGINX, two backends at .1 and .2 and the pictures at .3, and what NGINX says that it loaded.
     fn observed(told: Option<&str>) -> Observed {
         let mut observed = Observed::default();
         observed.workloads.insert(member(), running(NAME, 9));
+        observed.workloads.insert(media::member(), running(media::NAME, 3));
         for nth in 1..=2 {
             observed.workloads.insert(Member::nth("backend", nth), running(app::NAME, u8::try_from(nth).unwrap()));
         }
@@ -239,7 +253,7 @@ mod tests {
         planned.into_iter().map(|planned| (planned.task.to_string(), planned.before)).collect()
     }
 
-    const SETTLED: &str = "backend-1=10.0.0.1,backend-2=10.0.0.2";
+    const SETTLED: &str = "backend-1=10.0.0.1,backend-2=10.0.0.2,media-1=10.0.0.3";
 
     #[test]
     fn nothing_is_reloaded_while_nginx_uses_the_present_addresses() {
@@ -260,6 +274,13 @@ mod tests {
         let moved = observed(Some("backend-1=10.0.0.1,backend-2=10.0.0.7"));
         assert_eq!(because(&moved, &["backend-2"]), None);
         assert_eq!(because(&moved, &["nginx-1"]), None);
+    }
+
+    #[test]
+    fn the_pictures_are_looked_up_again_when_their_member_is_started_anew() {
+        let because = because(&observed(Some(SETTLED)), &["media-1"]).unwrap();
+        assert_eq!(because, "media-1 is started anew and may get another address");
+        assert_eq!(enlisted(&stack(2), &observed(Some(SETTLED)), &["media-1"]), []);
     }
 
     #[test]

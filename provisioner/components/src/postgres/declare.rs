@@ -20,6 +20,8 @@ use crate::template::render;
 pub(super) const DATA_ROOT: &str = "/var/lib/postgresql";
 pub(super) const CONFIG: &str = "/etc/postgresql";
 pub(super) const SCRIPTS: &str = "/usr/local/lib/provisioner/postgres";
+/// User and group of the recipe and of Docker's library image.
+pub(super) const POSTGRES: (u32, u32) = (999, 999);
 /// What a fast shutdown may take: it ends with a checkpoint.
 pub(super) const STOP_GRACE_SECS: u32 = 60;
 
@@ -73,6 +75,8 @@ fn workload(manifest: &Manifest, member: &Member) -> Workload {
         mounts: vec![mount(member)],
         names: Vec::new(),
         ports: vec![Port { name: "postgres".to_owned(), port: PORT, expose: Expose::Checks }],
+        user: Some(POSTGRES),
+        scratch: scratch(),
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),
@@ -82,6 +86,11 @@ fn workload(manifest: &Manifest, member: &Member) -> Workload {
         restart: Restart::Never,
         after: Vec::new(),
     }
+}
+
+/// For sockets, and for what the scripts write down on their way.
+pub(super) fn scratch() -> Vec<String> {
+    ["/run/postgresql", "/tmp"].map(str::to_owned).to_vec()
 }
 
 pub(super) fn password(login: Login, variable: &str) -> BTreeMap<String, Text> {

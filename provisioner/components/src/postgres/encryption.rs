@@ -12,8 +12,6 @@ use crate::route;
 
 const CERTIFICATE: &str = "/etc/postgresql/tls/server.crt";
 const KEY: &str = "/etc/postgresql/tls/server.key";
-/// User and group of the recipe and of Docker's library image. PostgreSQL takes a key that belongs to its user.
-const POSTGRES: (u32, u32) = (999, 999);
 
 /// One pair for all: clients reach a member by the route's names too, and a failover changes nothing.
 pub(super) fn resources(manifest: &Manifest) -> Vec<Resource> {
@@ -31,7 +29,8 @@ pub(super) fn files(reload: impl Fn() -> OnChange) -> [File; 3] {
     let file = |path: &str, mode, part: &str| File {
         path: path.to_owned(),
         mode,
-        owner: POSTGRES,
+        // PostgreSQL takes a key that belongs to its user.
+        owner: declare::POSTGRES,
         content: Text::new(Text::secret(&format!("{secret}.{part}"))),
         on_change: reload(),
     };

@@ -6,7 +6,7 @@
 //!
 //! An image of somebody's own must provide `/bin/sh` with the usual small tools (`sed`, `grep`, `du`, `mktemp`, `sync`),
 //! the programs of PostgreSQL 17 (`postgres`, `initdb`, `psql`, `pg_basebackup`, `pg_controldata`, `pg_rewind`,
-//! `pg_waldump`) in `PATH` or where Debian keeps them, and a user `postgres`. Where it starts as root it must have `setpriv`, `gosu` or `su-exec`. Its entry point
+//! `pg_waldump`) in `PATH` or where Debian keeps them, and a user `postgres` with the number 999. Its entry point
 //! must run a command that it is given. Scripts and configuration files are put in, so nothing else is expected of it;
 //! with TLS its user must be 999:999, to whom the key belongs.
 

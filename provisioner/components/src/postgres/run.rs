@@ -210,6 +210,8 @@ pub(super) fn job(access: &Access<'_>, member: &Member, script: &'static str, ti
         secret_env: BTreeMap::new(),
         files: vec![declare::script("common.sh"), declare::script(script)],
         mounts: vec![declare::mount(member)],
+        user: Some(declare::POSTGRES),
+        scratch: declare::scratch(),
         limits,
         timeout_secs,
     }

@@ -3,7 +3,7 @@
 //!
 //! An image of somebody's own must provide RabbitMQ 4 with the management and Prometheus plugins (Docker's library has
 //! it as `rabbitmq:4-management`), `rabbitmq-server` and `rabbitmqctl` in its PATH, `/bin/sh`, and a user `rabbitmq`
-//! with number 999 who owns `/var/lib/rabbitmq`; one that starts as root also `setpriv`.
+//! with number 999 who owns `/var/lib/rabbitmq`.
 
 mod amqp;
 mod definitions;
@@ -192,6 +192,8 @@ fn workload(section: &Section) -> Workload {
             if section.tls { port("amqps", AMQPS) } else { port("amqp", AMQP) },
             port("management", MANAGEMENT),
         ],
+        user: Some(RABBITMQ),
+        scratch: vec!["/tmp".to_owned()],
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

@@ -142,6 +142,8 @@ fn workload(manifest: &Manifest) -> Workload {
         mounts: vec![Mount { volume: DATA.to_owned(), path: "/data".to_owned() }],
         names: Vec::new(),
         ports: vec![Port { name: "redis".to_owned(), port: PORT, expose: Expose::Checks }],
+        user: Some(REDIS),
+        scratch: Vec::new(),
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

@@ -3,8 +3,8 @@
 //! It starts closed and is opened by the task `point`, which follows the record of the cluster, so a restarted route
 //! refuses clients instead of leading to a former primary.
 //!
-//! An image of somebody's own must provide `haproxy` 3.0 or newer, `socat`, `/bin/sh`, and a directory `/run/haproxy` that the
-//! image's user may write to; its entry point must run a command that it is given.
+//! An image of somebody's own must provide `haproxy` 3.0 or newer, `socat`, `/bin/sh`, and a directory `/run/haproxy` that
+//! user 999 may write to; its entry point must run a command that it is given.
 
 mod held;
 mod point;
@@ -52,6 +52,9 @@ pub(crate) const STATUS_PORT: u16 = 8404;
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
 /// About 35 KiB each, so they fit the 64 MiB of a laptop; PostgreSQL takes far fewer.
 const MAX_CONNECTIONS: u32 = 1000;
+
+/// User and group of the recipe.
+const HAPROXY: (u32, u32) = (999, 999);
 
 #[derive(Default)]
 pub struct Route {
@@ -116,6 +119,8 @@ fn workload(manifest: &Manifest, member: Member) -> Workload {
         mounts: Vec::new(),
         names: vec![READ_WRITE.to_owned(), READ_ONLY.to_owned()],
         ports: vec![port("rw", READ_WRITE_PORT), port("ro", READ_ONLY_PORT), port("status", STATUS_PORT)],
+        user: Some(HAPROXY),
+        scratch: vec!["/run/haproxy".to_owned()],
         limits: Limits {
             memory_bytes: Some(service.memory_bytes),
             cpu_millis: Some(service.cpu_millis),

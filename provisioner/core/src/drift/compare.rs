@@ -28,6 +28,8 @@ pub fn workload(workload: &Workload, actual: &Actual, is_running: bool) -> Compa
     let command = if workload.command.is_empty() { &actual.image_command } else { &workload.command };
     let (wanted, found) = commands(command, &actual.command);
     compare("command", wanted, found);
+    let user = workload.user.map(|(user, group)| format!("{user}:{group}"));
+    compare("user", named(user.unwrap_or_else(|| actual.image_user.clone())), named(actual.user.clone()));
     let reads = |reads: bool| if reads { "read from their file" } else { "not read" }.to_owned();
     compare("secret_env", reads(!workload.secret_env.is_empty()), reads(actual.reads_secret_env));
     let mounts = workload.mounts.iter().map(|mount| format!("{} at {}", mount.volume, mount.path));
@@ -49,6 +51,10 @@ pub fn workload(workload: &Workload, actual: &Actual, is_running: bool) -> Compa
     variables(workload, actual, &mut compare);
     all.push(image(workload, actual));
     all
+}
+
+fn named(user: String) -> String {
+    if user.is_empty() { "root".to_owned() } else { user }
 }
 
 /// Names, and whether a value differs; never a value, in which somebody may have put a secret by hand.
@@ -200,6 +206,8 @@ mod tests {
             mounts: Vec::new(),
             names: Vec::new(),
             ports: Vec::new(),
+            user: Some((999, 999)),
+            scratch: Vec::new(),
             limits: Limits { memory_bytes: Some(128 << 20), ..Limits::default() },
             stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
             restart: Restart::UnlessStopped,
@@ -213,6 +221,7 @@ mod tests {
             expected_image: Some("sha256:1".to_owned()),
             command: described().command,
             env: BTreeMap::from([("LOG", "plain"), ("PATH", "/bin")].map(|(k, v)| (k.to_owned(), v.to_owned()))),
+            user: "999:999".to_owned(),
             image_env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
             memory_bytes: Some(128 << 20),
             restart: "unless_stopped".to_owned(),
@@ -240,6 +249,7 @@ mod tests {
         actual.cpu_millis = Some(1500);
         actual.restart = "always".to_owned();
         actual.command.push("--appendonly no".to_owned());
+        actual.user = String::new();
         actual.env.insert("LOG".to_owned(), "s3cret".to_owned());
         actual.env.insert("TOKEN".to_owned(), "s3cret".to_owned());
         actual.mounts.insert("/data".to_owned(), "bind /srv".to_owned());
@@ -254,6 +264,7 @@ mod tests {
     cpu is 1.500 cores, expected unlimited
     restart is always, expected unless_stopped
     command is another word after word 2, expected 2 words
+    user is root, expected 999:999
     mounts is bind /srv at /data, expected none
     names is not on the stack's network, expected redis-1
     networks is also bridge, expected the stack's own

@@ -73,6 +73,9 @@ pub struct Actual {
     /// What the image brings along.
     pub image_command: Vec<String>,
     pub image_env: BTreeMap<String, String>,
+    /// As `user:group`, and what the image says; empty: root.
+    pub user: String,
+    pub image_user: String,
     pub memory_bytes: Option<u64>,
     pub cpu_millis: Option<u32>,
     pub shm_bytes: Option<u64>,

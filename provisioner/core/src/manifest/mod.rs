@@ -41,6 +41,8 @@ pub struct Manifest {
     pub rabbitmq: Option<Rabbitmq>,
     pub elasticsearch: Option<Elasticsearch>,
     pub mail: Option<Mail>,
+    /// `None` too where the app is not the shop and the manifest does not name it.
+    pub media: Option<Media>,
     pub monitoring: Option<Monitoring>,
     pub app: App,
     /// Programs of the app that take no requests, by their name.
@@ -212,6 +214,15 @@ pub enum MailSecurity {
 pub struct MailLogin {
     pub user: String,
     pub password: HostFiles,
+}
+
+/// Where uploaded pictures lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// With a member of their own: backends put them there over HTTP, the entrance fetches them.
+    Member(Service),
+    /// In a volume that every backend and the entrance mount; on several machines that takes a shared file system.
+    SharedVolume,
 }
 
 /// Prometheus, Alertmanager and the exporters.

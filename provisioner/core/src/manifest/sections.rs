@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::read::Table;
 use super::{
-    App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Nginx, NginxTls,
-    Redis, Route, Service, bounds, messaging, monitoring, postgres,
+    App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Media, Nginx,
+    NginxTls, Redis, Route, Service, bounds, messaging, monitoring, postgres,
 };
 use crate::name::StackName;
 use crate::stack::Fingerprint;
@@ -44,6 +44,8 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
         table.problem("app", "nothing".to_owned(), "a section with `image:` or `binary:`");
         None
     };
+    let takes_pictures = app.as_ref().is_some_and(|app| app.checks == AppChecks::Shop);
+    let media = (table.has("media") || takes_pictures).then(|| media(table.section("media")));
     let is_shop = app.as_ref().is_some_and(|app| matches!(app.source, AppSource::Binary { .. }));
     let workers = messaging::workers(&mut table, is_shop);
     if environment == Environment::Production && matches!(mail, Some(Some(Mail { server: MailServer::Sink(_), .. }))) {
@@ -62,6 +64,7 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
         rabbitmq,
         elasticsearch,
         mail: mail.flatten(),
+        media,
         monitoring,
         app: app?,
         workers,
@@ -172,6 +175,15 @@ fn elasticsearch(mut table: Table<'_>) -> Elasticsearch {
     let settings = table.settings("settings", is_elasticsearch_setting, ["true", "false"]).into_iter().collect();
     table.finish();
     Elasticsearch { service, nodes, heap_bytes, settings }
+}
+
+fn media(mut table: Table<'_>) -> Media {
+    let media = match flag(&mut table, "shared_volume") {
+        true => Media::SharedVolume,
+        false => Media::Member(service(&mut table, 64, 500)),
+    };
+    table.finish();
+    media
 }
 
 fn app(mut table: Table<'_>) -> Option<App> {

@@ -147,6 +147,10 @@ pub struct Workload {
     /// Stable addresses on the stack's network besides the member's own name; several members may share one.
     pub names: Vec<String>,
     pub ports: Vec<Port>,
+    /// Numeric user and group of the process; `None`: what the image says.
+    pub user: Option<(u32, u32)>,
+    /// Directories that it writes to beside its volumes. An engine may keep everything else read-only.
+    pub scratch: Vec<String>,
     pub limits: Limits,
     pub stop: Stop,
     pub restart: Restart,
@@ -237,6 +241,10 @@ pub struct Job {
     pub secret_env: BTreeMap<String, Text>,
     pub files: Vec<File>,
     pub mounts: Vec<Mount>,
+    /// Numeric user and group of the process; `None`: what the image says.
+    pub user: Option<(u32, u32)>,
+    /// Directories that it writes to beside its volumes. An engine may keep everything else read-only.
+    pub scratch: Vec<String>,
     pub limits: Limits,
     pub timeout_secs: u64,
 }
@@ -330,6 +338,8 @@ impl Workload {
             mounts,
             names,
             ports,
+            user,
+            scratch,
             limits,
             stop,
             restart,
@@ -337,7 +347,7 @@ impl Workload {
         } = self;
         Fingerprint::of(&(
             (member, component, image, command, env, secret_env),
-            (mounts, names, ports, limits, stop, restart),
+            (mounts, names, ports, user, scratch, limits, stop, restart),
         ))
     }
 

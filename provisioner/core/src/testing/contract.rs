@@ -87,6 +87,8 @@ pub fn workload(ground: &dyn Ground, member: &str) -> Workload {
         mounts: Vec::new(),
         names: Vec::new(),
         ports: Vec::new(),
+        user: None,
+        scratch: Vec::new(),
         limits: Limits { memory_bytes: Some(64 << 20), ..Limits::default() },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 5 },
         restart: Restart::UnlessStopped,

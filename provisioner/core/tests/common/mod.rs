@@ -113,6 +113,8 @@ fn workload(component: &str, image: &str, nth: u32) -> Workload {
         mounts: Vec::new(),
         names: Vec::new(),
         ports: vec![Port { name: "main".into(), port: 80, expose: Expose::Checks }],
+        user: None,
+        scratch: Vec::new(),
         limits: Limits::default(),
         stop: StopBy { signal: "SIGTERM".into(), grace_secs: 5 },
         restart: Restart::UnlessStopped,

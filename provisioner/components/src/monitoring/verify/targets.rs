@@ -17,12 +17,13 @@ pub(super) const NEXT_LOOK: Duration = Duration::from_secs(18);
 const EVERY: Duration = Duration::from_millis(250);
 
 /// What an exporter says while it reaches its system, by job: Prometheus is answered even while it does not.
-const REACHES: [(&str, &str); 6] = [
+const REACHES: [(&str, &str); 7] = [
     ("postgres", "pg_up"),
     ("redis", "redis_up"),
     ("nginx", "nginx_up"),
     ("elasticsearch", "elasticsearch_cluster_health_number_of_nodes > bool 0"),
     ("blackbox-http", "probe_success"),
+    ("blackbox-media", "probe_success"),
     ("blackbox-tls", "probe_success"),
 ];
 

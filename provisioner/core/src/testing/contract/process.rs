@@ -60,6 +60,8 @@ fn job(ground: &dyn Ground, script: &str) -> Job {
         secret_env: BTreeMap::new(),
         files: Vec::new(),
         mounts: Vec::new(),
+        user: None,
+        scratch: Vec::new(),
         limits: Limits::default(),
         timeout_secs: 30,
     }

@@ -27,6 +27,8 @@ pub(super) fn as_described(workload: &Workload, image: &str) -> Actual {
         env: workload.env.clone(),
         image_command: Vec::new(),
         image_env: BTreeMap::new(),
+        user: workload.user.map(|(user, group)| format!("{user}:{group}")).unwrap_or_default(),
+        image_user: String::new(),
         memory_bytes: workload.limits.memory_bytes,
         cpu_millis: workload.limits.cpu_millis,
         shm_bytes: workload.limits.shm_bytes,

@@ -1,0 +1,4 @@
+//! Ports of members at addresses of this process.
+
+#[derive(Clone, Default)]
+pub(crate) struct Forwards;
