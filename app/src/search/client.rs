@@ -1,6 +1,6 @@
 //! The few calls of Elasticsearch's HTTP interface that the shop needs.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use reqwest::{
     Method, Url,
