@@ -48,6 +48,11 @@ unit:
 test-contract: engine ## The contract that every engine passes, in memory and on the real one
 	scripts/tier.sh contract 5 cargo test --locked $(HOST) --test contract --test docker --test requests
 
+.PHONY: test-cluster
+test-cluster: ## The contract on Kubernetes: on the cluster of KUBECONFIG, or on one that PROVISIONER_TEST_CLUSTER boots
+	scripts/tier.sh cluster 10 scripts/cluster.sh cargo test --locked $(HOST) \
+	    --features provisioner-kubernetes/cluster --test cluster-contract --test cluster -- --test-threads=8
+
 .PHONY: test-stack
 test-stack: engine build ## Scenarios on real stacks
 	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_ --skip failover_ --skip app_

@@ -1,6 +1,8 @@
 //! Output in chunks of any size, cut into lines.
 
-use crate::engine::OutputChunk;
+use std::collections::VecDeque;
+
+use crate::engine::{Output, OutputChunk};
 
 /// A line that never ends is cut here, so that a program gone wild does not fill our memory.
 const LINE_MAX: usize = 64 * 1024;
@@ -62,8 +64,55 @@ fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
+const TAIL_LINES: usize = 40;
+
+/// Chunks told on line by line, with the last lines kept for the report.
+pub struct Lines<'a> {
+    cutter: Cutter,
+    tail: Tail<'a>,
+}
+
+struct Tail<'a> {
+    output: &'a dyn Output,
+    lines: VecDeque<String>,
+}
+
+impl<'a> Lines<'a> {
+    pub fn new(output: &'a dyn Output) -> Self {
+        Self { cutter: Cutter::default(), tail: Tail { output, lines: VecDeque::new() } }
+    }
+
+    pub fn stdout(&mut self, chunk: &[u8]) {
+        self.cutter.feed(Channel::Stdout, chunk, |_, line| self.tail.line(line));
+    }
+
+    pub fn stderr(&mut self, chunk: &[u8]) {
+        self.cutter.feed(Channel::Stderr, chunk, |_, line| self.tail.line(line));
+    }
+
+    /// The last lines of both streams.
+    pub fn finish(mut self) -> String {
+        self.cutter.rest(|_, line| self.tail.line(line));
+        Vec::from(self.tail.lines).join("\n")
+    }
+}
+
+impl Tail<'_> {
+    fn line(&mut self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end();
+        self.output.line(line);
+        if self.lines.len() == TAIL_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.to_owned());
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     fn told(chunks: &[(Channel, &[u8])]) -> Vec<(Channel, String)> {
@@ -93,5 +142,36 @@ mod tests {
             assert!(cutter.open[0].len() < LINE_MAX);
         }
         assert_eq!(told, LINE_MAX);
+    }
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Output for Told {
+        fn line(&self, line: &str) {
+            self.0.lock().unwrap().push(line.to_owned());
+        }
+    }
+
+    #[test]
+    fn chunks_become_lines_and_streams_do_not_mix() {
+        let told = Told::default();
+        let mut lines = Lines::new(&told);
+        lines.stdout(b"creating ta");
+        lines.stderr(b"warning\n");
+        lines.stdout(b"ble\r\n\nlast");
+        assert_eq!(lines.finish(), "warning\ncreating table\n\nlast");
+        assert_eq!(*told.0.lock().unwrap(), ["warning", "creating table", "", "last"]);
+    }
+
+    #[test]
+    fn only_the_last_lines_are_kept() {
+        let told = Told::default();
+        let mut lines = Lines::new(&told);
+        for nth in 0..100 {
+            lines.stdout(format!("{nth}\n").as_bytes());
+        }
+        let tail = lines.finish();
+        assert!(tail.starts_with("60\n") && tail.ends_with("\n99"), "{tail}");
     }
 }

@@ -8,12 +8,12 @@ use bollard::query_parameters::TagImageOptions;
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use provisioner_core::engine::{EngineError, Output};
+use provisioner_core::lines::Lines;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
 use crate::connect::DockerEngine;
 use crate::image::{import_options, split_tag};
-use crate::lines::Lines;
 
 const BOOTSTRAP: &str = "mmdebstrap";
 const CHUNK: usize = 64 * 1024;

@@ -10,13 +10,13 @@ use bollard::query_parameters::BuildImageOptions;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use provisioner_core::engine::{EngineError, Output};
+use provisioner_core::lines::Lines;
 use provisioner_core::stack::{ImageInput, Recipe};
 use tokio::sync::mpsc;
 
 use crate::archive::{header, relative};
 use crate::connect::DockerEngine;
 use crate::download::Downloads;
-use crate::lines::Lines;
 
 const CHUNK: usize = 64 * 1024;
 /// Chunks that may wait for the engine: 256 KiB.

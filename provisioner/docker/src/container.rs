@@ -7,16 +7,12 @@ use bollard::models::{
     MountVolumeOptions, NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
 use provisioner_core::stack::{
-    Expose, Job, Limits, MissingSecret, Mount, Port, Restart, SecretVersions, Text, Workload,
+    Expose, Job, Limits, MissingSecret, Mount, Port, Restart, SECRET_ENV_FILE, SecretVersions, Text, Workload,
+    secret_env_text, secret_shell,
 };
 
 use crate::archive::Entry;
 use crate::labels::{self, Kind, Names};
-
-const SECRET_ENV: &str = "/run/provisioner/env";
-/// Reads the secret variables and becomes the program, so that neither the container's description nor any argument
-/// list shows them.
-const WITH_SECRET_ENV: &str = r#"set -a; . /run/provisioner/env; set +a; exec "$@""#;
 
 /// What workloads and jobs have in common.
 struct Process<'a> {
@@ -126,27 +122,20 @@ impl Process<'_> {
     }
 }
 
-/// What stands before the command of a process with secret variables.
-pub(crate) fn secret_shell() -> [String; 4] {
-    ["/bin/sh", "-c", WITH_SECRET_ENV, "sh"].map(str::to_owned)
-}
-
 /// The file from which the process's own shell reads its secret variables. Which user the image runs as is not known
 /// here, so everybody inside the container may read it; outside it is as closed as the engine itself.
 pub(crate) fn secret_env(
     variables: &BTreeMap<String, Text>,
     values: &BTreeMap<String, String>,
 ) -> Result<Option<Entry>, MissingSecret> {
-    if variables.is_empty() {
-        return Ok(None);
-    }
-    let mut content = String::new();
-    for (name, text) in variables {
-        let quoted = text.resolve(values)?.replace('\'', r"'\''");
-        content.push_str(&format!("{name}='{quoted}'\n"));
-    }
-    let content = content.into_bytes();
-    Ok(Some(Entry { path: SECRET_ENV.to_owned(), mode: 0o444, owner: (0, 0), content }))
+    let text = secret_env_text(variables, values)?;
+    let entry = |text: String| Entry {
+        path: SECRET_ENV_FILE.to_owned(),
+        mode: 0o444,
+        owner: (0, 0),
+        content: text.into_bytes(),
+    };
+    Ok(text.map(entry))
 }
 
 pub(crate) fn restart_policy(restart: Restart) -> RestartPolicy {
@@ -217,12 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn secret_variables_are_quoted_for_the_shell_and_appear_nowhere_else() {
+    fn secret_variables_appear_in_no_description() {
         let variables = BTreeMap::from([("URL".to_owned(), Text::new(format!("a'b {}", Text::secret("pw"))))]);
-        let values = BTreeMap::from([("pw".to_owned(), "s3cret".to_owned())]);
-        let file = secret_env(&variables, &values).unwrap().unwrap();
-        assert_eq!(String::from_utf8(file.content).unwrap(), "URL='a'\\''b s3cret'\n");
-
         let process = Process {
             image: "i",
             command: &command(&["app", "serve"]),
@@ -234,7 +219,7 @@ mod tests {
         };
         let body = process.body(&Names { stack: StackName::new("dev").unwrap() }, Vec::new());
         assert_eq!(body.entrypoint.as_ref().unwrap()[3..], ["sh", "app", "serve"]);
-        assert!(!format!("{body:?}").contains("s3cret"));
+        assert!(!format!("{body:?}").contains("URL"));
     }
 
     #[test]

@@ -14,11 +14,10 @@ use futures_util::future::{try_join, try_join_all};
 use provisioner_core::drift::{Actual, FoundFile};
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::Member;
-use provisioner_core::stack::Fingerprint;
+use provisioner_core::stack::{Fingerprint, secret_shell};
 
 use crate::archive::{self, Entry};
 use crate::connect::DockerEngine;
-use crate::container::secret_shell;
 use crate::error::is_missing;
 use crate::labels::Names;
 

@@ -14,10 +14,9 @@ use provisioner_core::fault::Faults;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
 use provisioner_core::record::Records;
-use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId, Workload};
+use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId, Workload, secret_shell};
 
 use crate::connect::DockerEngine;
-use crate::container::secret_shell;
 
 #[async_trait]
 impl Engine for DockerEngine {

@@ -6,12 +6,12 @@ use bollard::query_parameters::KillContainerOptions;
 use provisioner_core::clock;
 use provisioner_core::engine::{EngineError, Executed, Quiet};
 use provisioner_core::fault::{Fault, Faults, Injected};
+use provisioner_core::lines::Lines;
 use provisioner_core::name::Member;
 use provisioner_core::stack::Workload;
 
 use crate::connect::DockerEngine;
 use crate::labels::Kind;
-use crate::lines::Lines;
 
 /// The server is what the first process has started. Where that has started nothing it is the server itself, which the
 /// kernel does not let anybody kill from inside.

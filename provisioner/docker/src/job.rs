@@ -6,11 +6,11 @@ use bollard::errors::Error;
 use bollard::query_parameters::{StartContainerOptions, WaitContainerOptions};
 use futures_util::{StreamExt, TryStreamExt};
 use provisioner_core::engine::{EngineError, ImageReferences, JobOutcome, LogOptions, Output, OutputChunk};
+use provisioner_core::lines::Lines;
 use provisioner_core::stack::Job;
 
 use crate::connect::{Docker, DockerEngine};
 use crate::container;
-use crate::lines::Lines;
 
 impl DockerEngine {
     pub(crate) async fn run_job(

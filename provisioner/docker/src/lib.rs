@@ -20,7 +20,6 @@ mod host;
 mod image;
 mod job;
 mod labels;
-mod lines;
 mod network;
 mod observe;
 mod power;

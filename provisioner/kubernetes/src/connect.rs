@@ -5,6 +5,7 @@ use std::time::Duration;
 use kube::Client;
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::StackName;
+use tokio::sync::Mutex;
 
 use crate::access::{self, Access, AccessError, Cluster, Options};
 use crate::error::translate;
@@ -31,6 +32,8 @@ pub struct Kubernetes {
 pub struct KubernetesEngine {
     pub(crate) kubernetes: Kubernetes,
     pub(crate) names: Names,
+    /// The namespace was there when it was last looked for.
+    pub(crate) has_namespace: Mutex<bool>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,13 +61,14 @@ impl Kubernetes {
         if release(&version.major, &version.minor).is_none_or(|found| found < RELEASE_MIN) {
             return Err(ConnectError::TooOld { cluster, found: version.git_version });
         }
+        let forwards = Forwards::new(client.clone());
         Ok(Self {
             client,
             cluster,
             namespace: access.namespace.clone(),
             options: access.options.clone(),
             release: version.git_version,
-            forwards: Forwards::default(),
+            forwards,
         })
     }
 
@@ -73,8 +77,13 @@ impl Kubernetes {
     }
 
     pub fn stack(&self, name: &StackName) -> KubernetesEngine {
-        let names = Names { stack: name.clone(), namespace: self.namespace.clone().unwrap_or(name.to_string()) };
-        KubernetesEngine { kubernetes: self.clone(), names }
+        let namespace = self.namespace.clone();
+        let names = Names {
+            stack: name.clone(),
+            is_given: namespace.is_some(),
+            namespace: namespace.unwrap_or_else(|| name.to_string()),
+        };
+        KubernetesEngine { kubernetes: self.clone(), names, has_namespace: Mutex::new(false) }
     }
 }
 

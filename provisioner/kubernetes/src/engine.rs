@@ -7,85 +7,130 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use provisioner_core::drift::{Actual, FoundFile};
 use provisioner_core::engine::{
-    Engine, EngineError, Execution, Host, ImageReferences, JobOutcome, LogOptions, Output, OutputStream, Power,
-    StopProof,
+    Engine, EngineError, Execution, Host, ImageReferences, InputStream, JobOutcome, LogOptions, Output, OutputStream,
+    Power, StopProof, Usage,
 };
+use provisioner_core::fault::Faults;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
-use provisioner_core::record::{Record, RecordError, Records, Version};
-use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId};
-use serde_json::Value;
+use provisioner_core::record::Records;
+use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId, Workload, secret_shell};
 
 use crate::connect::KubernetesEngine;
-
-fn not_yet<T>(what: &str) -> Result<T, EngineError> {
-    Err(EngineError::failed(what, "the engine on Kubernetes cannot do it yet"))
-}
 
 #[async_trait]
 impl Engine for KubernetesEngine {
     fn stack(&self) -> &StackName {
         &self.names.stack
     }
+
     async fn observe(&self) -> Result<Observed, EngineError> {
-        not_yet("observe")
+        self.snapshot().await
     }
-    async fn ensure(&self, r: &Resource, _: &ImageReferences, _: &dyn Output) -> Result<(), EngineError> {
-        not_yet(&format!("ensure {}", r.id()))
+
+    async fn ensure(
+        &self,
+        resource: &Resource,
+        images: &ImageReferences,
+        _output: &dyn Output,
+    ) -> Result<(), EngineError> {
+        match resource {
+            Resource::Image(image) => self.ensure_image(image).await,
+            Resource::Network => self.ensure_network().await,
+            Resource::Secret(secret) => self.ensure_secret(secret).await,
+            Resource::Volume(volume) => self.ensure_volume(volume).await,
+            Resource::Workload(workload) => self.ensure_workload(workload, images).await,
+        }
     }
+
     async fn remove(&self, id: &ResourceId) -> Result<(), EngineError> {
-        not_yet(&format!("remove {id}"))
+        match id {
+            ResourceId::Image(image) => self.remove_image(image).await,
+            ResourceId::Network => self.remove_network().await,
+            ResourceId::Secret(name) => self.remove_secret(name).await,
+            ResourceId::Volume(name) => self.remove_volume(name).await,
+            ResourceId::Workload(member) => self.remove_workload(member).await,
+        }
     }
-    async fn set(&self, member: &Member, _: Power) -> Result<(), EngineError> {
-        not_yet(&format!("set {member}"))
+
+    async fn set(&self, member: &Member, power: Power) -> Result<(), EngineError> {
+        self.set_power(member, power).await
     }
+
     async fn stopped(&self, member: &Member) -> Result<StopProof, EngineError> {
-        not_yet(&format!("prove {member} stopped"))
+        self.prove_stopped(member).await
     }
-    async fn exec(&self, member: &Member, _: &[String], _: Option<Bytes>) -> Result<Execution, EngineError> {
-        not_yet(&format!("exec in {member}"))
+
+    async fn exec(&self, member: &Member, argv: &[String], stdin: Option<Bytes>) -> Result<Execution, EngineError> {
+        let whole = |bytes| -> InputStream { Box::pin(futures_util::stream::iter([Ok(bytes)])) };
+        self.execute(member, argv, stdin.map(whole)).await
     }
-    async fn inspect(&self, member: &Member, _: &str) -> Result<Actual, EngineError> {
-        not_yet(&format!("inspect {member}"))
+
+    async fn attach(
+        &self,
+        member: &Member,
+        argv: &[String],
+        input: Option<InputStream>,
+    ) -> Result<Execution, EngineError> {
+        self.execute(member, argv, input).await
     }
-    async fn read_files(&self, member: &Member, _: &[String]) -> Result<BTreeMap<String, FoundFile>, EngineError> {
-        not_yet(&format!("read files of {member}"))
+
+    fn in_environment(&self, workload: &Workload, argv: &[String]) -> Vec<String> {
+        if workload.secret_env.is_empty() {
+            return argv.to_vec();
+        }
+        secret_shell().into_iter().chain(argv.iter().cloned()).collect()
     }
-    async fn read_file(&self, member: &Member, _: &str) -> Result<Option<Vec<u8>>, EngineError> {
-        not_yet(&format!("read a file of {member}"))
+
+    async fn inspect(&self, member: &Member, image: &str) -> Result<Actual, EngineError> {
+        self.actual(member, image).await
     }
-    async fn logs(&self, member: &Member, _: LogOptions) -> Result<OutputStream, EngineError> {
-        not_yet(&format!("read the logs of {member}"))
+
+    async fn read_files(&self, member: &Member, paths: &[String]) -> Result<BTreeMap<String, FoundFile>, EngineError> {
+        self.found_files(member, paths).await
     }
-    async fn put_files(&self, member: &Member, _: &[File], _: &OnChange) -> Result<(), EngineError> {
-        not_yet(&format!("put files into {member}"))
+
+    async fn read_file(&self, member: &Member, path: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        self.file_content(member, path).await
     }
-    async fn run(&self, job: &Job, _: &ImageReferences, _: &dyn Output) -> Result<JobOutcome, EngineError> {
-        not_yet(&format!("run job {}", job.name))
+
+    async fn logs(&self, member: &Member, options: LogOptions) -> Result<OutputStream, EngineError> {
+        self.member_logs(member, options).await
     }
-    async fn address(&self, member: &Member, _: u16) -> Result<SocketAddr, EngineError> {
-        not_yet(&format!("reach {member}"))
+
+    async fn put_files(&self, member: &Member, files: &[File], then: &OnChange) -> Result<(), EngineError> {
+        self.replace_files(member, files, then).await
     }
-    async fn secrets(&self, _: &BTreeSet<String>) -> Result<BTreeMap<String, String>, EngineError> {
-        not_yet("read secrets")
+
+    async fn run(&self, job: &Job, images: &ImageReferences, output: &dyn Output) -> Result<JobOutcome, EngineError> {
+        self.run_job(job, images, output).await
     }
+
+    async fn address(&self, member: &Member, port: u16) -> Result<SocketAddr, EngineError> {
+        self.published(member, port).await
+    }
+
+    async fn secrets(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, String>, EngineError> {
+        Ok(self.current_secrets(names).await?.values)
+    }
+
     fn records(&self) -> &dyn Records {
         self
     }
-    async fn host(&self) -> Result<Host, EngineError> {
-        not_yet("describe the cluster")
-    }
-}
 
-#[async_trait]
-impl Records for KubernetesEngine {
-    async fn get(&self, _: &str) -> Result<Option<Record>, EngineError> {
-        not_yet("read a record")
+    fn faults(&self) -> Option<&dyn Faults> {
+        Some(self)
     }
-    async fn put_if(&self, _: &str, _: Version, _: Value) -> Result<Version, RecordError> {
-        Ok(not_yet("write a record")?)
+
+    async fn host(&self) -> Result<Host, EngineError> {
+        self.describe_host().await
     }
-    async fn remove_if(&self, _: &str, _: Version) -> Result<(), RecordError> {
-        Ok(not_yet("remove a record")?)
+
+    async fn usage(&self, members: &[Member]) -> BTreeMap<Member, Usage> {
+        self.member_usage(members).await
+    }
+
+    async fn evidence(&self, since: u64) -> Result<BTreeMap<String, String>, EngineError> {
+        self.tell(since).await
     }
 }

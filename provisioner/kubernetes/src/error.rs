@@ -87,10 +87,6 @@ fn conflict(status: &Status) -> String {
     )
 }
 
-pub(crate) fn is_missing(error: &EngineError) -> bool {
-    matches!(error, EngineError::NotFound { .. })
-}
-
 /// The status code of the server's answer.
 pub(crate) fn code(error: &Error) -> Option<u16> {
     match error {

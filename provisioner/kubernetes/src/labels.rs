@@ -24,6 +24,8 @@ pub(crate) const FILES: &str = "provisioner.dev/files";
 /// Another one whenever the member is made anew.
 pub(crate) const INSTANCE: &str = "provisioner.dev/instance";
 pub(crate) const RESTART: &str = "provisioner.dev/restart";
+/// Of the stop as described; a pod has a second at least.
+pub(crate) const GRACE: &str = "provisioner.dev/grace";
 pub(crate) const PORTS: &str = "provisioner.dev/ports";
 /// The reference that the stack's description gives; pods run the one that the cluster knows it by.
 pub(crate) const IMAGE: &str = "provisioner.dev/image";
@@ -76,6 +78,8 @@ impl Kind {
 pub(crate) struct Names {
     pub(crate) stack: StackName,
     pub(crate) namespace: String,
+    /// Somebody named the namespace; else it is the stack's own.
+    pub(crate) is_given: bool,
 }
 
 impl Names {
@@ -153,7 +157,7 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names { stack: StackName::new("dev").unwrap(), namespace: "shop".to_owned() }
+        Names { stack: StackName::new("dev").unwrap(), namespace: "shop".to_owned(), is_given: true }
     }
 
     fn labelled(labels: Labels) -> ObjectMeta {

@@ -6,6 +6,7 @@
 mod fingerprint;
 mod resource;
 mod text;
+mod variables;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ pub use resource::{
     Restart, SECRET_VARIABLES, Secret, SecretSource, SecretVersions, Stop, Volume, Workload,
 };
 pub use text::{MissingSecret, Text};
+pub use variables::{SECRET_ENV_FILE, secret_env_text, secret_shell};
 
 use crate::component::Dependency;
 use crate::engine::ImageReferences;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::engine::{Engine, ImageReferences, Quiet};
+use crate::fault::Fault;
 use crate::name::Member;
 use crate::observed::ObservedWorkload;
 use crate::stack::{
@@ -25,6 +26,23 @@ use crate::stack::{
 /// How a case ends: an error of the engine fails it like an assertion does.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
+/// What an engine can and another one cannot. The cases ask for no less than this says, and have it say no for the rest.
+#[derive(Clone, Debug)]
+pub struct Abilities {
+    /// What its members can suffer beside a kill, a killed server and a full disk.
+    pub faults: Vec<Fault>,
+    /// A log tells standard output from what a program complained about.
+    pub tells_streams_apart: bool,
+    /// As whom members must run; `None`: as whom the image says.
+    pub user: Option<(u32, u32)>,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        Self { faults: vec![Fault::Pause, Fault::Partition], tells_streams_apart: true, user: None }
+    }
+}
+
 /// What an engine brings to its contract. Its stacks are empty when a case begins.
 #[async_trait]
 pub trait Ground: Send + Sync {
@@ -32,6 +50,10 @@ pub trait Ground: Send + Sync {
 
     /// The same engine, bound to another stack.
     fn neighbour(&self) -> Arc<dyn Engine>;
+
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
 
     /// An image with `/bin/sh`, `cat`, `stat` and `sleep`.
     fn image(&self) -> Image;
@@ -87,7 +109,7 @@ pub fn workload(ground: &dyn Ground, member: &str) -> Workload {
         mounts: Vec::new(),
         names: Vec::new(),
         ports: Vec::new(),
-        user: None,
+        user: ground.abilities().user,
         scratch: Vec::new(),
         limits: Limits { memory_bytes: Some(64 << 20), ..Limits::default() },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 5 },

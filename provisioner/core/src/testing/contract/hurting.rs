@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::faults::faults;
+use super::faults::{faults, has};
 use super::process::{Failed, log_text, printed, shell};
 use super::{Ground, Outcome, ensured, workload};
 use crate::engine::{Engine, Power};
@@ -54,6 +54,9 @@ pub async fn a_server_that_is_the_first_process_cannot_be_killed_from_inside(gro
 
 /// Another one goes on meanwhile, so that there was time for something to be done.
 pub async fn a_frozen_member_does_nothing_until_it_is_healed(ground: &dyn Ground) -> Outcome {
+    if !has(ground, Fault::Pause).await? {
+        return Ok(());
+    }
     let engine = ground.engine();
     let (mut described, mut other) = (workload(ground, "probe-1"), workload(ground, "probe-2"));
     for member in [&mut described, &mut other] {
@@ -98,6 +101,9 @@ async fn pair(ground: &dyn Ground) -> Result<(Workload, Workload), Failed> {
 }
 
 pub async fn a_member_that_was_cut_off_runs_on_and_is_found_again_when_healed(ground: &dyn Ground) -> Outcome {
+    if !has(ground, Fault::Partition).await? {
+        return Ok(());
+    }
     let engine = ground.engine();
     let (first, second) = pair(ground).await?;
     faults(&*engine)?.inject(&first.member, Fault::Partition).await?;
@@ -110,6 +116,9 @@ pub async fn a_member_that_was_cut_off_runs_on_and_is_found_again_when_healed(gr
 }
 
 pub async fn a_member_that_was_cut_off_and_killed_is_found_again_when_started(ground: &dyn Ground) -> Outcome {
+    if !has(ground, Fault::Partition).await? {
+        return Ok(());
+    }
     let engine = ground.engine();
     let (first, second) = pair(ground).await?;
     faults(&*engine)?.inject(&first.member, Fault::Partition).await?;

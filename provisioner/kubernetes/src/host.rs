@@ -1,0 +1,43 @@
+//! What the preflight wants to know of the cluster.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::ListParams;
+use provisioner_core::engine::{EngineError, Host};
+
+use crate::connect::KubernetesEngine;
+use crate::error::ENGINE;
+use crate::quantity;
+
+impl KubernetesEngine {
+    /// All nodes that take pods, together.
+    pub(crate) async fn describe_host(&self) -> Result<Host, EngineError> {
+        let nodes: Api<Node> = Api::all(self.kubernetes.client.clone());
+        let nodes = self.ask("list nodes", nodes.list(&ListParams::default())).await?.items;
+        let usable = || nodes.iter().filter(|node| takes_pods(node));
+        let of = |node: &Node, what: &str| node.status.as_ref()?.allocatable.as_ref()?.get(what).cloned();
+        let millis: u64 = usable().filter_map(|node| quantity::millis(&of(node, "cpu")?)).map(u64::from).sum();
+        Ok(Host {
+            engine: format!("{ENGINE} {}", self.kubernetes.release),
+            is_supported: if usable().next().is_some() {
+                Ok(())
+            } else {
+                Err("it has no node that takes pods".to_owned())
+            },
+            cpus: u32::try_from(millis / 1000).unwrap_or(u32::MAX),
+            memory_bytes: usable().filter_map(|node| quantity::whole(&of(node, "memory")?)).sum(),
+            free_disk_bytes: None,
+            ports: BTreeMap::new(),
+            is_local: false,
+        })
+    }
+}
+
+fn takes_pods(node: &Node) -> bool {
+    let is_closed = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default();
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let is_ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    is_ready && !is_closed
+}

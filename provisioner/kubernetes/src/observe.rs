@@ -1,0 +1,86 @@
+//! One snapshot by eight reads side by side, however large the stack is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use kube::core::PartialObjectMeta;
+use provisioner_core::clock;
+use provisioner_core::engine::EngineError;
+use provisioner_core::observed::Observed;
+
+use crate::connect::KubernetesEngine;
+use crate::controllers::{Controller, Surroundings};
+use crate::image::{self, PushedImages};
+use crate::labels::{self, Kind};
+use crate::namespace::Whose;
+use crate::{records, secrets};
+
+impl KubernetesEngine {
+    pub(crate) async fn snapshot(&self) -> Result<Observed, EngineError> {
+        let names = &self.names;
+        let every = |kind: Kind| names.selector(kind);
+        let (record, volume) = (every(Kind::Record), every(Kind::Volume));
+        let ours = format!("{}={}", labels::STACK, names.stack);
+        let workloads = future::try_join4(
+            self.list::<StatefulSet>(""),
+            self.list::<Deployment>(""),
+            self.list::<Pod>(&ours),
+            self.list::<Service>(&ours),
+        );
+        let data = future::try_join3(
+            self.list_meta::<PersistentVolumeClaim>(&volume),
+            self.list_meta::<Secret>(&ours),
+            self.list::<ConfigMap>(&record),
+        );
+        let (whose, (sets, deployments, pods, services), (claims, secrets, maps)) =
+            future::try_join3(self.whose_namespace(), workloads, data).await?;
+        let controllers: Vec<Controller> =
+            sets.into_iter().map(Controller::from).chain(deployments.into_iter().map(Controller::from)).collect();
+        let network = match whose {
+            Whose::Ours(standing) => standing.is_network,
+            Whose::Absent | Whose::Leaving => false,
+            Whose::Stacks(other) => return Err(self.occupied(&format!("it belongs to stack {other}"))),
+            Whose::Nobodys => {
+                self.refuse_occupied().await?;
+                false
+            }
+        };
+        let around = Surroundings {
+            names,
+            pods: &pods,
+            files: &secrets,
+            services: &services,
+            forwards: &self.kubernetes.forwards,
+        };
+        let mut found = BTreeMap::new();
+        for controller in &controllers {
+            let observed = controller.observed(&around)?;
+            // Of two in one place the rightful one is shown; the other is removed when the member is next made anew.
+            if observed.spec.is_some() || !found.contains_key(&controller.member()) {
+                found.insert(controller.member(), observed);
+            }
+        }
+        let mut records = records::present(records::read_all(&maps)?);
+        // What was pushed says nothing about the stack itself.
+        let images = records.read::<PushedImages>(image::RECORD).map_err(image::read)?.unwrap_or_default();
+        records.0.remove(image::RECORD);
+        Ok(Observed {
+            images: images.0.into_keys().collect(),
+            network,
+            secrets: secrets::known(names, &secrets),
+            volumes: volumes(&claims),
+            workloads: found,
+            records,
+            at: clock::unix_seconds(),
+            facts: BTreeMap::new(),
+            deep: Vec::new(),
+        })
+    }
+}
+
+fn volumes(claims: &[PartialObjectMeta<PersistentVolumeClaim>]) -> BTreeSet<String> {
+    let named = claims.iter().filter_map(|claim| labels::annotation(&claim.metadata, labels::VOLUME));
+    named.map(str::to_owned).collect()
+}

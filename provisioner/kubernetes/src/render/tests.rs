@@ -1,0 +1,206 @@
+//! What is applied, as people would write it.
+
+use std::collections::BTreeMap;
+
+use provisioner_core::name::{Member, StackName};
+use provisioner_core::stack::{
+    Expose, File, ImageId, Job, Limits, Mount, OnChange, Port, Restart, Stop, Text, Volume, Workload,
+};
+use serde_json::Value;
+
+use super::{Described, Entry, files_secret, helper, job, volume, workload};
+use crate::access::{AccessMode, Exposure, Options};
+use crate::labels::{Labels, Names};
+
+fn names() -> Names {
+    Names { stack: StackName::new("prod").unwrap(), namespace: "prod".to_owned(), is_given: false }
+}
+
+fn argv(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn file(path: &str, content: &str) -> File {
+    File {
+        path: path.to_owned(),
+        mode: 0o640,
+        owner: (70, 70),
+        content: Text::new(content),
+        on_change: OnChange::Restart,
+    }
+}
+
+/// A database member: data, files with a secret, shared memory, its own signal, never restarted.
+fn database() -> Workload {
+    Workload {
+        member: Member::nth("postgres", 2),
+        component: "postgres".to_owned(),
+        image: ImageId("postgres".to_owned()),
+        command: argv(&["postgres", "-D", "/data"]),
+        env: BTreeMap::from([("TZ".to_owned(), "UTC".to_owned())]),
+        secret_env: BTreeMap::from([("PASSWORD".to_owned(), Text::new(Text::secret("postgres")))]),
+        files: vec![
+            file("/etc/postgres/postgres.conf", "port = 5432\n"),
+            file("/etc/tls/server.key", &Text::secret("tls-postgres.key")),
+            file("/data/marker", "x"),
+        ],
+        mounts: vec![Mount { volume: "postgres-2-data".to_owned(), path: "/data".to_owned() }],
+        names: vec!["postgres-any".to_owned()],
+        ports: vec![Port { name: "postgres".to_owned(), port: 5432, expose: Expose::Checks }],
+        user: Some((70, 70)),
+        scratch: vec!["/run/postgresql".to_owned(), "/tmp".to_owned()],
+        limits: Limits { memory_bytes: Some(384 << 20), cpu_millis: Some(1500), shm_bytes: Some(128 << 20) },
+        stop: Stop { signal: "SIGINT".to_owned(), grace_secs: 60 },
+        restart: Restart::Never,
+        after: Vec::new(),
+    }
+}
+
+/// A web server: nothing of its own, reached by people, as the image says.
+fn web() -> Workload {
+    Workload {
+        member: Member::nth("nginx", 1),
+        component: "nginx".to_owned(),
+        image: ImageId("nginx".to_owned()),
+        command: Vec::new(),
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        files: vec![file("/etc/nginx/nginx.conf", "events {}\n")],
+        mounts: Vec::new(),
+        names: Vec::new(),
+        ports: vec![Port {
+            name: "http".to_owned(),
+            port: 8080,
+            expose: Expose::Address { ip: "0.0.0.0".parse().unwrap(), port: 80 },
+        }],
+        user: Some((101, 101)),
+        scratch: Vec::new(),
+        limits: Limits { memory_bytes: Some(64 << 20), ..Limits::default() },
+        stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 0 },
+        restart: Restart::UnlessStopped,
+        after: Vec::new(),
+    }
+}
+
+fn rendered(options: &Options, described: &Workload) -> String {
+    let names = names();
+    let described = Described {
+        names: &names,
+        options,
+        workload: described,
+        image: "provisioner/x:1",
+        in_cluster: "registry.example/x@sha256:ab",
+        instance: "i1",
+    };
+    yaml(&workload(&described))
+}
+
+fn yaml(objects: &[Value]) -> String {
+    objects.iter().map(|object| serde_yaml::to_string(object).unwrap()).collect::<Vec<_>>().join("---\n")
+}
+
+#[test]
+fn a_member_with_data_is_a_stateful_set_of_one() {
+    insta::assert_snapshot!(rendered(&Options::default(), &database()));
+}
+
+#[test]
+fn a_member_without_data_is_a_deployment_of_one() {
+    let options =
+        Options { expose: Exposure::LoadBalancer, pull_secrets: vec!["registry".to_owned()], ..Options::default() };
+    insta::assert_snapshot!(rendered(&options, &web()));
+}
+
+#[test]
+fn a_volume_is_one_pods_alone() {
+    let described = Volume { name: "postgres-2-data".to_owned(), component: "postgres".to_owned() };
+    let options = Options {
+        storage_class: Some("fast".to_owned()),
+        access_mode: AccessMode::ReadWriteOncePod,
+        ..Options::default()
+    };
+    insta::assert_snapshot!(yaml(&[volume(&names(), &options, &described)]));
+}
+
+#[test]
+fn a_job_runs_once() {
+    let described = Job {
+        name: "migrate".to_owned(),
+        component: "app".to_owned(),
+        image: ImageId("app".to_owned()),
+        command: argv(&["app", "migrate"]),
+        env: BTreeMap::new(),
+        secret_env: BTreeMap::new(),
+        files: Vec::new(),
+        mounts: Vec::new(),
+        user: Some((10001, 10001)),
+        scratch: vec!["/tmp".to_owned()],
+        limits: Limits::default(),
+        timeout_secs: 60,
+    };
+    insta::assert_snapshot!(yaml(&[job(&names(), &Options::default(), &described, "app:1", 300)]));
+}
+
+/// A Secret's data can be read by whoever may read Secrets; a pod's description by many more.
+#[test]
+fn no_secret_and_no_file_is_in_what_describes_a_pod() {
+    let text = rendered(&Options::default(), &database());
+    assert!(!text.contains("@{secret:") && !text.contains("port = 5432") && !text.contains("PASSWORD"), "{text}");
+}
+
+#[test]
+fn a_helper_sees_the_volumes_as_the_member_does_and_is_not_taken_for_it() {
+    let names = names();
+    let described = database();
+    let described = Described {
+        names: &names,
+        options: &Options::default(),
+        workload: &described,
+        image: "i",
+        in_cluster: "i",
+        instance: "i1",
+    };
+    let set = workload(&described).pop().unwrap();
+    let template = &set["spec"]["template"];
+    let helper = helper(&names, &Member::nth("postgres", 2), &template["spec"]);
+    let of = |spec: &Value, what: &str| spec["containers"][0][what].clone();
+    assert_eq!(of(&helper["spec"], "volumeMounts"), of(&template["spec"], "volumeMounts"));
+    assert_eq!(helper["spec"]["initContainers"], Value::Null);
+    assert_eq!(of(&helper["spec"], "lifecycle"), Value::Null);
+    assert_ne!(helper["metadata"]["labels"], template["metadata"]["labels"]);
+    assert_eq!(helper["metadata"]["labels"]["provisioner.dev/kind"], "helper");
+}
+
+/// Every object reads as its kind: a field that the API does not know would be dropped here.
+#[test]
+fn what_is_rendered_is_what_the_api_knows() {
+    use k8s_openapi::api::{apps, core, policy};
+
+    fn same<T: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) {
+        let read: T = serde_json::from_value(object.clone()).unwrap();
+        assert_eq!(&serde_json::to_value(read).unwrap(), object);
+    }
+    let names = names();
+    for described in [database(), web()] {
+        let described = Described {
+            names: &names,
+            options: &Options::default(),
+            workload: &described,
+            image: "i",
+            in_cluster: "i",
+            instance: "i1",
+        };
+        let secret = Entry { path: "/etc/x".to_owned(), mode: 0o640, owner: (0, 0), content: vec![1] };
+        same::<core::v1::Secret>(&files_secret(&names, "f", Labels::new(), &[secret], ("i", &BTreeMap::new())));
+        for object in workload(&described) {
+            match object["kind"].as_str().unwrap() {
+                "StatefulSet" => same::<apps::v1::StatefulSet>(&object),
+                "Deployment" => same::<apps::v1::Deployment>(&object),
+                "Service" => same::<core::v1::Service>(&object),
+                "ServiceAccount" => same::<core::v1::ServiceAccount>(&object),
+                "PodDisruptionBudget" => same::<policy::v1::PodDisruptionBudget>(&object),
+                other => panic!("{other}"),
+            }
+        }
+    }
+}

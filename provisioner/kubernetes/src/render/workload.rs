@@ -1,0 +1,222 @@
+//! A member: its workload, the names by which it is found, and what its component shares.
+
+use std::collections::BTreeMap;
+
+use provisioner_core::stack::{Expose, Port, Restart, Volume, Workload};
+use serde_json::{Map, Value, json};
+
+use super::pod::{Process, before_stop, object};
+use crate::access::{Exposure, Options};
+use crate::labels::{self, Kind, Labels, Names};
+
+/// What a member is made from, besides its description.
+pub(crate) struct Described<'a> {
+    pub(crate) names: &'a Names,
+    pub(crate) options: &'a Options,
+    pub(crate) workload: &'a Workload,
+    /// As the description names the image, and as the cluster pulls it.
+    pub(crate) image: &'a str,
+    pub(crate) in_cluster: &'a str,
+    pub(crate) instance: &'a str,
+}
+
+/// Data must never be held by two pods at once, which only a StatefulSet promises.
+pub(crate) fn is_stateful(workload: &Workload) -> bool {
+    !workload.mounts.is_empty()
+}
+
+/// Everything of a member but its files, in an order in which it may be applied.
+pub(crate) fn workload(described: &Described<'_>) -> Vec<Value> {
+    let Described { names, options, workload, .. } = described;
+    let mut objects = shared(names, &workload.component);
+    let member = workload.member.as_str();
+    let own = BTreeMap::from([(labels::MEMBER.to_owned(), member.to_owned())]);
+    objects.push(service(names, member, &own, &workload.ports, &workload.component));
+    objects.extend(public(names, options, workload, &own));
+    objects.extend(workload.names.iter().map(|name| name_service(names, name, workload)));
+    objects.push(controller(described));
+    objects
+}
+
+/// The identity and the protection that all members of a component have together.
+pub(crate) fn shared(names: &Names, component: &str) -> Vec<Value> {
+    let mut wanted = names.labels(Kind::Workload);
+    wanted.insert(labels::COMPONENT.to_owned(), component.to_owned());
+    let account = json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": component, "labels": wanted},
+        "automountServiceAccountToken": false,
+    });
+    let budget = json!({
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": component, "labels": wanted},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": wanted}},
+    });
+    vec![account, budget]
+}
+
+fn labels_of(names: &Names, workload: &Workload) -> Labels {
+    let mut wanted = names.labels(Kind::Workload);
+    wanted.insert(labels::COMPONENT.to_owned(), workload.component.clone());
+    wanted.insert(labels::MEMBER.to_owned(), workload.member.to_string());
+    wanted.extend(workload.names.iter().map(|name| (labels::name_label(name), "true".to_owned())));
+    wanted
+}
+
+/// A stable address; one without ports cannot have an address of its own and leads to the pods'.
+fn service(names: &Names, name: &str, selected: &Labels, ports: &[Port], component: &str) -> Value {
+    let mut wanted = names.labels(Kind::Workload);
+    wanted.insert(labels::COMPONENT.to_owned(), component.to_owned());
+    let mut selector = names.labels(Kind::Workload);
+    selector.extend(selected.clone());
+    // Who is usable is decided by the route and by checks, not by an address that comes and goes.
+    let mut spec = object(json!({"selector": selector, "publishNotReadyAddresses": true}));
+    if ports.is_empty() {
+        spec.insert("clusterIP".to_owned(), json!("None"));
+    } else {
+        spec.insert("ports".to_owned(), service_ports(ports.iter()));
+    }
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": wanted}, "spec": spec})
+}
+
+fn service_ports<'a>(ports: impl Iterator<Item = &'a Port>) -> Value {
+    ports
+        .map(|port| json!({"name": port.name, "port": port.port, "protocol": "TCP", "targetPort": port.port}))
+        .collect()
+}
+
+/// The address of a name that several members may share.
+pub(crate) fn name_service(names: &Names, name: &str, workload: &Workload) -> Value {
+    let selected = BTreeMap::from([(labels::name_label(name), "true".to_owned())]);
+    service(names, name, &selected, &workload.ports, &workload.component)
+}
+
+/// What people and programs outside the cluster reach, where the cluster has a way for them.
+fn public(names: &Names, options: &Options, workload: &Workload, own: &Labels) -> Option<Value> {
+    let kind = match options.expose {
+        Exposure::Cluster => return None,
+        Exposure::NodePort => "NodePort",
+        Exposure::LoadBalancer => "LoadBalancer",
+    };
+    let ports: Vec<Port> =
+        workload.ports.iter().filter(|port| matches!(port.expose, Expose::Address { .. })).cloned().collect();
+    if ports.is_empty() {
+        return None;
+    }
+    let mut public = service(names, &format!("{}-public", workload.member), own, &ports, &workload.component);
+    public["spec"]["type"] = json!(kind);
+    Some(public)
+}
+
+fn controller(described: &Described<'_>) -> Value {
+    let Described { names, options, workload, image, in_cluster, instance } = described;
+    let wanted = labels_of(names, workload);
+    let selector = json!({"matchLabels": {
+        labels::STACK: names.stack.as_str(),
+        labels::KIND: Kind::Workload.word(),
+        labels::MEMBER: workload.member.as_str(),
+    }});
+    let template = json!({
+        "metadata": {"labels": wanted, "annotations": {labels::INSTANCE: instance}},
+        "spec": pod_spec(options, workload, in_cluster, names),
+    });
+    let annotations = json!({
+        labels::SPEC: workload.spec_fingerprint(image).as_str(),
+        labels::INSTANCE: instance,
+        labels::IMAGE: image,
+        labels::RESTART: restart_word(workload.restart),
+        labels::GRACE: workload.stop.grace_secs.to_string(),
+        labels::PORTS: ports_text(&workload.ports),
+    });
+    let metadata = json!({"name": workload.member.as_str(), "labels": wanted, "annotations": annotations});
+    // The number of replicas is left out: power is a matter of its own, and one is what a new member begins with.
+    let (kind, spec) = if is_stateful(workload) {
+        let spec = json!({
+            "serviceName": workload.member.as_str(),
+            "podManagementPolicy": "Parallel",
+            "revisionHistoryLimit": 1,
+            "selector": selector,
+            "template": template,
+        });
+        ("StatefulSet", spec)
+    } else {
+        let spec = json!({
+            "strategy": {"type": "Recreate"},
+            "revisionHistoryLimit": 1,
+            "selector": selector,
+            "template": template,
+        });
+        ("Deployment", spec)
+    };
+    json!({"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+fn pod_spec(options: &Options, workload: &Workload, image: &str, names: &Names) -> Map<String, Value> {
+    let mut main = Map::new();
+    if !workload.ports.is_empty() {
+        let ports: Vec<Value> =
+            workload.ports.iter().map(|port| json!({"containerPort": port.port, "protocol": "TCP"})).collect();
+        main.insert("ports".to_owned(), json!(ports));
+    }
+    if let Some(hook) = before_stop(&workload.stop) {
+        main.insert("lifecycle".to_owned(), hook);
+    }
+    let mut spec = Process::of_workload(workload, image).spec(options, main);
+    if !is_stateful(workload) {
+        // A StatefulSet gives its pod a name of its own.
+        spec.insert("hostname".to_owned(), json!(workload.member.as_str()));
+    }
+    // None at all would be a deletion by force, which proves nothing.
+    let grace = workload.stop.grace_secs.max(1);
+    spec.insert("terminationGracePeriodSeconds".to_owned(), json!(grace));
+    let same = json!({labels::STACK: names.stack.as_str(), labels::COMPONENT: workload.component});
+    let apart = json!({
+        "weight": 100,
+        "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": same}},
+    });
+    let affinity = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [apart]}});
+    spec.insert("affinity".to_owned(), affinity);
+    spec
+}
+
+fn restart_word(restart: Restart) -> &'static str {
+    match restart {
+        Restart::UnlessStopped => "unless_stopped",
+        Restart::Never => "never",
+    }
+}
+
+/// Port to where people expect it, empty for checks.
+fn ports_text(ports: &[Port]) -> String {
+    let told: BTreeMap<String, String> = ports
+        .iter()
+        .map(|port| {
+            let public = match port.expose {
+                Expose::Checks => String::new(),
+                Expose::Address { ip, port } => std::net::SocketAddr::new(ip, port).to_string(),
+            };
+            (port.port.to_string(), public)
+        })
+        .collect();
+    serde_json::to_string(&told).unwrap_or_default()
+}
+
+pub(crate) fn volume(names: &Names, options: &Options, volume: &Volume) -> Value {
+    let mut wanted = names.labels(Kind::Volume);
+    wanted.insert(labels::COMPONENT.to_owned(), volume.component.clone());
+    let mut spec = object(json!({
+        "accessModes": [options.access_mode.word()],
+        "resources": {"requests": {"storage": options.volume_bytes.to_string()}},
+    }));
+    if let Some(class) = &options.storage_class {
+        spec.insert("storageClassName".to_owned(), json!(class));
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": volume.name, "labels": wanted, "annotations": {labels::VOLUME: volume.name}},
+        "spec": spec,
+    })
+}

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# scripts/cluster.sh COMMAND...: runs tests on a cluster, which PROVISIONER_TEST_KUBECONFIG or KUBECONFIG names or the script
+# PROVISIONER_TEST_CLUSTER boots (it prints `export KUBECONFIG=FILE`; PROVISIONER_TEST_CLUSTER_DOWN ends what it booted).
+# PROVISIONER_TEST_LOAD is a command that brings an image archive to the nodes (`kind load image-archive`); a cluster of
+# this machine's own containerds needs none.
+set -euo pipefail
+
+image=provisioner/base:trixie
+kubeconfig=${PROVISIONER_TEST_KUBECONFIG:-${KUBECONFIG:-}}
+
+if [[ -z $kubeconfig && -z ${PROVISIONER_TEST_CLUSTER:-} ]]; then
+	printf 'skipped: the tests on Kubernetes. They need a cluster: name one with KUBECONFIG, or a script that boots one with PROVISIONER_TEST_CLUSTER\n' >&2
+	exit 0
+fi
+
+work=$(mktemp -d)
+booted=''
+finish() {
+	if [[ -n $booted && -n ${PROVISIONER_TEST_CLUSTER_DOWN:-} ]]; then "$PROVISIONER_TEST_CLUSTER_DOWN" >/dev/null || true; fi
+	rm -rf "$work"
+}
+trap finish EXIT
+
+if [[ -z $kubeconfig ]]; then
+	"$PROVISIONER_TEST_CLUSTER" | tee "$work/boot"
+	booted=yes
+	kubeconfig=$(sed -n 's/^export KUBECONFIG=//p' "$work/boot")
+	if [[ -z $kubeconfig ]]; then
+		printf 'error: %s booted no cluster: it prints no line "export KUBECONFIG=FILE"\n' "$PROVISIONER_TEST_CLUSTER" >&2
+		exit 1
+	fi
+fi
+
+if [[ -z ${PROVISIONER_TEST_IMAGE:-} ]]; then
+	if ! docker image inspect "$image" >/dev/null 2>&1; then
+		printf 'error: the Docker engine has no image %s to test with; make test-contract makes it\n' "$image" >&2
+		exit 1
+	fi
+	docker save "$image" -o "$work/image.tar"
+	if [[ -n ${PROVISIONER_TEST_LOAD:-} ]]; then
+		$PROVISIONER_TEST_LOAD "$work/image.tar"
+	else
+		for socket in /run/kl/*/containerd.sock; do
+			ctr -a "$socket" -n k8s.io images import "$work/image.tar" >/dev/null
+		done
+	fi
+fi
+PROVISIONER_TEST_KUBECONFIG=$kubeconfig "$@"
