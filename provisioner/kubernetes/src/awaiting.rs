@@ -25,6 +25,8 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(2);
 /// A node may be found once a volume is made or another pod is gone.
 const UNSCHEDULABLE_LIMIT: Duration = Duration::from_secs(6);
+/// One that ended once is up when it has stayed up for as long.
+const STEADY: Duration = Duration::from_secs(5);
 const LAST_WORDS: i64 = 10;
 
 /// What a look at all pods showed.
@@ -106,7 +108,7 @@ impl KubernetesEngine {
         let trouble = Trouble::new(self, &operation, member.as_str());
         self.follow(&self.names.member_selector(member), &operation, START_LIMIT, |all| {
             let this = all.into_iter().find(|pod| is_this(pod) && !pods::is_leaving(pod));
-            trouble.judge(this)
+            trouble.judge(this, Ending::IsTrouble)
         })
         .await
     }
@@ -114,7 +116,7 @@ impl KubernetesEngine {
     /// Until the pod of a job runs or has ended.
     pub(crate) async fn await_started(&self, selector: &str, operation: &str, job: &str) -> Result<Pod, EngineError> {
         let trouble = Trouble::new(self, operation, job);
-        self.follow(selector, operation, START_LIMIT, |mut all| trouble.judge(all.pop())).await
+        self.follow(selector, operation, START_LIMIT, |mut all| trouble.judge(all.pop(), Ending::IsDone)).await
     }
 
     /// Until the pod has ended by itself, with its code.
@@ -190,6 +192,13 @@ fn is_of(name: &str, about: &str) -> bool {
     name.strip_prefix(about).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
+/// What an end means for whom is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    IsDone,
+    IsTrouble,
+}
+
 /// Judges a pod that should come up, and the lack of one.
 struct Trouble<'a> {
     engine: &'a KubernetesEngine,
@@ -199,6 +208,8 @@ struct Trouble<'a> {
     begin: u64,
     started: Instant,
     unschedulable_since: std::sync::Mutex<Option<Instant>>,
+    /// How often it was restarted, and when it was first seen up since.
+    up_since: std::sync::Mutex<Option<(i32, Instant)>>,
 }
 
 impl<'a> Trouble<'a> {
@@ -211,6 +222,7 @@ impl<'a> Trouble<'a> {
             begin,
             started: Instant::now(),
             unschedulable_since: std::sync::Mutex::default(),
+            up_since: std::sync::Mutex::default(),
         }
     }
 
@@ -224,7 +236,16 @@ impl<'a> Trouble<'a> {
         since.get_or_insert_with(Instant::now).elapsed()
     }
 
-    async fn judge(&self, pod: Option<Pod>) -> Result<Seen<Pod>, EngineError> {
+    /// One that was started again counts once it stays up: between two ends it is up as well.
+    fn is_steady(&self, pod: &Pod) -> bool {
+        let restarts = pods::main_status(pod).map_or(0, |status| status.restart_count);
+        let mut up = self.up_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let since = up.filter(|(counted, _)| *counted == restarts).map_or_else(Instant::now, |(_, since)| since);
+        *up = Some((restarts, since));
+        restarts == 0 || since.elapsed() >= STEADY
+    }
+
+    async fn judge(&self, pod: Option<Pod>, ending: Ending) -> Result<Seen<Pod>, EngineError> {
         let failed = |why: String| Err(EngineError::failed(self.operation, why));
         let Some(pod) = pod else {
             self.unschedulable(false);
@@ -240,6 +261,12 @@ impl<'a> Trouble<'a> {
         let progress = pods::progress(&pod);
         let stuck = self.unschedulable(matches!(progress, Progress::Unschedulable(_)));
         match progress {
+            Progress::Up if ending == Ending::IsTrouble && !self.is_steady(&pod) => {
+                Ok(Seen::Pending("it ended and was started again".to_owned()))
+            }
+            Progress::Ended(code) if ending == Ending::IsTrouble => {
+                Ok(Seen::Pending(format!("it ended with {code} and is started again")))
+            }
             Progress::Up | Progress::Ended(_) => Ok(Seen::Done(pod)),
             Progress::Pending(why) => match self.pending_claim(&pod).await? {
                 Some(claim) => failed(claim),
