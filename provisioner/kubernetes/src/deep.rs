@@ -39,8 +39,10 @@ fn described(found: &Controller, services: &[Service]) -> Actual {
         expected_image: None,
         command,
         reads_secret_env,
+        user: user(&spec),
+        // What an image brings along is known to the node alone, which takes no root.
+        image_user: String::new(),
         env: main.env.iter().flatten().map(|one| (one.name.clone(), one.value.clone().unwrap_or_default())).collect(),
-        // What an image brings along is known to the node alone.
         image_command: Vec::new(),
         image_env: BTreeMap::new(),
         memory_bytes: limit("memory").and_then(|memory| quantity::whole(&memory)),
@@ -63,6 +65,12 @@ fn command(main: &Container) -> (Vec<String>, bool, bool) {
     let rest = without_once.unwrap_or(&argv);
     let without_shell = rest.strip_prefix(secret_shell().as_slice());
     (without_shell.unwrap_or(rest).to_vec(), without_once.is_some(), without_shell.is_some())
+}
+
+/// Empty: what the image says.
+fn user(spec: &PodSpec) -> String {
+    let numbers = spec.security_context.as_ref().and_then(|context| Some((context.run_as_user?, context.run_as_group?)));
+    numbers.map(|(user, group)| format!("{user}:{group}")).unwrap_or_default()
 }
 
 fn shm(spec: &PodSpec) -> Option<u64> {
