@@ -69,7 +69,8 @@ fn command(main: &Container) -> (Vec<String>, bool, bool) {
 
 /// Empty: what the image says.
 fn user(spec: &PodSpec) -> String {
-    let numbers = spec.security_context.as_ref().and_then(|context| Some((context.run_as_user?, context.run_as_group?)));
+    let numbers =
+        spec.security_context.as_ref().and_then(|context| Some((context.run_as_user?, context.run_as_group?)));
     numbers.map(|(user, group)| format!("{user}:{group}")).unwrap_or_default()
 }
 

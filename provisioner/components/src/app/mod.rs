@@ -20,8 +20,8 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{App as AppSection, AppChecks, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Recipe, Resource, ResourceId, Restart, Secret, SecretSource,
-    Stack, Stop, Text, Workload,
+    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Recipe, Resource, ResourceId, Restart, Secret,
+    SecretSource, Stack, Stop, Text, Workload,
 };
 use provisioner_core::trial::Trial;
 

@@ -269,7 +269,11 @@ fn the_most_advanced_wins_then_priority_then_region_then_name() {
     let voters = members.iter().zip(&full).map(|(member, told)| Voter { member, told, attributes: plain() });
     let voters: Vec<Voter<'_>> = voters.collect();
     let armed = waited_for(&members);
-    assert_eq!(elect(&voters, &armed, None).unwrap().member.as_str(), "postgres-5", "who has no room cannot be promoted");
+    assert_eq!(
+        elect(&voters, &armed, None).unwrap().member.as_str(),
+        "postgres-5",
+        "who has no room cannot be promoted"
+    );
     assert_eq!(
         elect(&voters[1..3], &armed, None).unwrap_err().to_string(),
         "no replica can take over: postgres-3: its disk is full; postgres-4: its disk is full"
