@@ -83,6 +83,21 @@ mod tests {
         }
     }
 
+    /// What a restricted cluster asks for: nobody is root, and no port needs a privilege.
+    #[test]
+    fn every_member_runs_as_a_number_that_is_not_root_on_ports_for_everybody() {
+        let manifest = testing::whole_manifest();
+        let declared = all().into_iter().flat_map(|component| component.declare(&manifest));
+        let stack = Stack::new(manifest.name.clone(), declared);
+        assert!(stack.workloads().count() > 20);
+        for workload in stack.workloads() {
+            assert!(workload.user.is_some_and(|(user, _)| user != 0), "{}: {:?}", workload.member, workload.user);
+            assert!(workload.ports.iter().all(|port| port.port >= 1024), "{}: {:?}", workload.member, workload.ports);
+            let is_absolute = |folder: &String| folder.starts_with('/') && !folder.ends_with('/');
+            assert!(workload.scratch.iter().all(is_absolute), "{}: {:?}", workload.member, workload.scratch);
+        }
+    }
+
     fn nothing_is_missing(manifest: &Manifest) {
         let components = all();
         let declared = components.iter().flat_map(|component| component.declare(manifest));

@@ -223,6 +223,24 @@ mod tests {
     }
 
     #[test]
+    fn whoever_runs_gains_no_privilege() {
+        let process = Process {
+            image: "i",
+            command: &[],
+            env: &BTreeMap::new(),
+            secret_env: &BTreeMap::new(),
+            mounts: &[],
+            user: Some((999, 33)),
+            limits: &Limits::default(),
+        };
+        let body = process.body(&Names { stack: StackName::new("dev").unwrap() }, Vec::new());
+        assert_eq!(body.user.as_deref(), Some("999:33"));
+        let host = body.host_config.unwrap();
+        assert_eq!((host.cap_drop.unwrap(), host.cap_add), (vec!["ALL".to_owned()], None));
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges"]);
+    }
+
+    #[test]
     fn a_memory_limit_leaves_no_swap() {
         let config = limits(&Limits { memory_bytes: Some(1 << 30), cpu_millis: Some(1500), shm_bytes: None });
         assert_eq!((config.memory, config.memory_swap), (Some(1 << 30), Some(1 << 30)));

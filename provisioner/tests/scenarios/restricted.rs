@@ -91,7 +91,9 @@ fn make_anew(container: &str, workload: &Workload) -> String {
     body["Volumes"] = holders(workload).into_iter().map(|folder| (folder, json!({}))).collect();
     body["HostConfig"] = found[0]["HostConfig"].clone();
     body["HostConfig"]["ReadonlyRootfs"] = json!(true);
-    let scratch = workload.scratch.iter().map(|folder| (folder.clone(), json!("rw,exec,mode=1777")));
+    // The engine gives it the mode of the directory that it covers, whatever mode is asked for here.
+    let owner = workload.user.map(|(user, group)| format!(",uid={user},gid={group}")).unwrap_or_default();
+    let scratch = workload.scratch.iter().map(|folder| (folder.clone(), json!(format!("rw,exec{owner}"))));
     body["HostConfig"]["Tmpfs"] = scratch.collect();
     for (_, network) in found[0]["NetworkSettings"]["Networks"].as_object().unwrap() {
         let aliases = network["Aliases"].as_array().unwrap().iter().filter(|alias| !is_id(&found, alias));
