@@ -36,7 +36,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve HTTP until SIGTERM; never migrates
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Apply the migrations this binary carries
     Migrate(Owner),
     /// Fill an empty catalogue with demo products

@@ -75,7 +75,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 fn run(runtime: &Runtime, command: Command, trust: Trust) -> anyhow::Result<()> {
     runtime.block_on(async {
         match command {
-            Command::Serve(config) => serve::run(config, &trust).await,
+            Command::Serve(config) => serve::run(*config, &trust).await,
             Command::Migrate(owner) => store::schema::migrate(&owner.database_url.postgres()?).await,
             Command::Admin(config) => accounts::administrator::make(&config).await,
             Command::Relay(config) => relay::run(config, trust).await,
