@@ -106,7 +106,18 @@ impl KubernetesEngine {
             Api::all_with(client, &resource)
         };
         let params = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply(MANAGER) };
-        self.ask(operation, api.patch(name, &params, &Patch::Apply(object))).await.map(|_| ())
+        let patch = Patch::Apply(object);
+        let applied = async {
+            match api.patch(name, &params, &patch).await {
+                // An address that was given cannot be taken back: the Service is made anew.
+                Err(Error::Api(status)) if status.code == 422 && status.message.contains("clusterIP") => {
+                    api.delete(name, &DeleteParams::default()).await?;
+                    api.patch(name, &params, &patch).await
+                }
+                other => other,
+            }
+        };
+        self.ask(operation, applied).await.map(|_| ())
     }
 
     pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<(), EngineError> {

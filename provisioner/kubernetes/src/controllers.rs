@@ -104,8 +104,14 @@ impl Controller {
     }
 
     pub(crate) fn state<'a>(&self, mut pods: impl Iterator<Item = &'a Pod> + Clone) -> State {
-        if pods.clone().any(pods::is_up) {
+        let is_this = |pod: &Pod| pods::instance(pod) == self.annotation(labels::INSTANCE);
+        let mut up = pods.clone().filter(|pod| pods::is_up(pod));
+        if pods.clone().any(|pod| pods::is_up(pod) && (is_this(pod) || self.replicas == 0)) {
             return State::Running;
+        }
+        if up.next().is_some() {
+            // The one before it still runs; a run was killed while it was replaced.
+            return State::Created;
         }
         if self.replicas == 0 {
             return State::Exited;

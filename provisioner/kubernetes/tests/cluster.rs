@@ -311,3 +311,52 @@ async fn the_cluster_describes_itself() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_members_ports_come_and_go() {
+    with_ground("ports", async |ground| {
+        let without = workload(ground, "probe-1");
+        let port = Port { name: "http".to_owned(), port: 8080, expose: Expose::Checks };
+        let with = Workload { ports: vec![port], ..without.clone() };
+        for described in [&without, &with, &without] {
+            let found = ensured(ground, described).await.unwrap();
+            assert_eq!(found.published.len(), described.ports.len());
+        }
+    })
+    .await;
+}
+
+/// The same as `kill -9` of the provisioner at any time, for a member with a file, a secret and a volume.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cut_off_at_any_time_converges_when_it_is_run_again() {
+    with_ground("cut", async |ground| {
+        let images = images(ground).await.unwrap();
+        let mut described = with_volume(workload(ground, "probe-1"), "data");
+        described.secret_env.insert("PASSWORD".to_owned(), Text::new(Text::secret("probe")));
+        let all = |described: &Workload| {
+            let workload = Resource::Workload(Arc::new(described.clone()));
+            [Resource::Network, secret("probe"), volume("data"), workload]
+        };
+        for cut in [1, 4, 8, 12, 16, 24, 32, 64, 500, 1500] {
+            // Another description each time, so that there is something to do.
+            described.env.insert("CUT".to_owned(), cut.to_string());
+            // A new engine each time, as a new process has one.
+            let engine = support::connect().await.stack(ground.engine.stack());
+            let run = async {
+                for resource in all(&described) {
+                    engine.ensure(&resource, &images, &Quiet).await.unwrap();
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(cut), run).await;
+            for resource in all(&described) {
+                ground.engine.ensure(&resource, &images, &Quiet).await.unwrap();
+            }
+            let value = ground.engine.secrets(&["probe".to_owned()].into()).await.unwrap()["probe"].clone();
+            let script = "echo $CUT; cat /etc/probe.conf; . /run/provisioner/env; echo $PASSWORD";
+            let argv = ["/bin/sh", "-c", script].map(str::to_owned);
+            let seen = ground.engine.exec(&described.member, &argv, None).await.unwrap().finish().await.unwrap();
+            assert_eq!(seen.stdout, format!("{cut}\none\n{value}\n"), "cut after {cut} ms");
+        }
+    })
+    .await;
+}
