@@ -46,7 +46,7 @@ unit:
 
 .PHONY: test-contract
 test-contract: engine ## The contract that every engine passes, in memory and on the real one
-	scripts/tier.sh contract 5 cargo test --locked $(HOST) --test contract --test docker --test requests
+	scripts/tier.sh contract 5 cargo test --locked $(HOST) --test contract --test docker --test requests --test registry
 
 .PHONY: test-cluster
 test-cluster: ## The contract on Kubernetes: on the cluster of KUBECONFIG, or on one that PROVISIONER_TEST_CLUSTER boots

@@ -15,7 +15,7 @@ use crate::fault::Faults;
 use crate::name::{Member, StackName};
 use crate::observed::Observed;
 use crate::record::Records;
-use crate::stack::{File, Job, OnChange, Resource, ResourceId, Workload};
+use crate::stack::{File, Job, OnChange, Resource, ResourceId, Stack, Workload};
 
 /// An engine, bound to one stack.
 #[async_trait]
@@ -94,6 +94,11 @@ pub trait Engine: Send + Sync {
 
     /// What the preflight looks at.
     async fn host(&self) -> Result<Host, EngineError>;
+
+    /// What the preflight cannot know of an engine, by reads only; without a stack: for any.
+    async fn examine(&self, _stack: Option<&Stack>) -> Result<Vec<Condition>, EngineError> {
+        Ok(Vec::new())
+    }
 
     /// What members use right now, as far as the engine can tell soon; a member that it cannot tell about is absent.
     async fn usage(&self, _members: &[Member]) -> BTreeMap<Member, Usage> {
@@ -222,6 +227,14 @@ pub struct Host {
     pub is_local: bool,
 }
 
+/// One thing that must hold before a stack is touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub subject: &'static str,
+    /// What was found, or what stands against the stack and what would help.
+    pub verdict: Result<String, String>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("reach {engine} at {address}: {detail}")]
@@ -232,6 +245,9 @@ pub enum EngineError {
     NotFound { what: String },
     #[error("{operation}: {detail}")]
     Failed { operation: String, detail: String },
+    /// It answers, and as things stand this stack cannot be on it.
+    #[error("{operation}: {detail}")]
+    Unfit { operation: String, detail: String },
     #[error("{operation}: no end after {} s", after.as_secs())]
     TimedOut { operation: String, after: Duration },
     #[error(transparent)]
@@ -241,6 +257,10 @@ pub enum EngineError {
 impl EngineError {
     pub fn failed(operation: impl Into<String>, detail: impl std::fmt::Display) -> Self {
         Self::Failed { operation: operation.into(), detail: detail.to_string() }
+    }
+
+    pub fn unfit(operation: impl Into<String>, detail: impl std::fmt::Display) -> Self {
+        Self::Unfit { operation: operation.into(), detail: detail.to_string() }
     }
 }
 

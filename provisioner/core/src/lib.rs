@@ -15,6 +15,7 @@ pub mod failure;
 pub mod fault;
 pub mod finding;
 pub mod history;
+pub mod images;
 pub mod lease;
 pub mod lines;
 pub mod manifest;

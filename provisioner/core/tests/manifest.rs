@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use proptest::prelude::*;
-use provisioner_core::manifest::{InvalidManifest, MANIFEST_SIZE_MAX, Objectives, Synchronous, parse};
+use provisioner_core::manifest::{
+    Entrance, InvalidManifest, Kubernetes, MANIFEST_SIZE_MAX, Objectives, Synchronous, parse,
+};
 
 fn problems(text: impl AsRef<[u8]>) -> String {
     match parse(text.as_ref()) {
@@ -137,4 +139,30 @@ proptest! {
         let _ = parse(format!("name: dev\napp: {{binary: a}}\n{key}: {value}\n").as_bytes());
         let _ = parse(format!("name: dev\n{key}:\n  {inner}: {value}\n").as_bytes());
     }
+}
+
+#[test]
+fn a_cluster_is_named_in_words_that_it_takes() {
+    assert_snapshot!(problems(
+        "
+name: prod
+app: {binary: a}
+kubernetes:
+  context: ''
+  namespace: Shop_Prod
+  storage_class: [fast]
+  service: nodeport
+  registry: https://registry.example.com
+  pull_secret: -a
+  ingress: true
+"
+    ));
+    let text =
+        "name: prod\napp: {binary: a}\nkubernetes: {context: kind-prod, service: node_port, registry: r:5000/shop}\n";
+    let kubernetes = parse(text.as_bytes()).unwrap().kubernetes.unwrap();
+    assert_eq!(kubernetes.context.as_deref(), Some("kind-prod"));
+    assert_eq!((kubernetes.service, kubernetes.registry.as_deref()), (Entrance::NodePort, Some("r:5000/shop")));
+    assert_eq!(kubernetes.namespace, None);
+    assert_eq!(parse(b"name: dev\napp: {binary: a}\nkubernetes:\n").unwrap().kubernetes, Some(Kubernetes::default()));
+    assert_eq!(parse(b"name: dev\napp: {binary: a}\n").unwrap().kubernetes, None);
 }

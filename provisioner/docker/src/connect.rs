@@ -1,5 +1,6 @@
 //! The connection, and what every request shares.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::API_DEFAULT_VERSION;
@@ -11,6 +12,7 @@ use crate::download::Downloads;
 use crate::endpoint::{Endpoint, TlsFiles};
 use crate::error::translate;
 use crate::labels::Names;
+use crate::push::DockerImages;
 use crate::secrets::Cache;
 
 /// An engine that does not say who it is for this long is taken for unreachable.
@@ -51,6 +53,11 @@ impl Docker {
 
     pub fn stack(&self, name: &StackName) -> DockerEngine {
         DockerEngine { docker: self.clone(), names: Names { stack: name.clone() }, secrets: Cache::default() }
+    }
+
+    /// Makes images and pushes them; the logins of registries are looked for in Docker's own folder.
+    pub fn images(&self, name: &StackName, config_dir: Option<PathBuf>) -> DockerImages {
+        DockerImages { engine: self.stack(name), config_dir }
     }
 
     /// For requests that take as long as their work.

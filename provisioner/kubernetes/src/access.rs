@@ -119,6 +119,11 @@ impl Access {
         Ok(choose(&self.read()?, self.context.as_deref())?.0)
     }
 
+    /// The contexts that there are, without asking any cluster.
+    pub fn contexts(&self) -> Result<Vec<String>, AccessError> {
+        Ok(self.read()?.contexts.into_iter().map(|named| named.name).collect())
+    }
+
     fn read(&self) -> Result<Kubeconfig, AccessError> {
         let mut merged: Option<Kubeconfig> = None;
         for path in self.kubeconfig.iter().filter(|path| path.exists()) {

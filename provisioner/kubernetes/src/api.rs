@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::connect::KubernetesEngine;
 use crate::error::{code, translate};
 use crate::labels::MANAGER;
+use crate::rbac;
 
 /// Streams may go on for as long as they like.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -60,10 +61,12 @@ impl KubernetesEngine {
     }
 
     pub(crate) async fn find<K: Kept>(&self, name: &str) -> Result<Option<K>, EngineError> {
+        in_table(&ApiResource::erase::<K>(&()), "get");
         self.ask(format!("read {} {name}", kind::<K>()), self.api::<K>().get_opt(name)).await
     }
 
     pub(crate) async fn list<K: Kept>(&self, selector: &str) -> Result<Vec<K>, EngineError> {
+        in_table(&ApiResource::erase::<K>(&()), "list");
         let params = ListParams::default().labels(selector);
         let listed = self.ask(format!("list {}s", kind::<K>()), self.api::<K>().list(&params)).await?;
         Ok(listed.items)
@@ -71,6 +74,7 @@ impl KubernetesEngine {
 
     /// Names, labels and annotations alone: no value of a Secret leaves the server.
     pub(crate) async fn list_meta<K: Kept>(&self, selector: &str) -> Result<Vec<PartialObjectMeta<K>>, EngineError> {
+        in_table(&ApiResource::erase::<K>(&()), "list");
         let params = ListParams::default().labels(selector);
         let listed = self.ask(format!("list {}s", kind::<K>()), self.api::<K>().list_metadata(&params)).await?;
         Ok(listed.items)
@@ -82,6 +86,7 @@ impl KubernetesEngine {
     }
 
     pub(crate) async fn delete_with<K: Kept>(&self, name: &str, params: DeleteParams) -> Result<(), EngineError> {
+        in_table(&ApiResource::erase::<K>(&()), "delete");
         let api = self.api::<K>();
         let deleted = async {
             match api.delete(name, &params).await {
@@ -99,6 +104,7 @@ impl KubernetesEngine {
         let operation = format!("apply {} {name}", kind.to_lowercase());
         let (resource, is_namespaced) = resource(kind)
             .ok_or_else(|| EngineError::failed(operation.as_str(), "no such kind is made by the engine"))?;
+        in_table(&resource, "patch");
         let client = self.kubernetes.client.clone();
         let api: Api<kube::api::DynamicObject> = if is_namespaced {
             Api::namespaced_with(client, &self.names.namespace, &resource)
@@ -123,6 +129,12 @@ impl KubernetesEngine {
     pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<(), EngineError> {
         futures_util::future::try_join_all(objects.iter().map(|object| self.apply(object))).await.map(|_| ())
     }
+}
+
+/// What is asked of a cluster is what its Role allows: a request that the table lacks ends a debug build.
+fn in_table(resource: &ApiResource, verb: &str) {
+    let ApiResource { group, plural, .. } = resource;
+    debug_assert!(rbac::permits(group, plural, verb), "the table of permissions has no {verb} of {plural}.{group}");
 }
 
 pub(crate) fn kind<K: Kept>() -> String {

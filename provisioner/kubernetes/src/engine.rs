@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use provisioner_core::drift::{Actual, FoundFile};
 use provisioner_core::engine::{
-    Engine, EngineError, Execution, Host, ImageReferences, InputStream, JobOutcome, LogOptions, Output, OutputStream,
-    Power, StopProof, Usage,
+    Condition, Engine, EngineError, Execution, Host, ImageReferences, InputStream, JobOutcome, LogOptions, Output,
+    OutputStream, Power, StopProof, Usage,
 };
 use provisioner_core::fault::Faults;
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::Observed;
 use provisioner_core::record::Records;
-use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId, Workload, secret_shell};
+use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId, Stack, Workload, secret_shell};
 
 use crate::connect::KubernetesEngine;
 
@@ -124,6 +124,10 @@ impl Engine for KubernetesEngine {
 
     async fn host(&self) -> Result<Host, EngineError> {
         self.describe_host().await
+    }
+
+    async fn examine(&self, stack: Option<&Stack>) -> Result<Vec<Condition>, EngineError> {
+        self.conditions(stack).await
     }
 
     async fn usage(&self, members: &[Member]) -> BTreeMap<Member, Usage> {

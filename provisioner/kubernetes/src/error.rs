@@ -6,14 +6,14 @@ use kube::Error;
 use kube::core::Status;
 use provisioner_core::engine::EngineError;
 
-pub(crate) const ENGINE: &str = "Kubernetes";
+pub const ENGINE: &str = "Kubernetes";
 
 /// Turns the error of one request into the core's. `address` is where the server was looked for.
 pub(crate) fn translate(error: Error, operation: String, address: &str) -> EngineError {
     match error {
         Error::Api(status) => answered(&status, operation, address),
         Error::Auth(error) => {
-            EngineError::failed(operation, format!("no credentials for {address}: {}; log in again", chain(&error)))
+            EngineError::unfit(operation, format!("no credentials for {address}: {}; log in again", chain(&error)))
         }
         Error::HyperError(error) => unreachable(&error, address),
         Error::Service(error) => unreachable(&*error, address),
@@ -42,14 +42,14 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 
 fn answered(status: &Status, operation: String, address: &str) -> EngineError {
     match status.code {
-        401 => EngineError::failed(
+        401 => EngineError::unfit(
             operation,
             format!(
                 "{ENGINE} at {address} refuses the credentials of the context, they may have expired; log in again"
             ),
         ),
         403 if !status.message.contains("is forbidden: User") => EngineError::failed(operation, &status.message),
-        403 => EngineError::failed(operation, forbidden(&status.message)),
+        403 => EngineError::unfit(operation, forbidden(&status.message)),
         404 => EngineError::NotFound { what: missing(status).unwrap_or(format!("{operation}: {}", status.message)) },
         409 if status.details.as_ref().is_some_and(|details| is_manager_conflict(&details.causes)) => {
             EngineError::failed(operation, conflict(status))
@@ -61,7 +61,9 @@ fn answered(status: &Status, operation: String, address: &str) -> EngineError {
 /// `pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "dev"`
 fn forbidden(message: &str) -> String {
     let said = message.split_once("is forbidden: ").map_or(message, |(_, said)| said);
-    format!("{said}; provisioner config rbac prints the Role that it needs")
+    format!(
+        "{said}; provisioner doctor names all that is missing, provisioner config rbac prints the Role that it needs"
+    )
 }
 
 fn missing(status: &Status) -> Option<String> {
@@ -115,7 +117,7 @@ mod tests {
     fn a_missing_permission_names_verb_resource_and_namespace() {
         let message =
             r#"pods is forbidden: User "ada" cannot list resource "pods" in API group "" in the namespace "dev""#;
-        let expected = r#"apply deployment nginx-1: User "ada" cannot list resource "pods" in API group "" in the namespace "dev"; provisioner config rbac prints the Role that it needs"#;
+        let expected = r#"apply deployment nginx-1: User "ada" cannot list resource "pods" in API group "" in the namespace "dev"; provisioner doctor names all that is missing, provisioner config rbac prints the Role that it needs"#;
         assert_eq!(said(json!({"code": 403, "reason": "Forbidden", "message": message})), expected);
     }
 

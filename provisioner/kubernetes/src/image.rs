@@ -71,7 +71,7 @@ impl KubernetesEngine {
     }
 }
 
-fn not_pushed(reference: &str) -> EngineError {
+pub(crate) fn not_pushed(reference: &str) -> EngineError {
     let detail = "the cluster's registry does not have it, and Kubernetes builds none; \
          provisioner images push --registry HOST/PATH builds it on the Docker engine and pushes it";
     EngineError::failed(format!("ensure image {reference}"), detail)

@@ -23,7 +23,9 @@ mod namespace;
 mod observe;
 mod pods;
 mod power;
+mod preflight;
 mod quantity;
+mod rbac;
 mod records;
 mod render;
 mod secrets;
@@ -32,4 +34,7 @@ mod workload;
 
 pub use access::{Access, AccessError, AccessMode, Cluster, Exposure, Options};
 pub use connect::{ConnectError, Kubernetes, KubernetesEngine};
+pub use error::ENGINE;
 pub use image::PushedImages;
+pub use manifests::{Manifests, manifests};
+pub use rbac::{RULES, Rule, SUBJECT, role};

@@ -1,68 +1,82 @@
-//! The objects of a resource for those who apply them by other means: what `ensure` applies.
+//! The objects of a whole stack for those who apply them by their own means: pure, ordered, the same for the same input.
+//!
+//! They are those that `up` applies, field by field, but for two things. A member's instance is a nonce in `up`, which tells
+//! one making of a member from the next, and the fingerprint of its description here. And Secrets are not among them: their
+//! values exist in the cluster alone, where `up` makes them.
 
-use provisioner_core::engine::{EngineError, ImageReferences};
-use provisioner_core::stack::{Resource, SecretVersions, Workload};
+use std::collections::BTreeSet;
+
+use provisioner_core::engine::EngineError;
+use provisioner_core::stack::{Resource, Stack};
 use serde_json::Value;
 
-use crate::connect::KubernetesEngine;
-use crate::image::PushedImages;
-use crate::labels::{self, Labels, Names};
-use crate::namespace::{self, Standing};
-use crate::render::{self, Described, Entry};
+use crate::access::Options;
+use crate::image::{PushedImages, not_pushed};
+use crate::labels::Names;
+use crate::namespace::{Standing, object, policies};
+use crate::render::{self, Described};
 
-/// Stands for the instance, which a cluster gives to a member when it is made.
-const INSTANCE: &str = "rendered";
-
-impl KubernetesEngine {
-    /// In an order in which they can be applied. Secrets are made by the cluster's provisioner: their names stand in the
-    /// files instead of their values, and they are no objects of a description.
-    pub fn render(
-        &self,
-        resource: &Resource,
-        images: &ImageReferences,
-        pushed: &PushedImages,
-    ) -> Result<Vec<Value>, EngineError> {
-        match resource {
-            Resource::Image(_) | Resource::Secret(_) => Ok(Vec::new()),
-            Resource::Network => {
-                let standing = Standing { is_made: true, is_network: true, is_leaving: false };
-                let namespace = namespace::object(&self.names, standing);
-                Ok(std::iter::once(namespace).chain(namespace::policies(&self.names)).collect())
-            }
-            Resource::Volume(volume) => Ok(vec![render::volume(&self.names, &self.kubernetes.options, volume)]),
-            Resource::Workload(workload) => self.render_workload(workload, images, pushed),
-        }
-    }
-
-    fn render_workload(
-        &self,
-        workload: &Workload,
-        images: &ImageReferences,
-        pushed: &PushedImages,
-    ) -> Result<Vec<Value>, EngineError> {
-        let operation = || format!("render {}", workload.member);
-        let missing = || EngineError::failed(operation(), format!("image {} has no reference", workload.image.0));
-        let image = images.get(&workload.image).ok_or_else(missing)?;
-        let in_cluster = pushed.0.get(image).unwrap_or(image);
-        let mut entries: Vec<Entry> = workload.files.iter().map(masked).collect();
-        entries.extend(render::secret_env_masked(&workload.secret_env));
-        let of = Labels::from([(labels::COMPONENT.to_owned(), workload.component.clone())]);
-        let fingerprints = workload.file_fingerprints(&SecretVersions::new());
-        let name = Names::files(&workload.member);
-        let files = render::files_secret(&self.names, &name, of, &entries, (INSTANCE, &fingerprints));
-        let described = Described {
-            names: &self.names,
-            options: &self.kubernetes.options,
-            workload,
-            image,
-            in_cluster,
-            instance: INSTANCE,
-        };
-        Ok(std::iter::once(files).chain(render::workload(&described)).collect())
-    }
+/// What is rendered of a stack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifests {
+    /// In an order in which they may be applied.
+    pub objects: Vec<Value>,
+    /// Names of the Secrets that the objects mean and that `up` makes.
+    pub secrets: BTreeSet<String>,
 }
 
-fn masked(file: &provisioner_core::stack::File) -> Entry {
-    let content = file.content.masked().as_bytes().to_vec();
-    Entry { path: file.path.clone(), mode: file.mode, owner: file.owner, content }
+/// `namespace`: another one than that of the stack's name.
+pub fn manifests(
+    stack: &Stack,
+    namespace: Option<&str>,
+    options: &Options,
+    pushed: &PushedImages,
+) -> Result<Manifests, EngineError> {
+    let names = Names {
+        stack: stack.name.clone(),
+        is_given: namespace.is_some(),
+        namespace: namespace.map_or_else(|| stack.name.to_string(), str::to_owned),
+    };
+    // One that somebody named is theirs: it is marked as the stack's, and stays when the stack goes.
+    let standing = Standing { is_made: namespace.is_none(), is_network: true, is_leaving: false };
+    let mut objects = vec![object(&names, standing)];
+    objects.extend(policies(&names));
+    let mut secrets = BTreeSet::new();
+    let references = stack.image_references();
+    for resource in stack.resources() {
+        match resource {
+            Resource::Volume(volume) => objects.push(render::volume(&names, options, volume)),
+            Resource::Secret(secret) => {
+                secrets.insert(Names::secret(&secret.name));
+            }
+            Resource::Workload(_) | Resource::Image(_) | Resource::Network => {}
+        }
+    }
+    for workload in stack.workloads() {
+        let image = references.get(&workload.image).map(String::as_str).unwrap_or_default();
+        let in_cluster = match pushed.0.get(image) {
+            Some(known) => known.as_str(),
+            // Somebody's own is pulled by its own name.
+            None if !image.starts_with("provisioner/") => image,
+            None => return Err(not_pushed(image)),
+        };
+        let instance = workload.spec_fingerprint(image);
+        let described = Described { names: &names, options, workload, image, in_cluster, instance: instance.as_str() };
+        secrets.insert(Names::files(&workload.member));
+        for object in render::workload(&described) {
+            // What the members of a component have in common comes with each of them.
+            if !objects.contains(&object) {
+                objects.push(object);
+            }
+        }
+    }
+    Ok(Manifests { objects: objects.into_iter().map(|object| within(object, &names.namespace)).collect(), secrets })
+}
+
+/// `up` names the namespace in the request; a file has it in the object.
+fn within(mut object: Value, namespace: &str) -> Value {
+    if object["kind"] != "Namespace" {
+        object["metadata"]["namespace"] = namespace.into();
+    }
+    object
 }

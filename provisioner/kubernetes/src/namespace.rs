@@ -156,7 +156,7 @@ impl KubernetesEngine {
     pub(crate) fn occupied(&self, why: &str) -> EngineError {
         let Names { stack, namespace, .. } = &self.names;
         let detail = format!("{why}; name an empty one (--namespace), or name the stack otherwise");
-        EngineError::failed(format!("use namespace {namespace} for stack {stack}"), detail)
+        EngineError::unfit(format!("use namespace {namespace} for stack {stack}"), detail)
     }
 
     pub(crate) async fn ensure_network(&self) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
 //! The manifest in its own keys, defaults filled in.
 
+mod kubernetes;
 mod monitoring;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use provisioner_core::manifest::{
 use provisioner_core::name::{Member, StackName};
 use serde::Serialize;
 
+use self::kubernetes::WrittenKubernetes;
 use self::monitoring::WrittenMonitoring;
 
 /// The manifest in its own keys, so that what is printed can be given back as a file.
@@ -22,6 +24,8 @@ pub(super) struct Written<'a> {
     environment: &'static str,
     expose: IpAddr,
     certificate_days: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kubernetes: Option<WrittenKubernetes<'a>>,
     nginx: WrittenNginx<'a>,
     route: WrittenRoute<'a>,
     postgres: WrittenPostgres<'a>,
@@ -206,6 +210,7 @@ impl<'a> From<&'a Manifest> for Written<'a> {
             environment: manifest.environment.word(),
             expose: manifest.expose,
             certificate_days: manifest.certificate_days,
+            kubernetes: manifest.kubernetes.as_ref().map(Into::into),
             nginx: (&manifest.nginx).into(),
             route: WrittenRoute { service: (&manifest.route.service).into(), replicas: manifest.route.replicas },
             postgres: (&manifest.postgres).into(),

@@ -59,11 +59,14 @@ pub(super) fn declare(manifest: &Manifest, section: &Section) -> Vec<Resource> {
         let source = SecretSource::Files { files: pager.key.files.clone(), digest: pager.key.digest.clone() };
         Resource::Secret(Secret { name: key_secret(service), source })
     }));
-    let mut workloads = vec![prometheus(manifest, section, &systems), alertmanager(section)];
+    let exporters = exporters::workloads(manifest, &systems);
+    let exported = exporters.iter().cloned().map(|workload| Resource::Workload(Arc::new(workload)));
+    let asked = Stack::new(manifest.name.clone(), systems.resources().cloned().chain(exported));
+    let mut workloads = vec![prometheus(manifest, section, &asked), alertmanager(section)];
     if section.webhook.is_none() {
         workloads.push(pages());
     }
-    workloads.extend(exporters::workloads(&systems));
+    workloads.extend(exporters);
     for workload in workloads {
         let volumes = workload.mounts.iter().map(|mount| mount.volume.clone());
         resources.extend(volumes.map(|name| Resource::Volume(Volume { name, component: NAME.to_owned() })));
@@ -82,10 +85,10 @@ fn key_secret(service: &str) -> String {
     format!("{service}-key")
 }
 
-fn prometheus(manifest: &Manifest, section: &Section, systems: &Stack) -> Workload {
+fn prometheus(manifest: &Manifest, section: &Section, asked: &Stack) -> Workload {
     let shown = |target: &Target| context! { instance => target.instance.clone(), address => target.address.clone() };
     let listed: BTreeMap<&str, Vec<minijinja::Value>> =
-        jobs(systems).iter().map(|(job, targets)| (*job, targets.iter().map(shown).collect())).collect();
+        jobs(asked).iter().map(|(job, targets)| (*job, targets.iter().map(shown).collect())).collect();
     let configuration = context! {
         stack => manifest.name.to_string(),
         scrape_seconds => section.scrape_seconds,

@@ -2,6 +2,7 @@
 //! nothing else.
 
 use minijinja::context;
+use provisioner_core::manifest::Manifest;
 use provisioner_core::stack::{File, OnChange, ResourceId, Stack, Text, Workload};
 
 use super::Program;
@@ -15,8 +16,12 @@ const LOGINS: &str = "/run/provisioner/postgres.yml";
 const BLACKBOX: &str = "/etc/prometheus/blackbox.yml";
 
 /// Those that the stack has something for.
-pub(super) fn workloads(stack: &Stack) -> Vec<Workload> {
-    let mut workloads = vec![node(), of_postgres(stack), of_redis(stack), of_nginx(), blackbox(stack)];
+pub(super) fn workloads(manifest: &Manifest, stack: &Stack) -> Vec<Workload> {
+    let mut workloads = vec![of_postgres(stack), of_redis(stack), of_nginx(), blackbox(stack)];
+    // A cluster has many machines, and watching them is its own business: one pod would tell of the one that it is on.
+    if manifest.kubernetes.is_none() {
+        workloads.insert(0, node());
+    }
     if elasticsearch::members(stack).next().is_some() {
         workloads.push(of_elasticsearch());
     }

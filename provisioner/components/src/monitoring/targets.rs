@@ -34,11 +34,12 @@ pub(super) fn jobs(stack: &Stack) -> Jobs {
     };
     let nginx = nginx::member();
     let has_tls = stack.workload(&nginx).is_some_and(|workload| workload.port("https").is_some());
+    let has_node = stack.workload(&Program::Node.member()).is_some();
     let has_search = elasticsearch::members(stack).next().is_some();
     BTreeMap::from([
         ("prometheus", own(Program::Prometheus)),
         ("alertmanager", own(Program::Alertmanager)),
-        ("node", own(Program::Node)),
+        ("node", if has_node { own(Program::Node) } else { Vec::new() }),
         ("nginx", told_by(nginx.clone(), Program::Nginx)),
         ("route", each(route::NAME, route::STATUS_PORT, "")),
         ("postgres", each(postgres::NAME, postgres::PORT, &format!("/{}", postgres::HOME))),

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use provisioner_core::component::Component;
-use provisioner_core::manifest::{Manifest, parse};
+use provisioner_core::manifest::{Kubernetes, Manifest, parse};
 use provisioner_core::stack::{OnChange, Stack, Workload};
 
 use super::targets::jobs;
@@ -16,6 +16,10 @@ fn stack(manifest: &Manifest) -> Stack {
 fn with(section: &str) -> Manifest {
     let text = format!("name: dev\napp: {{ binary: target/app }}\nmonitoring: {section}\n");
     parse(text.as_bytes()).unwrap()
+}
+
+fn on_kubernetes() -> Manifest {
+    Manifest { kubernetes: Some(Kubernetes::default()), ..with("{}") }
 }
 
 fn member(stack: &Stack, program: Program) -> Workload {
@@ -37,7 +41,7 @@ fn the_configuration() {
 
 #[test]
 fn prometheus_is_told_of_exactly_the_targets_that_are_verified() {
-    for manifest in [whole_manifest(), with("{}")] {
+    for manifest in [whole_manifest(), with("{}"), on_kubernetes()] {
         let stack = stack(&manifest);
         let tree: serde_yaml::Value =
             serde_yaml::from_str(&text(&stack, Program::Prometheus, "prometheus.yml")).unwrap();
@@ -55,6 +59,13 @@ fn prometheus_is_told_of_exactly_the_targets_that_are_verified() {
             .collect();
         assert_eq!(told, expected);
     }
+}
+
+/// The machines of a cluster are watched by the cluster's own.
+#[test]
+fn a_node_exporter_is_there_on_docker_alone() {
+    let has_node = |manifest: &Manifest| stack(manifest).workload(&Program::Node.member()).is_some();
+    assert!(has_node(&with("{}")) && !has_node(&on_kubernetes()));
 }
 
 /// A member that nobody looks at would fail in silence.

@@ -2,6 +2,7 @@
 //! path, what was found and what would be right.
 
 mod bounds;
+mod kubernetes;
 mod messaging;
 mod monitoring;
 mod parse;
@@ -33,6 +34,8 @@ pub struct Manifest {
     pub expose: IpAddr,
     /// Days for which the stack's own authority issues certificates.
     pub certificate_days: u32,
+    /// `None`: the stack runs on Docker.
+    pub kubernetes: Option<Kubernetes>,
     pub nginx: Nginx,
     pub route: Route,
     pub postgres: Postgres,
@@ -56,6 +59,32 @@ pub enum Environment {
     Ci,
     Staging,
     Production,
+}
+
+/// Which cluster, where in it, and how it serves people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Of the kubeconfig. Never the current one by accident: without it a command line must name one.
+    pub context: Option<String>,
+    /// `None`: the stack's own name.
+    pub namespace: Option<String>,
+    /// `None`: the cluster's default one.
+    pub storage_class: Option<String>,
+    pub service: Entrance,
+    /// Where the cluster's nodes pull what was pushed for them, without a scheme.
+    pub registry: Option<String>,
+    /// Secret in the namespace with which images are pulled.
+    pub pull_secret: Option<String>,
+}
+
+/// What stands before the entrance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entrance {
+    /// An address inside the cluster, for an Ingress or a gateway of the cluster's own.
+    #[default]
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
 }
 
 /// What every service has.
@@ -307,6 +336,19 @@ pub enum AppChecks {
     Health,
     /// The shop of this repository: listing, caches, an order on its probe product.
     Shop,
+}
+
+impl Entrance {
+    pub const ALL: [(&'static str, Self); 3] =
+        [("cluster_ip", Self::ClusterIp), ("node_port", Self::NodePort), ("load_balancer", Self::LoadBalancer)];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "cluster_ip",
+            Self::NodePort => "node_port",
+            Self::LoadBalancer => "load_balancer",
+        }
+    }
 }
 
 impl Environment {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::read::Table;
 use super::{
     App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Media, Nginx,
-    NginxTls, Redis, Route, Service, bounds, messaging, monitoring, postgres,
+    NginxTls, Redis, Route, Service, bounds, kubernetes, messaging, monitoring, postgres,
 };
 use crate::name::StackName;
 use crate::stack::Fingerprint;
@@ -30,6 +30,7 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
         })
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let certificate_days = count(&mut table, "certificate_days", 1, 3650).unwrap_or(365);
+    let kubernetes = table.has("kubernetes").then(|| kubernetes::kubernetes(table.section("kubernetes")));
     let nginx = nginx(table.section("nginx"));
     let route = route(table.section("route"));
     let postgres = postgres::postgres(table.section("postgres"));
@@ -57,6 +58,7 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
         environment,
         expose,
         certificate_days,
+        kubernetes,
         nginx,
         route,
         postgres,

@@ -150,12 +150,6 @@ pub(crate) fn secret_env(
     Ok(secret_env_text(variables, values)?.map(env_entry))
 }
 
-/// The same with the names of secrets where their values would stand.
-pub(crate) fn secret_env_masked(variables: &BTreeMap<String, Text>) -> Option<Entry> {
-    let lines = variables.iter().map(|(name, text)| format!("{name}='{}'\n", text.masked()));
-    (!variables.is_empty()).then(|| env_entry(lines.collect()))
-}
-
 fn env_entry(text: String) -> Entry {
     Entry { path: SECRET_ENV_FILE.to_owned(), mode: 0o400, owner: (0, 0), content: text.into_bytes() }
 }

@@ -4,7 +4,7 @@ mod files;
 mod pod;
 mod workload;
 
-pub(crate) use files::{Entry, Placed, entries, files_secret, placed, secret_env, secret_env_masked};
+pub(crate) use files::{Entry, Placed, entries, files_secret, placed, secret_env};
 pub(crate) use pod::{MAIN, NEVER, STOP, helper, job};
 pub(crate) use workload::{Described, is_stateful, shared, volume, workload};
 
