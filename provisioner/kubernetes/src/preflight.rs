@@ -220,7 +220,7 @@ fn images(stack: &Stack, pushed: &PushedImages) -> Condition {
     let verdict = if missing.is_empty() {
         Ok(format!("{} pushed", made.len()))
     } else {
-        Err(format!("not pushed as they are now: {}; provisioner images push does it", missing.join(", ")))
+        Err(format!("not pushed as they are now: {}; `images push` brings them", missing.join(", ")))
     };
     Condition { subject: "images", verdict }
 }
