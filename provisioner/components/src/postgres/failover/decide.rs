@@ -14,7 +14,7 @@ use provisioner_core::stack::{Resource, ResourceId, Stack};
 
 use super::super::cluster::ChangeKind;
 use super::super::{NAME, rejoin, run, synchronous, tasks};
-use super::elect::{Attributes, Voter, Voters, elect, is_complete, voters};
+use super::elect::{Attributes, Voter, Voters, begun, elect, is_complete, voters};
 use super::refusal::Refusal;
 use super::steps::REDIRECTED;
 use super::survey::{Survey, Unarchived};
@@ -264,7 +264,8 @@ struct Ahead<'a> {
 }
 
 fn ahead<'a>(scene: &Scene<'a>, kind: ChangeKind, winner: &Member, other: &'a Member) -> Option<Ahead<'a>> {
-    if kind != ChangeKind::Failover {
+    // One that is on the winner's own timeline follows it.
+    if kind != ChangeKind::Failover || begun(scene.survey) == Some(scene.survey.told(other)?.timeline) {
         return None;
     }
     let received = |member| Some(scene.survey.told(member)?.received.0);

@@ -72,10 +72,17 @@ fn vote<'a>(survey: &'a Survey, replica: &Member) -> Result<&'a Told, String> {
     if told.system_id != cluster.system_id {
         return Err(format!("its system identifier is {}, expected {}", told.system_id, cluster.system_id));
     }
-    if told.timeline != cluster.timeline {
+    if told.timeline != cluster.timeline && begun(survey) != Some(told.timeline) {
         return Err(format!("it is on timeline {}, expected {}", told.timeline, cluster.timeline));
     }
     Ok(told)
+}
+
+/// The timeline that the chosen one has begun already, in a run that was cut off before the record named it primary: whoever
+/// is on it follows as it should.
+pub(super) fn begun(survey: &Survey) -> Option<u32> {
+    let chosen = survey.told(survey.cluster.change.as_ref()?.promoted()?)?;
+    (!chosen.in_recovery).then_some(chosen.timeline)
 }
 
 /// Acknowledged rows are all among these voters: every commit waited for one of `armed`, any one, so all of them must

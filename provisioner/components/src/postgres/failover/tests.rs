@@ -284,6 +284,27 @@ fn the_most_advanced_wins_then_priority_then_region_then_name() {
     assert!(matches!(nobody, Refusal::NoCandidate { .. }), "{nobody}");
 }
 
+#[test]
+fn who_follows_the_promoted_one_already_is_part_of_what_is_carried_on() {
+    for kind in [ChangeKind::Failover, ChangeKind::Switchover] {
+        let mut survey = lost(&[5000, 5000]);
+        survey.cluster.change = promoting(kind, 3);
+        let on_the_next = |told: Told| seen(Told { timeline: 2, received: Lsn(6000), ..told });
+        survey.members.insert(member(3), on_the_next(Told { in_recovery: false, ..replica(5500) }));
+        survey.members.insert(member(2), on_the_next(replica(6000)));
+        let stack = stack(2, Synchronous::Required);
+        let scene = Scene { stack: &stack, survey: &survey, wish: Wish::default() };
+        let plan = match kind {
+            ChangeKind::Failover => succeed(&scene),
+            ChangeKind::Switchover => switchover(&scene, "postgres-3"),
+        };
+        let plan = plan.unwrap().to_string();
+        assert!(plan.contains("route.point closed=yes ro=postgres-2 rw=postgres-3"), "{plan}");
+        assert!(plan.contains("route.point ro=postgres-1 postgres-2 rw=postgres-3"), "{plan}");
+        assert!(!plan.contains("postgres.rejoin postgres-2"), "{plan}");
+    }
+}
+
 fn waited_for(members: &[Member]) -> BTreeSet<Member> {
     members.iter().cloned().collect()
 }
