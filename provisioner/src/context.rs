@@ -1,5 +1,6 @@
 //! Manifest, stack, engine and components of one run, put together once.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,6 +34,29 @@ pub(crate) struct Context {
     pub(crate) adapted: Vec<String>,
     /// The entrance's ports are not the manifest's.
     is_port_chosen: bool,
+    /// `None`: on Docker.
+    pub(crate) place: Option<Place>,
+}
+
+/// Where a stack is in which cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Place {
+    context: String,
+    namespace: String,
+}
+
+impl Place {
+    fn of(manifest: &Manifest) -> Option<Self> {
+        let kubernetes = manifest.kubernetes.as_ref()?;
+        let namespace = kubernetes.namespace.clone().unwrap_or_else(|| manifest.name.to_string());
+        Some(Self { context: kubernetes.context.clone()?, namespace })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "context {}, namespace {}", self.context, self.namespace)
+    }
 }
 
 /// What is known without an engine.
@@ -123,7 +147,8 @@ impl Context {
     }
 
     async fn open(call: &Call<'_>, mut manifest: Manifest, port: Port) -> anyhow::Result<Self> {
-        let engine = call.engines.open(&call.settings.environment, &manifest.name).await?;
+        let cluster = manifest.kubernetes.as_ref();
+        let engine = call.engines.open(&call.settings.environment, &manifest.name, cluster).await?;
         let components = call.engines.components();
         let mut adapted = Vec::new();
         let mut seen = None;
@@ -135,7 +160,9 @@ impl Context {
         };
         let is_auto = matches!(call.settings.http_port, Some(HttpPort::Auto));
         // A second stack may not have the first one's ports, and a verb that looks needs those that are in use.
-        if is_second || is_auto || (fixed.is_none() && port == Port::InUse) {
+        // In a cluster the entrance has an address of its own, on which nobody else's ports are.
+        let is_shared = manifest.kubernetes.is_none();
+        if is_shared && (is_second || is_auto || (fixed.is_none() && port == Port::InUse)) {
             let observed = engine.observe().await?;
             if let Some(known) = ports_in_use(&manifest, &components, &observed)? {
                 known.put_into(&mut manifest);
@@ -152,11 +179,20 @@ impl Context {
         let is_port_chosen = Entrance::of(&manifest) != written;
         let stack = stack_of(&manifest, &components);
         let images = stack.image_references();
-        Ok(Self { manifest, stack, engine, components, images, seen: Mutex::new(seen), adapted, is_port_chosen })
+        let place = Place::of(&manifest);
+        Ok(Self { manifest, stack, engine, components, images, seen: Mutex::new(seen), adapted, is_port_chosen, place })
     }
 
     pub(crate) fn name(&self) -> &StackName {
         &self.stack.name
+    }
+
+    /// The stack for people, with where it is if that is not here.
+    pub(crate) fn told(&self) -> String {
+        match &self.place {
+            Some(place) => format!("stack {} ({place})", self.name()),
+            None => format!("stack {}", self.name()),
+        }
     }
 
     /// What is, as the engine tells it.

@@ -7,19 +7,33 @@ use async_trait::async_trait;
 use provisioner_core::component::Component;
 use provisioner_core::engine::Engine;
 use provisioner_core::estate::Estate;
+use provisioner_core::images::Images;
+use provisioner_core::manifest::Kubernetes;
 use provisioner_core::name::StackName;
 use provisioner_docker::{Docker, Downloads, Endpoint, EndpointInputs};
 
 use crate::cli::settings::Environment;
 
+mod kubernetes;
+
+pub(crate) use kubernetes::options;
+
 /// Where engines and components come from; tests bring their own.
 #[async_trait]
 pub trait Engines: Send + Sync {
-    /// The engine that the environment names, bound to one stack.
-    async fn open(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>>;
+    /// The engine bound to one stack: the cluster, or the Docker engine that the environment names.
+    async fn open(
+        &self,
+        environment: &Environment,
+        stack: &StackName,
+        cluster: Option<&Kubernetes>,
+    ) -> anyhow::Result<Arc<dyn Engine>>;
 
-    /// The same engine with all the stacks that it holds.
+    /// The Docker engine that the environment names, with all the stacks that it holds.
     async fn estate(&self, environment: &Environment) -> anyhow::Result<Arc<dyn Estate>>;
+
+    /// Where images are made for a cluster, which makes none: the Docker engine that the environment names.
+    async fn images(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Images>>;
 
     fn components(&self) -> Vec<Box<dyn Component>>;
 }
@@ -28,12 +42,24 @@ pub struct RealEngines;
 
 #[async_trait]
 impl Engines for RealEngines {
-    async fn open(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
-        Ok(Arc::new(connect(environment).await?.stack(stack)))
+    async fn open(
+        &self,
+        environment: &Environment,
+        stack: &StackName,
+        cluster: Option<&Kubernetes>,
+    ) -> anyhow::Result<Arc<dyn Engine>> {
+        Ok(match cluster {
+            Some(cluster) => Arc::new(kubernetes::connect(environment, cluster).await?.stack(stack)),
+            None => Arc::new(connect(environment).await?.stack(stack)),
+        })
     }
 
     async fn estate(&self, environment: &Environment) -> anyhow::Result<Arc<dyn Estate>> {
         Ok(Arc::new(connect(environment).await?))
+    }
+
+    async fn images(&self, environment: &Environment, stack: &StackName) -> anyhow::Result<Arc<dyn Images>> {
+        Ok(Arc::new(connect(environment).await?.images(stack, endpoint_inputs(environment).config_dir)))
     }
 
     fn components(&self) -> Vec<Box<dyn Component>> {

@@ -5,12 +5,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use provisioner_components::elasticsearch;
-use provisioner_core::engine::{EngineError, Host};
+use provisioner_core::engine::{Condition, Host};
 use provisioner_core::manifest::Manifest;
 use provisioner_core::observed::Observed;
 use provisioner_core::stack::{Expose, Image, Resource, Stack};
 use serde::Serialize;
 
+use crate::context::Place;
 use crate::machine::{Listeners, memory_maps_limit, open_files_limit};
 use crate::table::{Table, Tone};
 
@@ -100,9 +101,23 @@ pub(crate) fn judge(facts: &Facts, manifest: &Manifest, stack: &Stack, observed:
     lines
 }
 
+/// A cluster has no one machine: the engine itself says what it carries.
+pub(crate) fn judge_cluster(host: &Host, conditions: Vec<Condition>) -> Vec<Line> {
+    let mut lines = vec![engine(host)];
+    lines.extend(conditions.into_iter().map(|Condition { subject, verdict }| match verdict {
+        Ok(found) => ok(subject, found),
+        Err(reason) => refused(subject, reason),
+    }));
+    lines
+}
+
+pub(crate) fn place(place: &Place) -> Line {
+    ok("cluster", place.to_string())
+}
+
 /// Why there is no engine to look at.
-pub(crate) fn unreachable(error: &EngineError) -> Line {
-    refused("engine", error.to_string())
+pub(crate) fn unreachable(error: &anyhow::Error) -> Line {
+    refused("engine", format!("{error:#}"))
 }
 
 pub(crate) fn adapted(text: &str) -> Line {

@@ -61,7 +61,9 @@ fn answered(status: &Status, operation: String, address: &str) -> EngineError {
 /// `pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "dev"`
 fn forbidden(message: &str) -> String {
     let said = message.split_once("is forbidden: ").map_or(message, |(_, said)| said);
-    format!("{said}; provisioner doctor names all that is missing, provisioner config rbac prints the Role that it needs")
+    format!(
+        "{said}; provisioner doctor names all that is missing, provisioner config rbac prints the Role that it needs"
+    )
 }
 
 fn missing(status: &Status) -> Option<String> {

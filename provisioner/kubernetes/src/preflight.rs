@@ -220,7 +220,7 @@ fn images(stack: &Stack, pushed: &PushedImages) -> Condition {
     let verdict = if missing.is_empty() {
         Ok(format!("{} pushed", made.len()))
     } else {
-        Err(format!("not pushed as they are now: {}; provisioner images push does it", missing.join(", ")))
+        Err(format!("not pushed as they are now: {}; to push them: provisioner images push", missing.join(", ")))
     };
     Condition { subject: "images", verdict }
 }
@@ -243,7 +243,7 @@ mod tests {
         read(json!({"metadata": {"name": name, "annotations": annotations}, "provisioner": "example.com/disk"}))
     }
 
-    fn node(memory: &str, taints: Value) -> Node {
+    fn node(memory: &str, taints: &Value) -> Node {
         let status = json!({
             "allocatable": {"memory": memory, "cpu": "2"},
             "conditions": [{"type": "Ready", "status": "True"}],
@@ -306,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_member_needs_a_node_that_can_hold_it() {
-        let nodes = [node("1Gi", json!([])), node("2Gi", json!([]))];
-        let tainted = [node("8Gi", json!([{"key": "control-plane", "effect": "NoSchedule"}]))];
+        let nodes = [node("1Gi", &json!([])), node("2Gi", &json!([]))];
+        let tainted = [node("8Gi", &json!([{"key": "control-plane", "effect": "NoSchedule"}]))];
         let stack = of(vec![workload("redis-1", 512), workload("search-1", 1536)]);
         assert_eq!(room(Some(&nodes), Some(&stack)).verdict, Ok("2048 MiB of 3072 MiB on 2 nodes".to_owned()));
         let large = of(vec![workload("search-1", 3000)]);

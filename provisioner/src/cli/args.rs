@@ -12,6 +12,7 @@ use super::down::DownArgs;
 use super::exec::ExecArgs;
 use super::failover::{DrillVerb, FailoverArgs};
 use super::history::HistoryArgs;
+use super::images::ImagesArgs;
 use super::init::InitArgs;
 use super::lock::LockArgs;
 use super::logs::LogsArgs;
@@ -72,6 +73,14 @@ pub struct Global {
     #[arg(long, value_name = "STACK", global = true)]
     pub name: Option<String>,
 
+    /// Context of the kubeconfig instead of the manifest's, for a stack on Kubernetes
+    #[arg(long, value_name = "CONTEXT", global = true)]
+    pub context: Option<String>,
+
+    /// Namespace instead of the manifest's, for a stack on Kubernetes
+    #[arg(long, value_name = "NAMESPACE", global = true)]
+    pub namespace: Option<String>,
+
     /// Port of the HTTP entrance instead of the manifest's; `auto` keeps the one in use or picks a free one, and is the
     /// default beside --name
     #[arg(long, value_name = "PORT", global = true, value_parser = parse_http_port)]
@@ -120,6 +129,8 @@ pub(super) enum Verb {
     Plan(PlanArgs),
     /// Look deep into containers, files and server settings: what is not as it should be, and what nobody could tell
     Drift,
+    /// Print the objects that `up` applies to a cluster, for those who apply them by other means; reads only
+    Render,
     /// Stand the stack up, or change what differs, and verify it
     Up(UpArgs),
     /// Prove that everything works, safely on a live stack
@@ -162,8 +173,8 @@ pub(super) enum Verb {
     Scale(ScaleArgs),
     /// Show the manifest with every default, or a member's files
     Config(ConfigArgs),
-    /// List the images of the stack
-    Images,
+    /// List the images of the stack, or push them to a registry for a cluster
+    Images(ImagesArgs),
     /// Show the last runs that changed the stack
     History(HistoryArgs),
     /// Show or release the lock of the stack
@@ -181,6 +192,7 @@ impl Verb {
             // A large database is copied.
             Self::Rejoin(_) => 6 * 60,
             Self::Up(_) | Self::Scale(_) => 30,
+            Self::Images(arguments) if arguments.is_push() => 60,
             // A drill takes about a quarter of a minute.
             Self::Failover(arguments) => 10 + u64::from(arguments.runs()),
             Self::Drill(arguments) => 10 + u64::from(arguments.runs()),

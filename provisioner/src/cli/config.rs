@@ -1,5 +1,7 @@
 //! `config`: the manifest with every default written out, or the files that a member gets.
 
+mod rbac;
+
 use std::collections::BTreeSet;
 
 use clap::{Args, Subcommand};
@@ -31,6 +33,8 @@ enum What {
         /// Only this file, as it is
         path: Option<String>,
     },
+    /// Print the least Role that suffices in the stack's namespace on Kubernetes, and what gives it to somebody
+    Rbac,
     /// Print the schema of manifests, for editors
     Schema,
     /// Print the reference of all keys as a page
@@ -54,6 +58,7 @@ pub(super) async fn config(call: &Call<'_>, arguments: &ConfigArgs) -> anyhow::R
             let yaml = serde_yaml::to_string(&value)?;
             call.printer.data(&value, || yaml)?;
         }
+        Some(What::Rbac) => rbac::rbac(call)?,
         Some(What::Schema) => {
             call.printer.stdout(SCHEMA.as_bytes())?;
         }

@@ -3,7 +3,7 @@
 use super::Call;
 use super::exit::{self, Exit, Stop};
 use super::settings::ManifestSource;
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::preflight::{self, Facts, Line};
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::StackName;
@@ -11,10 +11,10 @@ use provisioner_core::name::StackName;
 pub(super) async fn doctor(call: &Call<'_>) -> anyhow::Result<Exit> {
     let (lines, hints) = match look(call).await {
         Ok(lines) => (lines, Vec::new()),
-        Err(error) => match error.downcast_ref::<EngineError>() {
-            Some(engine) => (vec![preflight::unreachable(engine)], exit::hints(&error)),
-            None => return Err(error),
-        },
+        Err(error) if error.is::<EngineError>() || exit::of(&error) == Exit::Preflight => {
+            (vec![preflight::unreachable(&error)], exit::hints(&error))
+        }
+        Err(error) => return Err(error),
     };
     call.printer.data(&lines, || preflight::render(&lines, call.printer.is_colored()))?;
     let refused = refuse(&lines).map_err(|stop| hints.into_iter().fold(stop, Stop::hint));
@@ -25,10 +25,23 @@ pub(super) async fn doctor(call: &Call<'_>) -> anyhow::Result<Exit> {
 async fn look(call: &Call<'_>) -> anyhow::Result<Vec<Line>> {
     if call.settings.manifest == ManifestSource::Nowhere {
         // Facts about the machine need no stack of their own; nothing is looked up under this name.
-        let engine = call.engines.open(&call.settings.environment, &StackName::new("doctor")?).await?;
-        return Ok(preflight::judge_host(&Facts::look(engine.host().await?, None)));
+        let cluster = call.settings.cluster();
+        let engine =
+            call.engines.open(&call.settings.environment, &StackName::new("doctor")?, cluster.as_ref()).await?;
+        let host = engine.host().await?;
+        return Ok(match &cluster {
+            Some(_) => preflight::judge_cluster(&host, engine.examine(None).await?),
+            None => preflight::judge_host(&Facts::look(host, None)),
+        });
     }
     let context = Context::for_doctor(call).await?;
+    if let Some(place) = &context.place {
+        // Whoever may not look at the stack is told all that is missing, and not what failed first.
+        let lines = in_cluster(&context, place).await?;
+        if preflight::is_refused(&lines) {
+            return Ok(lines);
+        }
+    }
     let observed = context.snapshot().await?;
     lines(&context, &observed).await
 }
@@ -38,9 +51,21 @@ pub(super) async fn lines(
     context: &Context,
     observed: &provisioner_core::observed::Observed,
 ) -> anyhow::Result<Vec<Line>> {
-    let facts = Facts::look(context.engine.host().await?, Some(&context.stack));
-    let mut lines = preflight::judge(&facts, &context.manifest, &context.stack, observed);
+    let mut lines = match &context.place {
+        Some(place) => in_cluster(context, place).await?,
+        None => {
+            let facts = Facts::look(context.engine.host().await?, Some(&context.stack));
+            preflight::judge(&facts, &context.manifest, &context.stack, observed)
+        }
+    };
     lines.extend(context.adapted.iter().map(|text| preflight::adapted(text)));
+    Ok(lines)
+}
+
+async fn in_cluster(context: &Context, place: &Place) -> anyhow::Result<Vec<Line>> {
+    let conditions = context.engine.examine(Some(&context.stack)).await?;
+    let mut lines = preflight::judge_cluster(&context.engine.host().await?, conditions);
+    lines.insert(1, preflight::place(place));
     Ok(lines)
 }
 

@@ -7,6 +7,7 @@ use provisioner_core::engine::EngineError;
 use provisioner_core::failure::Failure;
 use provisioner_core::manifest::InvalidManifest;
 use provisioner_docker::EndpointError;
+use provisioner_kubernetes::{AccessError, ConnectError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -143,11 +144,13 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<InvalidManifest>() {
         return Some(Exit::Manifest);
     }
-    if cause.is::<EndpointError>() {
+    if cause.is::<EndpointError>() || cause.is::<AccessError>() || cause.is::<ConnectError>() {
         return Some(Exit::Preflight);
     }
     match cause.downcast_ref::<EngineError>() {
-        Some(EngineError::Unreachable { .. } | EngineError::Denied { .. }) => return Some(Exit::Preflight),
+        Some(EngineError::Unreachable { .. } | EngineError::Denied { .. } | EngineError::Unfit { .. }) => {
+            return Some(Exit::Preflight);
+        }
         Some(EngineError::TimedOut { .. }) => return Some(Exit::Timeout),
         _ => {}
     }
@@ -167,6 +170,9 @@ fn hints_of_cause(cause: &(dyn std::error::Error + 'static)) -> Vec<String> {
         return failure.hints.clone();
     }
     match cause.downcast_ref::<EngineError>() {
+        Some(EngineError::Unreachable { engine: provisioner_kubernetes::ENGINE, .. }) => {
+            vec!["is the cluster up, and this the right context? `kubectl config get-contexts` lists them".to_owned()]
+        }
         Some(EngineError::Unreachable { .. }) => {
             vec!["start the engine, or name another one with DOCKER_HOST or `docker context use`".to_owned()]
         }

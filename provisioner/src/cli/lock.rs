@@ -27,8 +27,9 @@ enum What {
 }
 
 pub(super) async fn lock(call: &Call<'_>, arguments: &LockArgs) -> anyhow::Result<Exit> {
-    let name = Context::offline(call)?.stack.name;
-    let engine = call.engines.open(&call.settings.environment, &name).await?;
+    let manifest = Context::offline(call)?.manifest;
+    let cluster = manifest.kubernetes.as_ref();
+    let engine = call.engines.open(&call.settings.environment, &manifest.name, cluster).await?;
     match &arguments.what {
         What::Status => status(call, &*engine).await,
         What::Release { id } => release(call, &*engine, id).await,

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
-use provisioner_core::manifest::{AppSource, MANIFEST_SIZE_MAX, Manifest, parse};
+use provisioner_core::manifest::{AppSource, Kubernetes, MANIFEST_SIZE_MAX, Manifest, parse};
 use provisioner_core::stack::Fingerprint;
 
 use super::exit::{Exit, Stop};
@@ -39,9 +39,42 @@ pub(crate) fn understand(settings: &Settings, program: Program, path: &Path, byt
     if let Some(name) = &settings.name {
         manifest.name = name.clone();
     }
+    choose_cluster(&mut manifest, settings)?;
     find_program(&mut manifest, path, program)?;
     secret_files::read(&mut manifest, path, program)?;
     Ok(manifest)
+}
+
+/// What the command line says of the cluster goes before what the manifest says.
+fn choose_cluster(manifest: &mut Manifest, settings: &Settings) -> Result<(), Stop> {
+    let Settings { context, namespace, name, .. } = settings;
+    match &mut manifest.kubernetes {
+        Some(kubernetes) => {
+            // A second stack beside the manifest's own has a namespace of its own, as everything else.
+            if name.is_some() || namespace.is_some() {
+                kubernetes.namespace.clone_from(namespace);
+            }
+            if context.is_some() {
+                kubernetes.context.clone_from(context);
+            }
+            Ok(())
+        }
+        None if context.is_some() || namespace.is_some() => {
+            let flag = if context.is_some() { "--context" } else { "--namespace" };
+            let message = format!("{flag} is for stacks on Kubernetes, and {} runs on Docker", manifest.name);
+            let hint = "a section `kubernetes:` in the manifest makes Kubernetes its engine";
+            Err(Stop::new(Exit::Usage, message).hint(hint))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The cluster that manifest and command line name; `None`: Docker is meant.
+pub(crate) fn cluster(settings: &Settings) -> anyhow::Result<Option<Kubernetes>> {
+    match settings.manifest {
+        ManifestSource::Nowhere => Ok(settings.cluster()),
+        ManifestSource::Named(_) | ManifestSource::File(_) => Ok(load(settings, Program::Unneeded)?.kubernetes),
+    }
 }
 
 fn locate(settings: &Settings) -> anyhow::Result<PathBuf> {

@@ -24,6 +24,7 @@ mod plan;
 mod prune;
 mod reference;
 mod rejoin;
+mod render;
 mod scale;
 mod secret_files;
 pub mod settings;
@@ -226,6 +227,7 @@ impl Call<'_> {
             Verb::Doctor => doctor::doctor(self).await,
             Verb::Plan(arguments) => plan::plan(self, arguments).await,
             Verb::Drift => drift::drift(self).await,
+            Verb::Render => render::render(self).await,
             Verb::Up(arguments) => up::up(self, arguments).await,
             Verb::Verify => verify::verify(self).await,
             Verb::Smoke(arguments) => smoke::smoke(self, arguments).await,
@@ -247,7 +249,7 @@ impl Call<'_> {
             Verb::Rejoin(arguments) => rejoin::rejoin(self, arguments).await,
             Verb::Scale(arguments) => scale::scale(self, arguments).await,
             Verb::Config(arguments) => config::config(self, arguments).await,
-            Verb::Images => images::images(self).await,
+            Verb::Images(arguments) => images::images(self, arguments).await,
             Verb::History(arguments) => history::history(self, arguments).await,
             Verb::Lock(arguments) => lock::lock(self, arguments).await,
             Verb::Man(arguments) => man::man(self, arguments),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::{Call, drift};
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::report::counted;
 
 #[derive(Debug, Args)]
@@ -28,6 +28,8 @@ pub(super) struct PlanArgs {
 #[derive(Serialize)]
 pub(super) struct PlanView<'a> {
     stack: &'a StackName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<&'a Place>,
     changes: usize,
     steps: Vec<StepView<'a>>,
     withheld: &'a [Withheld],
@@ -56,22 +58,23 @@ pub(super) async fn plan(call: &Call<'_>, arguments: &PlanArgs) -> anyhow::Resul
 }
 
 pub(super) fn show(call: &Call<'_>, context: &Context, plan: &Plan) -> anyhow::Result<()> {
-    call.printer.data(&PlanView::of(context.name(), plan), || human(context.name(), plan))
+    call.printer.data(&PlanView::of(context, plan), || human(&context.told(), plan))
 }
 
-fn human(stack: &StackName, plan: &Plan) -> String {
+fn human(stack: &str, plan: &Plan) -> String {
     let summary = match plan.steps.len() {
-        0 if plan.blocked() > 0 => format!("stack {stack} is not as the manifest says, and what is left is withheld\n"),
-        0 => format!("stack {stack} is as the manifest says, nothing to do\n"),
-        steps => format!("stack {stack}: {}\n", counted(steps, "step")),
+        0 if plan.blocked() > 0 => format!("{stack} is not as the manifest says, and what is left is withheld\n"),
+        0 => format!("{stack} is as the manifest says, nothing to do\n"),
+        steps => format!("{stack}: {}\n", counted(steps, "step")),
     };
     format!("{plan}{summary}")
 }
 
 impl<'a> PlanView<'a> {
-    fn of(stack: &'a StackName, plan: &'a Plan) -> Self {
+    fn of(context: &'a Context, plan: &'a Plan) -> Self {
         let steps: Vec<StepView<'a>> = plan.steps.iter().map(StepView::of).collect();
-        Self { stack, changes: steps.len(), steps, withheld: &plan.withheld }
+        let (stack, cluster) = (context.name(), context.place.as_ref());
+        Self { stack, cluster, changes: steps.len(), steps, withheld: &plan.withheld }
     }
 }
 

@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::Call;
 use super::down::forget;
 use super::exit::{Exit, Stop};
+use super::manifests;
 use super::smoke::Mark;
 use crate::machine;
 use crate::report::counted;
@@ -61,6 +62,11 @@ enum Fate {
 }
 
 pub(super) async fn prune(call: &Call<'_>, arguments: &PruneArgs) -> anyhow::Result<Exit> {
+    if manifests::cluster(call.settings)?.is_some() {
+        let message = "prune looks for what dead runs left on a Docker engine, and a cluster is named";
+        let down = call.settings.again("down --volumes");
+        return Err(Stop::new(Exit::Usage, message).hint(format!("a stack goes with its namespace: {down}")).into());
+    }
     let estate = call.cut(call.engines.estate(&call.settings.environment)).await??;
     let mut survey = call.cut(estate.survey()).await??;
     if let Some(name) = &call.settings.name {
@@ -130,7 +136,7 @@ async fn look(call: &Call<'_>, survey: &Survey, arguments: &PruneArgs) -> anyhow
 }
 
 async fn open(call: &Call<'_>, stack: &StackName) -> anyhow::Result<Arc<dyn Engine>> {
-    call.engines.open(&call.settings.environment, stack).await
+    call.engines.open(&call.settings.environment, stack, None).await
 }
 
 async fn life(call: &Call<'_>, engine: &dyn Engine) -> anyhow::Result<Life> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use provisioner_core::manifest::Kubernetes;
 use provisioner_core::name::StackName;
 
 use super::Global;
@@ -64,6 +65,9 @@ pub struct Settings {
     /// Flags that repeat the choice of stack, for commands that are proposed to the user.
     pub selection: String,
     pub name: Option<StackName>,
+    /// Of the kubeconfig, and the place in the cluster, instead of the manifest's.
+    pub context: Option<String>,
+    pub namespace: Option<String>,
     pub http_port: Option<HttpPort>,
     pub format: Format,
     pub json_into: Option<PathBuf>,
@@ -122,10 +126,16 @@ impl Settings {
             chosen => chosen,
         };
         let name = global.name.clone().map(StackName::new).transpose();
+        if let Some(wrong) = global.namespace.as_deref().filter(|name| !Kubernetes::is_namespace(name)) {
+            let expected = "1 to 63 lower-case letters, digits or hyphens";
+            return Err(Stop::new(Exit::Usage, format!("--namespace: found {wrong:?}, expected {expected}")));
+        }
         Ok(Self {
             selection: selection(global),
             manifest,
             name: name.map_err(|error| Stop::new(Exit::Usage, format!("--name: {error}")))?,
+            context: global.context.clone(),
+            namespace: global.namespace.clone(),
             http_port: global.http_port,
             format: global.output,
             json_into: global.json_into.as_ref().map(|file| environment.directory.join(file)),
@@ -146,6 +156,12 @@ impl Settings {
             environment: environment.clone(),
             command,
         })
+    }
+
+    /// The cluster that the command line alone names.
+    pub(crate) fn cluster(&self) -> Option<Kubernetes> {
+        let context = self.context.clone()?;
+        Some(Kubernetes { context: Some(context), namespace: self.namespace.clone(), ..Kubernetes::default() })
     }
 
     /// The same wishes for a stack of another name, at ports of its own, told in whole lines and asking nobody.
@@ -190,8 +206,9 @@ fn selection(global: &Global) -> String {
         (None, Some(name)) => flags.push_str(&format!(" --env {name}")),
         (None, None) => {}
     }
-    if let Some(name) = &global.name {
-        flags.push_str(&format!(" --name {name}"));
+    let chosen = [("name", &global.name), ("context", &global.context), ("namespace", &global.namespace)];
+    for (flag, value) in chosen.into_iter().filter_map(|(flag, value)| Some((flag, value.as_ref()?))) {
+        flags.push_str(&format!(" --{flag} {value}"));
     }
     flags
 }

@@ -23,7 +23,7 @@ use super::exit::{Exit, Stop};
 use super::open::{self, Address};
 use super::plan::StepView;
 use super::{Call, doctor, drift, plan, verify};
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::preflight;
 use crate::progress::{Span, Spans, Timings, millis, outcome_json, phases, seconds};
 use crate::report::counted;
@@ -62,6 +62,8 @@ impl UpArgs {
 #[derive(Serialize)]
 struct UpReport {
     stack: StackName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<Place>,
     /// What was done, step by step; empty: nothing had to be.
     steps: Vec<Value>,
     withheld: Vec<Withheld>,
@@ -93,6 +95,7 @@ pub(super) async fn bring_up(
     }
     let mut report = UpReport {
         stack: context.name().clone(),
+        cluster: context.place.clone(),
         steps: Vec::new(),
         withheld: first.withheld.clone(),
         findings: Vec::new(),
@@ -108,7 +111,7 @@ pub(super) async fn bring_up(
     let concluded = if first.is_empty() {
         let is_blocked = if first.blocked() > 0 { "what is left is withheld" } else { "it is as the manifest says" };
         commit()?;
-        call.printer.note(&format!("nothing to do: stack {}: {is_blocked}", context.name()));
+        call.printer.note(&format!("nothing to do: {}: {is_blocked}", context.told()));
         Ok(())
     } else {
         preflight(call, context, &observed).await?;
@@ -169,7 +172,7 @@ fn interruption(context: &Context, plan: &Plan) -> Option<String> {
         matches!(step.action, Action::Remove { .. } | Action::Change { impact: Impact::Restart | Impact::Anew, .. })
     };
     let steps: Vec<String> = plan.steps.iter().filter(interrupts).map(|step| step.action.to_string()).collect();
-    (!steps.is_empty()).then(|| format!("interrupt service of stack {} ({})", context.name(), steps.join(", ")))
+    (!steps.is_empty()).then(|| format!("interrupt service of {} ({})", context.told(), steps.join(", ")))
 }
 
 pub(super) async fn preflight(call: &Call<'_>, context: &Context, observed: &Observed) -> anyhow::Result<()> {
@@ -200,7 +203,7 @@ pub(super) async fn stand_up(
 }
 
 fn announce(call: &Call<'_>, context: &Context, plan: &Plan) {
-    call.printer.note(&format!("stack {}: {}", context.name(), counted(plan.steps.len(), "step")));
+    call.printer.note(&format!("{}: {}", context.told(), counted(plan.steps.len(), "step")));
     for phase in phases(plan) {
         call.printer.event(&json!({"type": "phase", "phase": phase}));
         if !call.printer.is_for_programs() {
@@ -284,9 +287,9 @@ fn human(call: &Call<'_>, context: &Context, report: &UpReport, changed: &[Strin
     if !is_up {
         return text;
     }
-    let name = context.name();
+    let (name, told) = (context.name(), context.told());
     let took = seconds(call.begun.elapsed());
-    text.push_str(&format!("stack {name} is up, {} in {took}\n", counted(report.steps.len(), "step")));
+    text.push_str(&format!("{told} is up, {} in {took}\n", counted(report.steps.len(), "step")));
     for line in changed {
         text.push_str(&format!("  {line}\n"));
     }
@@ -300,8 +303,12 @@ fn human(call: &Call<'_>, context: &Context, report: &UpReport, changed: &[Strin
     for verb in ["open", "status", "verify", "logs", "down"] {
         text.push_str(&format!("  next     {}\n", settings.again(verb)));
     }
-    text.push_str(&format!(
-        "on this host: containers, volumes and a network named {name}-*, images provisioner/*; nothing else was changed\n"
-    ));
+    text.push_str(&match &context.place {
+        Some(place) => format!("in {place}: what is labelled provisioner.dev/stack={name}; nothing else was changed\n"),
+        None => format!(
+            "on this host: containers, volumes and a network named {name}-*, images provisioner/*; \
+             nothing else was changed\n"
+        ),
+    });
     text
 }

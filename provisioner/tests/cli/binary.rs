@@ -104,3 +104,68 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = Command::new("bash").args(["-c", &script]).current_dir(directory.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A kubeconfig with one context, whose server is at this address.
+fn kubeconfig(directory: &Path, server: &str) -> std::path::PathBuf {
+    let path = directory.join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: production\nusers: []\nclusters:\n\
+         - {{name: c, cluster: {{server: '{server}'}}}}\ncontexts:\n\
+         - {{name: production, context: {{cluster: c, user: u}}}}\n- {{name: staging, context: {{cluster: c, user: u}}}}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn on_cluster(directory: &Path, kubeconfig: &Path, words: &[&str]) -> (i32, String) {
+    let manifest = "name: dev\nkubernetes:\napp:\n  image: example/app:1\n  serve: [app]\n";
+    std::fs::write(directory.join("m.yaml"), manifest).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_provisioner"))
+        .args(words)
+        .current_dir(directory)
+        .env_remove("PROVISIONER_ENV")
+        .env("HOME", directory)
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().unwrap(), said)
+}
+
+#[test]
+fn a_cluster_is_never_the_current_one_by_accident() {
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = kubeconfig(directory.path(), "http://127.0.0.1:1");
+    for verb in ["up", "plan", "status", "doctor", "down"] {
+        let (code, said) = on_cluster(directory.path(), &kubeconfig, &[verb, "--file", "m.yaml"]);
+        assert_eq!(code, 64, "{verb}: {said}");
+        let expected = "error: no context is named, expected kubernetes.context in the manifest or --context\n\
+                        \nhint: contexts of the kubeconfig: production, staging\n";
+        assert!(said.contains(expected), "{verb}: {said}");
+    }
+}
+
+#[test]
+fn a_cluster_that_cannot_be_reached_is_66_with_what_helps() {
+    let directory = tempfile::tempdir().unwrap();
+    let gone = "http://127.0.0.1:1";
+    let present = kubeconfig(directory.path(), gone);
+    let absent = directory.path().join("absent");
+    for (kubeconfig, context, expected) in [
+        (&absent, "production", format!("no kubeconfig: looked for {}; name one with KUBECONFIG", absent.display())),
+        (
+            &present,
+            "prod",
+            "use context \"prod\": the kubeconfig has production, staging; name one with --context".into(),
+        ),
+        (&present, "production", format!("reach Kubernetes at {gone} (context production): ")),
+    ] {
+        for words in [&["status", "--file", "m.yaml"][..], &["up", "--file", "m.yaml"], &["doctor"]] {
+            let words = [words, &["--context", context]].concat();
+            let (code, said) = on_cluster(directory.path(), kubeconfig, &words);
+            assert_eq!(code, 66, "{words:?}: {said}");
+            assert!(said.contains(&expected), "{words:?}: {said}");
+            assert!(!said.contains("DOCKER_HOST"), "{words:?}: {said}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod docs;
 mod drift;
 mod failover;
 mod init;
+mod kubernetes;
 mod logs;
 mod look;
 mod open;
