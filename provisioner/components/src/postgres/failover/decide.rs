@@ -17,7 +17,7 @@ use super::super::{NAME, rejoin, run, synchronous, tasks};
 use super::elect::{Attributes, Voter, Voters, begun, elect, is_complete, voters};
 use super::refusal::Refusal;
 use super::steps::REDIRECTED;
-use super::survey::{Survey, Unarchived};
+use super::survey::{Survey, Told, Unarchived};
 use crate::route;
 
 /// What the operator allows and asks for.
@@ -145,8 +145,10 @@ pub fn isolate(scene: &Scene<'_>, because: &str) -> Result<Plan, Refusal> {
     let task = Task::new(NAME, tasks::FENCE).on(primary).with("epoch", (cluster.epoch + 1).to_string());
     let task = if scene.wish.force { task.with("force", "yes") } else { task };
     let fence = draft.step(Action::Run { task }, because, &[]);
-    // One with a full disk is not elected, and could not write down that it is to stay still.
-    for voter in voters.voters.iter().filter(|voter| !voter.told.is_full) {
+    // One with a full disk is not elected, and could not write down that it is to stay still. One that follows the chosen
+    // is counted no more.
+    let counts = |told: &Told| !told.is_full && begun(scene.survey) != Some(told.timeline);
+    for voter in voters.voters.iter().filter(|voter| counts(voter.told)) {
         let task = Task::new(NAME, tasks::FREEZE).on(voter.member);
         draft.step(Action::Run { task }, "what it holds must not change while it is counted", &[fence]);
     }

@@ -72,7 +72,7 @@ fn vote<'a>(survey: &'a Survey, replica: &Member) -> Result<&'a Told, String> {
     if told.system_id != cluster.system_id {
         return Err(format!("its system identifier is {}, expected {}", told.system_id, cluster.system_id));
     }
-    if told.timeline != cluster.timeline && begun(survey) != Some(told.timeline) {
+    if told.timeline != cluster.timeline && !(told.in_recovery && begun(survey) == Some(told.timeline)) {
         return Err(format!("it is on timeline {}, expected {}", told.timeline, cluster.timeline));
     }
     Ok(told)

@@ -294,6 +294,7 @@ fn who_follows_the_promoted_one_already_is_part_of_what_is_carried_on() {
         survey.members.insert(member(2), on_the_next(replica(6000)));
         let stack = stack(2, Synchronous::Required);
         let scene = Scene { stack: &stack, survey: &survey, wish: Wish::default() };
+        assert!(!isolate(&scene, "it is lost").unwrap().to_string().contains("postgres.freeze"));
         let plan = match kind {
             ChangeKind::Failover => succeed(&scene),
             ChangeKind::Switchover => switchover(&scene, "postgres-3"),
