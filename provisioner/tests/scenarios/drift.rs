@@ -110,7 +110,7 @@ fn every_kind_by_hand() {
 
     docker(&["update", "--memory", "100m", "--memory-swap", "100m", "sc-dev-backend-1"]);
     by_root("echo '# by hand' >> /etc/nginx/nginx.conf");
-    docker(&["exec", "-u", "0", "sc-dev-redis-1", "sh", "-c", REDIS]);
+    docker(&["exec", "sc-dev-redis-1", "sh", "-c", REDIS]);
     let inside = |member: &str, words: &[&str]| stack.ok(&[&["exec", member, "--"], words].concat());
     inside("postgres-1", &["psql", "-U", "postgres", "-c", "ALTER SYSTEM SET work_mem = '3MB'"]);
     inside("rabbitmq-1", &["rabbitmqctl", "delete_queue", "--vhost", "app", "q.retry.1s"]);
