@@ -8,26 +8,19 @@ use provisioner_core::manifest::{AppChecks, Manifest};
 use provisioner_core::stack::{Fingerprint, Resource, Secret};
 use provisioner_core::wait::{self, Look, WaitError};
 use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
-use serde_json::{Value, json};
+use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use serde_json::json;
 
+use super::NAME;
 use super::orders::{Buyer, Ledger, RECIPIENT, order_id};
+use super::session::{CSRF, Session, ask, refused};
 use super::verify::PROBE;
-use super::{Contract, NAME};
-use crate::checks::{nonce, unlimited};
-use crate::http::{Reply, Site};
+use crate::checks::nonce;
 use crate::nginx;
 
 const SECRET: &str = "app-probe";
 const PASSWORD_LENGTH: usize = 32;
-const COOKIE_NAME: &str = "session=";
-const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 const READ_AFTER: HeaderName = HeaderName::from_static("x-read-after");
-/// From whom a request comes; NGINX sets it.
-const ADDRESS: HeaderName = HeaderName::from_static("x-real-ip");
-const LOGIN: &str = "/api/v1/auth/login";
-const REGISTER: &str = "/api/v1/auth/register";
-const LIMIT: Duration = Duration::from_secs(5);
 const LINE: &str = "/api/v1/cart/items/PROBE-0";
 const QUANTITY: i64 = 2;
 /// What belongs to an account.
@@ -84,74 +77,11 @@ async fn accounts_closed(access: &Access<'_>) -> Result<String, Broken> {
     Ok(format!("{}: 401 to nobody", OWN.join(", ")))
 }
 
-async fn ask(
-    site: &Site,
-    method: Method,
-    path: &str,
-    headers: HeaderMap,
-    body: Option<&Value>,
-) -> Result<Reply, Broken> {
-    let request = || {
-        let request = site.request(method.clone(), path).headers(headers.clone());
-        match body {
-            Some(body) => request.json(body),
-            None => request,
-        }
-    };
-    unlimited(&format!("{method} {path}"), request).await
-}
-
-/// A login or a registration. Where others of this address have used up its tries, as all customers behind one proxy may, it is
-/// the backend that is asked, as by a customer from an address that nobody has.
-async fn enter(access: &Access<'_>, site: &Site, path: &str, credentials: &Value) -> Result<Reply, Broken> {
-    let reply = ask(site, Method::POST, path, HeaderMap::new(), Some(credentials)).await?;
-    let backend = super::backends(access.stack).next().map(|backend| &backend.member);
-    let Some(backend) = backend.filter(|_| reply.status == 429) else { return Ok(reply) };
-    let contract = Contract::read(access.stack).map_err(Broken::Unknown)?;
-    let site = Site::of(access, backend, contract.port, LIMIT).await.map_err(Broken::Unknown)?;
-    let [high, low] = rand::random::<u16>().to_be_bytes();
-    // Of the network that is kept for measurements.
-    let address = HeaderValue::from_str(&format!("198.18.{high}.{low}")).map_err(Broken::unknown)?;
-    ask(&site, Method::POST, path, HeaderMap::from_iter([(ADDRESS, address)]), Some(credentials)).await
-}
-
-/// The problem's code besides its status: 403 has several reasons.
-fn refused(reply: Reply, status: u16, code: &str, what: &str) -> Result<(), Broken> {
-    let problem = reply.expect(status, what)?.json()?;
-    if problem["code"] == code {
-        return Ok(());
-    }
-    Err(Broken::fail(format!("{what}: {status} {}, expected {code:?}", problem["code"])))
-}
-
-/// The checks' customer, logged in.
-struct Session {
-    site: Site,
-    email: String,
-    cookie: HeaderValue,
-    csrf: HeaderValue,
-}
-
 impl Session {
     async fn begin(access: &Access<'_>) -> Result<(Self, String), Broken> {
         let site = nginx::customers(access).await?;
         let password = access.secret(SECRET).await.map_err(|failure| Broken::Unknown(failure.chain()))?;
-        let email = address(&password);
-        let credentials = json!({ "email": email, "password": password });
-        let log_in = async || enter(access, &site, LOGIN, &credentials).await;
-        let mut reply = log_in().await?;
-        if reply.status == 401 {
-            reply = enter(access, &site, REGISTER, &credentials).await?;
-        }
-        // Another verification did it just before this one.
-        if reply.status == 409 {
-            reply = log_in().await?;
-        }
-        let word = if reply.status == 201 { "signed up" } else { "logged in" };
-        if reply.status != 201 {
-            reply = reply.expect(200, &format!("POST {LOGIN}"))?;
-        }
-        let session = Self::of(site, email, &reply)?;
+        let (session, is_new) = Self::log_in_or_sign_up(access, site, &address(&password), &password).await?;
         let what = "GET /api/v1/me";
         let me = session.ask(Method::GET, "/api/v1/me", None).await?.expect(200, what)?.json()?;
         if me["email"] != session.email || me["role"] != "customer" {
@@ -160,32 +90,8 @@ impl Session {
                 me["email"], me["role"], session.email
             )));
         }
-        let evidence = format!("{} {word}", session.email);
+        let evidence = format!("{} {}", session.email, if is_new { "signed up" } else { "logged in" });
         Ok((session, evidence))
-    }
-
-    fn of(site: Site, email: String, reply: &Reply) -> Result<Self, Broken> {
-        let cookies = reply.headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut pairs = cookies.filter_map(|cookie| cookie.split(';').next());
-        let cookie = pairs.find(|pair| pair.starts_with(COOKIE_NAME) && pair.len() > COOKIE_NAME.len());
-        let csrf = reply.json()?["csrf_token"].as_str().map(str::to_owned);
-        let (Some(cookie), Some(csrf)) = (cookie, csrf) else {
-            return Err(Broken::fail("a login has no cookie or no csrf_token, expected both"));
-        };
-        let hidden = |text: &str| {
-            let mut value = HeaderValue::from_str(text).map_err(Broken::fail)?;
-            value.set_sensitive(true);
-            Ok::<_, Broken>(value)
-        };
-        Ok(Self { site, email, cookie: hidden(cookie)?, csrf: hidden(&csrf)? })
-    }
-
-    fn headers(&self) -> HeaderMap {
-        HeaderMap::from_iter([(COOKIE, self.cookie.clone()), (CSRF, self.csrf.clone())])
-    }
-
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Reply, Broken> {
-        ask(&self.site, method, path, self.headers(), body).await
     }
 
     /// A foreign page can have a browser send the cookie, and nothing else.
@@ -340,40 +246,10 @@ fn address(password: &str) -> String {
 mod tests {
     use super::*;
 
-    fn reply(status: u16, body: &str) -> Reply {
-        Reply { status, headers: HeaderMap::new(), body: body.as_bytes().to_vec() }
-    }
-
-    #[test]
-    fn a_refusal_for_another_reason_is_none() {
-        let wrong = || reply(403, r#"{"code":"csrf_token_wrong"}"#);
-        assert_eq!(refused(wrong(), 403, "csrf_token_wrong", "PUT"), Ok(()));
-        let expected = "PUT: 403 \"csrf_token_wrong\", expected \"forbidden\"";
-        assert_eq!(refused(wrong(), 403, "forbidden", "PUT"), Err(Broken::fail(expected)));
-        assert!(refused(reply(200, "{}"), 403, "forbidden", "PUT").is_err());
-    }
-
-    #[test]
-    fn a_login_gives_a_cookie_and_a_token() {
-        let of = |cookie: &str, body: &str| {
-            let mut reply = reply(200, body);
-            reply.headers.append(SET_COOKIE, HeaderValue::from_static("read_after=1; Path=/api/"));
-            reply.headers.append(SET_COOKIE, HeaderValue::from_str(cookie).unwrap());
-            let site = Site::at(([127, 0, 0, 1], 1).into(), LIMIT).unwrap();
-            Session::of(site, "ada".to_owned(), &reply)
-        };
-        let session = of("session=secret; Path=/; HttpOnly", r#"{"csrf_token":"token"}"#).unwrap_or_else(|_| panic!());
-        assert_eq!((session.cookie.as_bytes(), session.csrf.as_bytes()), (&b"session=secret"[..], &b"token"[..]));
-        // Neither is told by whoever prints a request.
-        assert!(session.headers().values().all(HeaderValue::is_sensitive));
-        assert!(of("session=; Path=/", r#"{"csrf_token":"token"}"#).is_err());
-        assert!(of("session=secret", "{}").is_err());
-    }
-
     #[test]
     fn the_address_follows_from_the_password_and_does_not_tell_it() {
-        assert_eq!(address("one"), address("one"));
-        assert_ne!(address("one"), address("two"));
-        assert!(!address("one").contains("one"));
+        assert_eq!(address("hunter2"), address("hunter2"));
+        assert_ne!(address("hunter2"), address("hunter3"));
+        assert!(!address("hunter2").contains("hunter"));
     }
 }

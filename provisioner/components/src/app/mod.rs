@@ -6,6 +6,7 @@ mod jobs;
 mod orders;
 mod picture;
 mod search;
+mod session;
 mod shop;
 mod trial;
 mod verify;
