@@ -31,11 +31,14 @@ pub(crate) async fn nginx(access: &Access<'_>, port: u16) -> Result<Site, Broken
     Site::of(access, &nginx::member(), port, Duration::from_secs(5)).await.map_err(Broken::Unknown)
 }
 
-/// An answer that no rate limit stands before: other checks, and other operators', count for the same address.
+/// An answer that NGINX's rate limit does not stand before: other checks, and other operators', count for the same address. The
+/// shop's own limits, which last for minutes, are an answer; theirs alone have a code.
 pub(crate) async fn unlimited(what: &str, request: impl Fn() -> RequestBuilder) -> Result<Reply, Broken> {
     let waited =
         wait::until(Duration::from_secs(8), Duration::from_millis(250), async || match http::reply(request()).await {
-            Ok(reply) if reply.status == 429 => Look::Pending("429".to_owned()),
+            Ok(reply) if reply.status == 429 && !reply.json().is_ok_and(|problem| problem["code"].is_string()) => {
+                Look::Pending("429".to_owned())
+            }
             Ok(reply) => Look::Done(reply),
             Err(error) => Look::Broken(NoAnswer(error)),
         });

@@ -311,7 +311,7 @@ fn orders_under_failover() {
     assert_eq!(stored.trim(), acknowledged.len().to_string(), "acknowledged orders are stored, and none twice");
     for (key, id) in &acknowledged {
         // The same key is the same order: it was stored, and once.
-        let again = http::order_for(&base, key, "PROBE-0", BUYER);
+        let again = http::order_of(&base, key, "PROBE-0", 1, BUYER);
         assert_eq!(again.json()["id"].as_str(), Some(id.as_str()), "{key}: {}", again.body);
     }
     assert!(acknowledged.len() > 10, "{}", acknowledged.len());
@@ -327,7 +327,7 @@ fn order_until(is_over: &AtomicBool, base: &str) -> Vec<(String, String)> {
     for number in 0.. {
         let key = format!("under-failover-{number}");
         let answer = eventually("an order is acknowledged", Duration::from_secs(30), || {
-            let answer = http::order_for(base, &key, "PROBE-0", BUYER);
+            let answer = http::order_of(base, &key, "PROBE-0", 1, BUYER);
             (answer.status == 200 || answer.status == 201).then_some(answer)
         });
         acknowledged.push((key, answer.json()["id"].as_str().unwrap().to_owned()));

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::harness::{Scenario, Stack, eventually, root};
 use crate::http;
+use crate::selling::{sql, stock};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("everything_is_verified_after_up", everything_is_verified_after_up),
+    ("a_verification_leaves_no_order_and_no_mail_behind", a_verification_leaves_nothing_behind),
     ("a_second_up_changes_nothing_and_keeps_every_container", a_second_up_changes_nothing),
     ("status_names_members_roles_and_the_entrance", status_names_members_roles_and_the_entrance),
     ("products_are_listed_and_an_order_is_taken_once", products_are_listed_and_an_order_is_taken_once),
@@ -34,6 +36,23 @@ const PROVEN: [(&str, &str); 11] = [
     ("elasticsearch", "L3"),
 ];
 
+/// And of the app, whose checks are many, these.
+const OF_THE_SHOP: [&str; 13] = [
+    "account",
+    "csrf",
+    "account-order",
+    "api-token",
+    "admin-closed",
+    "logout",
+    "order",
+    "order-cancel",
+    "order-mail",
+    "order-search",
+    "suggest",
+    "documented",
+    "webhooks",
+];
+
 fn everything_is_verified_after_up() {
     let findings = Stack::dev().json(&["verify"]);
     let findings = findings.as_array().unwrap();
@@ -41,10 +60,30 @@ fn everything_is_verified_after_up() {
         let is_there = findings.iter().any(|finding| finding["component"] == component && finding["level"] == level);
         assert!(is_there, "no {level} check of {component}");
     }
+    for check in OF_THE_SHOP {
+        let is_there = findings.iter().any(|finding| finding["component"] == "app" && finding["check"] == check);
+        assert!(is_there, "no check {check} of the app");
+    }
     for finding in findings {
         assert_eq!(finding["verdict"], "pass", "{finding}");
         assert!(finding["evidence"].as_str().is_some_and(|evidence| !evidence.is_empty()), "{finding}");
     }
+}
+
+fn a_verification_leaves_nothing_behind() {
+    let stack = Stack::dev();
+    let before = stock(&stack, "PROBE-0");
+    stack.verify();
+    assert_eq!(stock(&stack, "PROBE-0"), before);
+    let checks = "FROM orders WHERE email LIKE 'check%@provisioner.invalid'";
+    assert_ne!(sql(&stack, &format!("SELECT count(*) {checks}")), "0");
+    assert_eq!(sql(&stack, &format!("SELECT count(*) {checks} AND status <> 'cancelled'")), "0");
+    assert_eq!(sql(&stack, "SELECT count(*) FROM users WHERE email LIKE 'check-%@provisioner.invalid'"), "1");
+    assert_eq!(sql(&stack, "SELECT count(*) FROM api_tokens WHERE name = 'provisioner verify'"), "0");
+    let mailbox = stack.json(&["open", "mail", "--print"]);
+    let listed = http::get(&format!("{}api/messages", mailbox["url"].as_str().unwrap())).json();
+    let of_one_order = |mail: &&serde_json::Value| mail["to"].as_str().is_some_and(|to| to.starts_with("check-"));
+    assert_eq!(listed["messages"].as_array().unwrap().iter().find(of_one_order), None);
 }
 
 fn a_second_up_changes_nothing() {

@@ -30,11 +30,11 @@ pub(crate) fn get(url: &str) -> Response {
 }
 
 pub(crate) fn order(base: &str, key: &str, sku: &str) -> Response {
-    order_for(base, key, sku, "ada@example.com")
+    order_of(base, key, sku, 1, "ada@example.com")
 }
 
-pub(crate) fn order_for(base: &str, key: &str, sku: &str, email: &str) -> Response {
-    let body = format!(r#"{{"email":"{email}","items":[{{"sku":"{sku}","qty":1}}]}}"#);
+pub(crate) fn order_of(base: &str, key: &str, sku: &str, qty: usize, email: &str) -> Response {
+    let body = format!(r#"{{"email":"{email}","items":[{{"sku":"{sku}","qty":{qty}}}]}}"#);
     let headers = format!("Idempotency-Key: {key}\r\nContent-Type: application/json\r\n");
     request("POST", &format!("{base}/api/v1/orders"), &headers, &body)
 }

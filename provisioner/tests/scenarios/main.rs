@@ -26,6 +26,7 @@ mod monitoring;
 mod proxy;
 mod rejoin;
 mod restricted;
+mod selling;
 mod smoke;
 mod tls;
 mod trouble;

@@ -20,7 +20,7 @@ const MIGRATED: &str = "app.migrated";
 /// Whose seed ran; it runs once in the life of the data.
 const SEEDED: &str = "app.seeded";
 const RELEASE: &str = "release";
-const DATABASE_URL: &str = "DATABASE_URL";
+pub(super) const DATABASE_URL: &str = "DATABASE_URL";
 /// A migration may rewrite a table.
 const LIMIT_SECS: u64 = 1800;
 

@@ -1,9 +1,12 @@
 //! The application: the shop of this repository, or any image. Backends take requests; workers do what they leave behind.
 
+mod account;
 mod contract;
 mod jobs;
+mod orders;
 mod picture;
 mod search;
+mod session;
 mod shop;
 mod trial;
 mod verify;
@@ -88,6 +91,7 @@ impl Component for App {
             let source = SecretSource::Files { files: files.clone(), digest: digest.clone() };
             Resource::Secret(Secret { name: given_secret(variable), source })
         }));
+        resources.extend(account::secret(manifest));
         let reached = reached(manifest);
         let contract = Contract::of(manifest).file();
         resources.extend(members(manifest).into_iter().map(|member| {

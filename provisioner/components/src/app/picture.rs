@@ -4,10 +4,9 @@
 use provisioner_core::component::Access;
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Broken;
-use reqwest::header::{COOKIE, SET_COOKIE};
-use reqwest::{Method, RequestBuilder};
-use serde_json::json;
+use reqwest::Method;
 
+use super::session::Session;
 use super::verify::{PROBE, get};
 use super::{SHOP, backends};
 use crate::checks::{nonce, unlimited};
@@ -17,12 +16,12 @@ use crate::nginx;
 /// By the shop's own door, and back by the entrance.
 pub(super) async fn uploaded(access: &Access<'_>) -> Result<String, Broken> {
     let site = nginx::customers(access).await?;
-    let administrator = Administrator::make(access, &site).await?;
+    let administrator = administrator(access, &site).await?;
     // Never seen before, so that it is not there already.
     let picture = format!("GIF89a {}", nonce());
     let path = format!("/api/v1/admin/products/{PROBE}/media/0");
     let what = format!("PUT {path}");
-    let request = || administrator.signed(site.request(Method::PUT, &path)).body(picture.clone());
+    let request = || site.request(Method::PUT, &path).headers(administrator.headers()).body(picture.clone());
     let medium = unlimited(&what, request).await?.expect(200, &what)?.json()?;
     let url = medium["url"].as_str().ok_or_else(|| Broken::fail(format!("{what}: no url")))?;
     let seen = get(&site, url).await?.expect(200, &format!("GET {url}"))?;
@@ -30,44 +29,27 @@ pub(super) async fn uploaded(access: &Access<'_>) -> Result<String, Broken> {
         return Err(Broken::fail(format!("GET {url}: other bytes than were uploaded")));
     }
     let what = format!("DELETE {path}");
-    unlimited(&what, || administrator.signed(site.request(Method::DELETE, &path))).await?.expect(204, &what)?;
+    administrator.ask(Method::DELETE, &path, None).await?.expect(204, &what)?;
     Ok(format!("a picture was uploaded and seen at {url}"))
 }
 
-/// A session of somebody who may upload.
-struct Administrator {
-    cookie: String,
-    token: String,
+/// Somebody who may upload.
+async fn administrator(access: &Access<'_>, site: &Site) -> Result<Session, Broken> {
+    let (email, password) = (format!("smoke-{}@provisioner.invalid", nonce()), nonce());
+    appoint(access, &email, &password).await.map_err(|failure| Broken::Unknown(failure.chain()))?;
+    Session::log_in(access, site.clone(), &email, &password).await
 }
 
-impl Administrator {
-    async fn make(access: &Access<'_>, site: &Site) -> Result<Self, Broken> {
-        let (email, password) = (format!("smoke-{}@provisioner.invalid", nonce()), nonce());
-        Self::register(access, &email, &password).await.map_err(|failure| Broken::Unknown(failure.chain()))?;
-        let what = "POST /api/v1/auth/login";
-        let body = json!({ "email": email, "password": password });
-        let answer = unlimited(what, || site.request(Method::POST, "/api/v1/auth/login").json(&body)).await?;
-        let answer = answer.expect(200, what)?;
-        let cookie = answer.header(SET_COOKIE.as_str()).split(';').next().unwrap_or_default().to_owned();
-        let token = answer.json()?["csrf_token"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { cookie, token })
+/// By the shop's own command, as an operator does.
+async fn appoint(access: &Access<'_>, email: &str, password: &str) -> Result<(), Failure> {
+    let backend = backends(access.stack).next().ok_or_else(|| Failure::new("the stack has no backend"))?;
+    let argv = [SHOP, "admin", email].map(str::to_owned);
+    let argv = access.engine.in_environment(backend, &argv);
+    let input = Some(format!("{password}\n").into());
+    let ended = access.engine.exec(&backend.member, &argv, input).await?.finish().await?;
+    if ended.exit_code == 0 {
+        return Ok(());
     }
-
-    /// By the shop's own command, as an operator does.
-    async fn register(access: &Access<'_>, email: &str, password: &str) -> Result<(), Failure> {
-        let backend = backends(access.stack).next().ok_or_else(|| Failure::new("the stack has no backend"))?;
-        let argv = [SHOP, "admin", email].map(str::to_owned);
-        let argv = access.engine.in_environment(backend, &argv);
-        let input = Some(format!("{password}\n").into());
-        let ended = access.engine.exec(&backend.member, &argv, input).await?.finish().await?;
-        if ended.exit_code == 0 {
-            return Ok(());
-        }
-        let failure = format!("app admin in {}: exit code {}, expected 0", backend.member, ended.exit_code);
-        Err(Failure::new(failure).output(ended.stdout + &ended.stderr))
-    }
-
-    fn signed(&self, request: RequestBuilder) -> RequestBuilder {
-        request.header(COOKIE, &self.cookie).header("x-csrf-token", &self.token)
-    }
+    let failure = format!("app admin in {}: exit code {}, expected 0", backend.member, ended.exit_code);
+    Err(Failure::new(failure).output(ended.stdout + &ended.stderr))
 }

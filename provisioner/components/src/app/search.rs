@@ -6,14 +6,13 @@ use provisioner_core::component::Access;
 use provisioner_core::finding::{Broken, Finding, Level, check};
 use provisioner_core::stack::Stack;
 use provisioner_core::wait::{self, Look, WaitError};
-use rand::Rng;
-use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::orders::{Buyer, Ledger, RECIPIENT, Stock, order_id};
 use super::verify::{PROBE, get};
 use super::{NAME, workers};
-use crate::checks::{self, nonce, unlimited};
+use crate::checks::nonce;
 use crate::http::Site;
 use crate::{elasticsearch, nginx, rabbitmq};
 
@@ -21,7 +20,8 @@ use crate::{elasticsearch, nginx, rabbitmq};
 const INDEX: &str = "products";
 /// A node that was just started needs seconds for its first searches, and a backend that met one goes round it for a while.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-const INDEXED_LIMIT: Duration = Duration::from_secs(20);
+/// Less than a check may take, so that its order is cancelled in any case.
+const INDEXED_LIMIT: Duration = Duration::from_secs(15);
 const EVERY: Duration = Duration::from_millis(200);
 
 pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
@@ -73,21 +73,46 @@ pub(super) async fn answered(site: &Site, path: &str) -> Result<Value, Broken> {
     answered.await.map_err(|error| broken(path, error))
 }
 
+/// By the version that the order gave to the stock: whoever else orders meanwhile makes it greater, never less.
 async fn order_search(access: &Access<'_>) -> Result<String, Broken> {
-    let site = checks::nginx(access, nginx::CHECKS).await?;
-    let before = stock(access, PROBE).await?.ok_or_else(|| Broken::fail(format!("{PROBE} is not in index {INDEX}")))?;
-    // Another run that orders at the same time takes away another number, and gives one back when it cancels.
-    let qty = rand::rng().random_range(3..=20);
-    let body = json!({ "email": "check@provisioner.invalid", "items": [{ "sku": PROBE, "qty": qty }] });
-    let key = format!("check-{}", nonce());
-    let request = || site.request(Method::POST, "/api/v1/orders").header("idempotency-key", &key).json(&body);
+    let (guest, ledger) = (Buyer::guest(access).await?, Ledger::open(access).await?);
+    let before = indexed(access, PROBE).await?;
+    let before = before.ok_or_else(|| Broken::fail(format!("{PROBE} is not in index {INDEX}")))?;
     let begin = Instant::now();
-    unlimited("POST /api/v1/orders", request).await?.expect(201, "POST /api/v1/orders")?;
-    let now = stock_falls(access, PROBE, before - qty + 1).await?;
-    Ok(format!(
-        "an order of {qty} changed the stock of {PROBE} in the index from {before} to {now} after {} ms",
-        begin.elapsed().as_millis()
-    ))
+    let id = order_id(&guest.place(&format!("check-{}", nonce()), RECIPIENT, 1).await?)?;
+    let seen = async {
+        let wanted = match &ledger {
+            Some(ledger) => ledger.stock().await?,
+            // Of a database that cannot be read here, only that it is a newer one.
+            None => Stock { version: before.version + 1, ..before },
+        };
+        let now = newer(access, wanted.version).await?;
+        if ledger.is_some() && now.version == wanted.version && now.on_hand != wanted.on_hand {
+            return Err(Broken::fail(format!(
+                "version {} of {PROBE} has {} pieces in the index and {} in the database",
+                now.version, now.on_hand, wanted.on_hand
+            )));
+        }
+        let (from, Stock { version, on_hand, .. }, took) = (before.version, now, begin.elapsed().as_millis());
+        Ok(format!(
+            "an order changed {PROBE} in the index from version {from} to {version}, {on_hand} pieces, after {took} ms"
+        ))
+    };
+    guest.taken_back(&id, seen).await
+}
+
+async fn newer(access: &Access<'_>, version: i64) -> Result<Stock, Broken> {
+    let waited = wait::until(INDEXED_LIMIT, EVERY, || async {
+        match indexed(access, PROBE).await {
+            Ok(Some(now)) if now.version >= version => Look::Done(now),
+            Ok(now) => {
+                let found = now.map_or_else(|| "none".to_owned(), |now| now.version.to_string());
+                Look::Pending(format!("the index has version {found} of {PROBE}, expected {version}"))
+            }
+            Err(broken) => Look::Broken(broken),
+        }
+    });
+    waited.await.map_err(|error| broken("order", error))
 }
 
 /// Waits until the index has no more than `expected` of a product.
@@ -103,9 +128,17 @@ pub(super) async fn stock_falls(access: &Access<'_>, sku: &str, expected: i64) -
 }
 
 pub(super) async fn stock(access: &Access<'_>, sku: &str) -> Result<Option<i64>, Broken> {
-    let query = json!({ "size": 1, "query": { "term": { "sku": sku } } });
+    Ok(indexed(access, sku).await?.map(|stock| stock.on_hand))
+}
+
+async fn indexed(access: &Access<'_>, sku: &str) -> Result<Option<Stock>, Broken> {
+    let query = json!({ "size": 1, "version": true, "query": { "term": { "sku": sku } } });
     let found: Value = elasticsearch::search(access, INDEX, &query).await?;
-    Ok(found["hits"]["hits"][0]["_source"]["on_hand"].as_i64())
+    let hit = &found["hits"]["hits"][0];
+    let (Some(on_hand), Some(version)) = (hit["_source"]["on_hand"].as_i64(), hit["_version"].as_i64()) else {
+        return Ok(None);
+    };
+    Ok(Some(Stock { on_hand, version, changes: 0 }))
 }
 
 fn broken(what: &str, error: WaitError<Broken>) -> Broken {

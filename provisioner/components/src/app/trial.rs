@@ -12,7 +12,8 @@ use reqwest::Method;
 use reqwest::header::CONNECTION;
 use serde_json::{Value, json};
 
-use super::verify::{self, MAIL_LIMIT, get, order_id};
+use super::orders::{self, MAIL_LIMIT, order_id};
+use super::verify::get;
 use super::{App, Contract, NAME, picture, search};
 use crate::checks::{nonce, unlimited};
 use crate::http::Site;
@@ -91,7 +92,7 @@ struct Placed {
 /// From the listing to the mail in the box and the changed stock in search.
 async fn order(access: &Access<'_>) -> Journey {
     let mut journey = Journey::default();
-    let (is_mailing, is_indexing) = (verify::is_mailing(access.stack), search::is_indexing(access.stack));
+    let (is_mailing, is_indexing) = (orders::is_mailing(access.stack), search::is_indexing(access.stack));
     let mut placed = None;
     let placing = async {
         let made = place(access, is_indexing).await?;

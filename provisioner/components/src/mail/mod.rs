@@ -22,7 +22,7 @@ use provisioner_core::stack::{
 
 use crate::recipe;
 
-pub(crate) use verify::taken;
+pub(crate) use verify::{swept, taken};
 
 pub(crate) const NAME: &str = "mail";
 const SMTP: u16 = 1025;

@@ -78,10 +78,25 @@ pub(crate) async fn taken(access: &Access<'_>, recipient: &str, limit: Duration)
         }
     });
     let arrived = waited.await.map_err(Broken::fail)?;
-    let path = format!("/messages/{}", arrived.id);
-    let removed = http::reply(site.request(Method::DELETE, &path)).await.map_err(Broken::Unknown)?;
-    removed.expect(204, &format!("DELETE {path}"))?;
+    remove(&site, &arrived).await?.expect(204, "DELETE a mail")?;
     Ok(arrived)
+}
+
+/// Removes the mails to `recipient` that are there; one that another check removes first is gone, too.
+pub(crate) async fn swept(access: &Access<'_>, recipient: &str) -> Result<(), Broken> {
+    let site = Site::of(access, &member(), HTTP, LIMIT).await.map_err(Broken::Unknown)?;
+    let path = format!("/api/messages?to={recipient}");
+    let listed = site.get(&path).await.map_err(Broken::Unknown)?.expect(200, &format!("GET {path}"))?;
+    let listing: Listing = serde_json::from_slice(&listed.body).map_err(Broken::fail)?;
+    for arrived in &listing.messages {
+        remove(&site, arrived).await?;
+    }
+    Ok(())
+}
+
+async fn remove(site: &Site, arrived: &Arrived) -> Result<http::Reply, Broken> {
+    let path = format!("/messages/{}", arrived.id);
+    http::reply(site.request(Method::DELETE, &path)).await.map_err(Broken::Unknown)
 }
 
 #[derive(Debug, thiserror::Error)]
