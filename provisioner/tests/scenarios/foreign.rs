@@ -42,17 +42,15 @@ fn foreign_django() {
 fn images_of_ones_own() {
     Stack::dev();
     let mut sections = String::new();
-    for (section, member) in
-        [("nginx", "nginx-1"), ("route", "route-1"), ("postgres", "postgres-1"), ("redis", "redis-1")]
-    {
-        let image = docker(&["inspect", "-f", "{{.Config.Image}}", &format!("sc-dev-{member}")]);
+    for section in ["nginx", "media", "route", "postgres", "redis"] {
+        let image = docker(&["inspect", "-f", "{{.Config.Image}}", &format!("sc-dev-{section}-1")]);
         docker(&["tag", image.trim(), &format!("sc-own/{section}:1")]);
         sections.push_str(&format!("{section}: {{image: 'sc-own/{section}:1'}}\n"));
     }
     let stack = Stack::of("sc-own", |_| format!("name: sc-own\n{sections}app: {{binary: ../{APP}}}\n"));
     stack.ok(&["up"]);
     let images = docker(&["ps", "--filter", "label=provisioner.stack=sc-own", "--format", "{{.Image}}"]);
-    assert_eq!(images.lines().filter(|image| image.starts_with("sc-own/")).count(), 5, "{images}");
+    assert_eq!(images.lines().filter(|image| image.starts_with("sc-own/")).count(), 6, "{images}");
     assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0);
     stack.ok(&["down", "--volumes", "--yes"]);
 }
