@@ -167,6 +167,20 @@ async fn what_deep_comparisons_found_is_a_reason_like_any_other() {
     assert_snapshot!(tampered(|observed| observed.deep.extend(found)).await);
 }
 
+#[tokio::test]
+async fn a_changed_file_does_not_hide_what_was_changed_by_hand() {
+    let engine = engine();
+    up(&engine, &stack(&Wishes::default())).await;
+    let front = Member::nth("front", 1);
+    let memory = Comparison::texts("front", &front, "memory", ("64 MiB", "32 MiB"), Repair::Replace);
+    engine.tamper(|observed| observed.deep.push(memory));
+    let wishes = Wishes { front_conf: "rate 20", ..Wishes::default() };
+    let plan = plan_now(&engine, &stack(&wishes)).await.to_string();
+    let because = "because /etc/front.conf changed; memory is 32 MiB, expected 64 MiB";
+    assert!(plan.contains("workload front-1") && plan.contains(because), "{plan}");
+    assert!(!plan.contains("reload workload front-1"), "{plan}");
+}
+
 #[test]
 fn a_component_is_usable_as_a_trait_object() {
     let components: Vec<Box<dyn Component>> = common::components();

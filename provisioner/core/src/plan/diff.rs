@@ -169,13 +169,14 @@ fn workload_difference(workload: &Arc<Workload>, observed: &Observed, wanted: &W
         };
         return change(Impact::Restart, because);
     }
-    if let Some((impact, because)) = files_difference(workload, found, wanted) {
-        return change(impact, because);
-    }
-    if found.state != State::Created
-        && let Some((impact, because)) = deep::member(workload, observed, found.state == State::Running)
-    {
-        return change(impact, because);
+    let is_made = found.state != State::Created;
+    let looked = is_made.then(|| deep::member(workload, observed, found.state == State::Running)).flatten();
+    match (files_difference(workload, found, wanted), looked) {
+        (Some((files, because)), Some((looked, besides))) => {
+            return change(stronger(files, looked), format!("{because}; {besides}"));
+        }
+        (Some((impact, because)), None) | (None, Some((impact, because))) => return change(impact, because),
+        (None, None) => {}
     }
     match found.state {
         State::Running => None,
@@ -184,6 +185,26 @@ fn workload_difference(workload: &Arc<Workload>, observed: &Observed, wanted: &W
             change(Impact::Start, format!("it is {}", found.state.word()))
         }
     }
+}
+
+/// What serves both of what files need and of what a deep look found.
+fn stronger(files: Impact, looked: Impact) -> Impact {
+    let (mut all, is_reload) = match files {
+        Impact::Reload { files } => (files, true),
+        Impact::None { files } => (files, false),
+        Impact::Restart | Impact::Anew | Impact::Start => return files,
+    };
+    let (more, is_more) = match looked {
+        Impact::Reload { files } => (files, true),
+        Impact::None { files } => (files, false),
+        Impact::Restart | Impact::Anew | Impact::Start => return looked,
+    };
+    for path in more {
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
+    if is_reload || is_more { Impact::Reload { files: all } } else { Impact::None { files: all } }
 }
 
 /// The strongest of what the changed files need: a restart outweighs a reload outweighs nothing.
