@@ -19,8 +19,9 @@ use crate::{elasticsearch, nginx, rabbitmq};
 /// The shop's own name for its index.
 const INDEX: &str = "products";
 /// A node that was just started needs seconds for its first searches, and a backend that met one goes round it for a while.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-/// Less than a check may take, so that its order is cancelled in any case.
+/// Less than a check may take, so that it can say what it saw.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// The same, and its order is cancelled in any case.
 const INDEXED_LIMIT: Duration = Duration::from_secs(15);
 const EVERY: Duration = Duration::from_millis(200);
 

@@ -100,10 +100,11 @@ async fn webhooks(access: &Access<'_>) -> Result<String, Broken> {
             return Err(Broken::fail(format!("{what}: 401 {}, expected \"webhook_signature_wrong\"", refused["code"])));
         }
     }
-    Ok(match providers.len() {
-        0 => "the route is there, no provider is set up".to_owned(),
-        count => format!("the route is there; a forged signature of each of {count} providers: 401"),
-    })
+    if providers.is_empty() {
+        return Ok("the route is there, no provider is set up".to_owned());
+    }
+    let names: Vec<String> = providers.into_iter().collect();
+    Ok(format!("the route is there; a forged signature of {}: 401", names.join(", ")))
 }
 
 /// Their names, from where the app has them. What a file of the image names is not seen here.
