@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_registry_is_a_host_with_a_port_and_a_path() {
-        for right in ["registry.example.com", "127.0.0.1:5000", "10.200.0.254:5000/shop", "ghcr.io/team/shop-1"] {
+        for right in ["registry.example.com", "127.0.0.1:5000", "10.0.0.5:5000/shop", "ghcr.io/team/shop-1"] {
             assert!(is_registry(right), "{right}");
         }
         for wrong in ["", "https://ghcr.io", "ghcr.io/", "ghcr.io/Team", "host:0", "host:x", "host:99999", "a b", "/x"]
