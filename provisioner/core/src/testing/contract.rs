@@ -83,7 +83,7 @@ pub fn volume(name: &str) -> Resource {
 pub fn file(content: &str) -> File {
     File {
         path: "/etc/probe.conf".to_owned(),
-        mode: 0o640,
+        mode: 0o644,
         owner: (1000, 2000),
         content: Text::new(content),
         on_change: OnChange::Nothing,

@@ -88,7 +88,7 @@ pub async fn files_arrive_with_owner_mode_content_and_secrets(ground: &dyn Groun
     described.files = vec![file(&content)];
     let mut inside_a_volume = file("in a volume\n");
     inside_a_volume.path = "/data/deep/er/x.conf".to_owned();
-    inside_a_volume.mode = 0o600;
+    inside_a_volume.mode = 0o604;
     described.files.push(inside_a_volume);
     ensured(ground, &described).await?;
 
@@ -96,7 +96,7 @@ pub async fn files_arrive_with_owner_mode_content_and_secrets(ground: &dyn Groun
     let value = engine.secrets(&names).await?.remove("probe").ok_or("no secret was made")?;
     let script = "stat -c '%u:%g %a' /etc/probe.conf /data/deep/er/x.conf; cat /etc/probe.conf /data/deep/er/x.conf";
     let seen = shell(&*engine, &described.member, script).await?;
-    assert_eq!(seen.stdout, format!("1000:2000 640\n1000:2000 600\npassword {value}\nin a volume\n"), "{seen:?}");
+    assert_eq!(seen.stdout, format!("1000:2000 644\n1000:2000 604\npassword {value}\nin a volume\n"), "{seen:?}");
     Ok(())
 }
 
@@ -125,7 +125,7 @@ pub async fn a_refused_file_is_put_back(ground: &dyn Ground) -> Outcome {
     let said = refused.err().ok_or("a refused file was taken over")?.to_string();
     assert!(said.contains("line 1 is wrong"), "{said}");
     let seen = shell(&*engine, &described.member, "stat -c '%u:%g %a' /etc/probe.conf; cat /etc/probe.conf").await?;
-    assert_eq!(seen.stdout, "1000:2000 640\none\n");
+    assert_eq!(seen.stdout, "1000:2000 644\none\n");
     assert_eq!(observed(&*engine, &described.member).await?, before);
     Ok(())
 }
@@ -364,7 +364,7 @@ pub async fn a_file_reaches_the_volume_of_a_member_that_is_down_or_frozen(ground
         engine.set(&described.member, Power::Running).await?;
         let seen =
             shell(&*engine, &described.member, "stat -c '%u:%g %a' /data/deep/mark; cat /data/deep/mark").await?;
-        assert_eq!(seen.stdout, format!("1000:2000 640\n{content}"), "{fault}: {seen:?}");
+        assert_eq!(seen.stdout, format!("1000:2000 644\n{content}"), "{fault}: {seen:?}");
         assert_eq!(observed(&*engine, &described.member).await?.files, running.files, "it is data");
     }
     engine.set(&described.member, Power::Stopped).await?;

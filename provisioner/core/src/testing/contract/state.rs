@@ -345,7 +345,7 @@ pub async fn files_are_read_with_content_mode_and_owner(ground: &dyn Ground) -> 
         engine.set(&described.member, power).await?;
         let found = engine.read_files(&described.member, &paths).await?;
         let content = Fingerprint::of_bytes(b"one\n");
-        assert_eq!(found.get(&paths[0]), Some(&FoundFile::File { content, mode: 0o640, owner: (1000, 2000) }));
+        assert_eq!(found.get(&paths[0]), Some(&FoundFile::File { content, mode: 0o644, owner: (1000, 2000) }));
         assert_eq!(found.get(&paths[1]), Some(&FoundFile::Absent));
         assert_eq!(engine.read_file(&described.member, &paths[0]).await?.as_deref(), Some(&b"one\n"[..]));
         assert_eq!(engine.read_file(&described.member, &paths[1]).await?, None);
