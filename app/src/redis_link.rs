@@ -42,7 +42,15 @@ impl RedisLink {
             _ => "",
         };
         let span = traces::call("redis", name);
-        match timeout(ANSWER_WITHIN, command.query_async(&mut connection)).instrument(span).await {
+        let answer = async {
+            match command.query_async(&mut connection).await {
+                // The manager notices a lost connection by a command that fails, and connects anew for the one after it. No
+                // command of the shop harms by being done twice.
+                Err(error) if error.is_unrecoverable_error() => command.query_async(&mut connection).await,
+                answer => answer,
+            }
+        };
+        match timeout(ANSWER_WITHIN, answer).instrument(span).await {
             Ok(Ok(value)) => {
                 self.breaker.close();
                 return Some(value);

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::shop::{Shop, eventually, fresh_key, gate_to, header, setting, through};
+use crate::{
+    people::PASSWORD,
+    shop::{Shop, eventually, fresh_key, gate_to, header, setting, through},
+};
 
 #[tokio::test]
 async fn without_redis_the_shop_is_slower_and_nothing_else() {
@@ -24,6 +27,16 @@ async fn without_redis_the_shop_is_slower_and_nothing_else() {
         (shop.eventually_ready(200).await["degraded"] == json!([])).then_some(())
     })
     .await;
+}
+
+/// The connections that a restarted Redis has closed are noticed by nobody until they are used.
+#[tokio::test]
+async fn whoever_comes_first_after_redis_was_restarted_can_log_in() {
+    let shop = Shop::open().await;
+    let ada = shop.register("ada").await;
+    shop.redis_gate.shut().await;
+    shop.redis_gate.reopen();
+    shop.log_in(&ada.email, PASSWORD).await;
 }
 
 #[tokio::test]
