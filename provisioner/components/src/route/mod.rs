@@ -112,10 +112,10 @@ fn workload(manifest: &Manifest, member: Member) -> Workload {
         member,
         component: NAME.to_owned(),
         image: ImageId(NAME.to_owned()),
-        command: ["haproxy", "-db", "-f", CONFIG].map(str::to_owned).to_vec(),
+        command: ["/bin/sh", START].map(str::to_owned).to_vec(),
         env: BTreeMap::new(),
         secret_env: BTreeMap::new(),
-        files: vec![configuration(manifest), script()],
+        files: vec![configuration(manifest), start(), script()],
         mounts: Vec::new(),
         names: vec![READ_WRITE.to_owned(), READ_ONLY.to_owned()],
         ports: vec![port("rw", READ_WRITE_PORT), port("ro", READ_ONLY_PORT), port("status", STATUS_PORT)],
@@ -140,17 +140,23 @@ fn script() -> File {
     File { path: SCRIPT.to_owned(), mode: 0o755, owner: (0, 0), content, on_change: OnChange::Nothing }
 }
 
+const START: &str = "/usr/local/lib/provisioner/route/start";
+
+fn start() -> File {
+    let content = Text::new(include_str!("../../recipes/haproxy/start"));
+    File { path: START.to_owned(), mode: 0o755, owner: (0, 0), content, on_change: OnChange::Restart }
+}
+
 const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 
 fn configuration(manifest: &Manifest) -> File {
-    let server =
-        |member: &Member| context! { name => member.as_str(), address => member.as_str(), port => postgres::PORT };
     let content = render(
         "haproxy.cfg.j2",
         include_str!("../../recipes/haproxy/haproxy.cfg.j2"),
         context! {
             maxconn => MAX_CONNECTIONS,
-            postgres => postgres::members(manifest).iter().map(server).collect::<Vec<_>>(),
+            port => postgres::PORT,
+            postgres => postgres::members(manifest).iter().map(Member::to_string).collect::<Vec<_>>(),
         },
     );
     // A reload would leave an old process behind whose sessions the new one cannot cut.
