@@ -73,11 +73,7 @@ impl Facts {
 
 fn wanted_ports(stack: &Stack) -> Vec<(IpAddr, u16)> {
     let ports = stack.workloads().flat_map(|workload| &workload.ports);
-    let fixed = ports.filter_map(|port| match port.expose {
-        Expose::Address { ip, port } => Some((ip, port)),
-        Expose::Checks => None,
-    });
-    fixed.collect()
+    ports.filter_map(|port| port.expose.address()).map(|address| (address.ip(), address.port())).collect()
 }
 
 /// The host alone, for `doctor` without a manifest.

@@ -15,7 +15,7 @@ use crate::manifest::Manifest;
 use crate::name::Member;
 use crate::observed::Observed;
 use crate::plan::Withheld;
-use crate::stack::{Expose, Resource, ResourceId, Stack, Text};
+use crate::stack::{Resource, ResourceId, Stack, Text};
 use crate::trial::Trial;
 
 /// One system. `declare`, `tasks`, `role` and `variables` are pure; the rest talks to running members.
@@ -215,10 +215,7 @@ impl Entrypoint {
 
     fn declared(&self, stack: &Stack) -> Option<SocketAddr> {
         let workload = stack.workload(&self.member)?;
-        match workload.ports.iter().find(|port| port.port == self.port)?.expose {
-            Expose::Address { ip, port } => Some(SocketAddr::new(ip, port)),
-            Expose::Checks => None,
-        }
+        workload.ports.iter().find(|port| port.port == self.port)?.expose.address()
     }
 }
 

@@ -183,15 +183,16 @@ fn volume_mount(names: &Names, mount: &Mount) -> EngineMount {
 
 fn ports(ports: &[Port]) -> (Vec<String>, PortMap) {
     let key = |port: &Port| format!("{}/tcp", port.port);
-    let bindings = ports.iter().map(|port| {
-        let (ip, public) = match &port.expose {
-            // An empty port lets the engine pick a free one.
-            Expose::Checks => ("127.0.0.1".to_owned(), String::new()),
-            Expose::Address { ip, port } => (ip.to_string(), port.to_string()),
-        };
+    // What members reach needs no word here: they share a network.
+    let exposed = || ports.iter().filter(|port| port.expose != Expose::Nobody);
+    let bindings = exposed().map(|port| {
+        // An empty port lets the engine pick a free one.
+        let picked = || ("127.0.0.1".to_owned(), String::new());
+        let public = port.expose.address().map(|address| (address.ip().to_string(), address.port().to_string()));
+        let (ip, public) = public.unwrap_or_else(picked);
         (key(port), Some(vec![PortBinding { host_ip: Some(ip), host_port: Some(public) }]))
     });
-    (ports.iter().map(key).collect(), bindings.collect())
+    (exposed().map(key).collect(), bindings.collect())
 }
 
 #[cfg(test)]

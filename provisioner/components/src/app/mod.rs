@@ -208,8 +208,26 @@ fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
     }
     workload.command.clone_from(&app.serve);
     workload.ports = vec![Port { name: HTTP.to_owned(), port: app.port, expose: Expose::Checks }];
+    open_metrics(&mut workload);
     workload.limits = limits(manifest);
     workload
+}
+
+/// Prometheus reads the shop's figures where no other port is.
+fn open_metrics(workload: &mut Workload) {
+    let port = metrics_port(workload);
+    if is_shop(workload) && workload.ports.iter().all(|open| open.port != port) {
+        workload.ports.push(Port { name: "metrics".to_owned(), port, expose: Expose::Nobody });
+    }
+}
+
+fn is_shop(workload: &Workload) -> bool {
+    workload.command.first().is_some_and(|word| word == SHOP)
+}
+
+fn metrics_port(workload: &Workload) -> u16 {
+    let listen = workload.env.get(workers::LISTEN).and_then(|listen| listen.rsplit(':').next()?.parse().ok());
+    listen.unwrap_or(METRICS_PORT)
 }
 
 /// The members that take requests.
@@ -229,14 +247,11 @@ pub(crate) fn scraped(stack: &Stack) -> Vec<Scraped> {
     if !Contract::read(stack).is_ok_and(|contract| contract.is_shop) {
         return Vec::new();
     }
-    let processes = stack.members(NAME).filter(|workload| workload.command.first().is_some_and(|word| word == SHOP));
-    let scraped = processes.map(|workload| {
-        let listen = workload.env.get(workers::LISTEN).and_then(|listen| listen.rsplit(':').next()?.parse().ok());
-        Scraped {
-            member: workload.member.clone(),
-            port: listen.unwrap_or(METRICS_PORT),
-            is_backend: is_backend(workload),
-        }
+    let processes = stack.members(NAME).filter(|workload| is_shop(workload));
+    let scraped = processes.map(|workload| Scraped {
+        member: workload.member.clone(),
+        port: metrics_port(workload),
+        is_backend: is_backend(workload),
     });
     scraped.collect()
 }

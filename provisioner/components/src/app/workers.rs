@@ -8,7 +8,7 @@ use provisioner_core::name::Member;
 use provisioner_core::observed::State;
 use provisioner_core::stack::{Expose, File, Limits, OnChange, Port, Stack, Text, Workload};
 
-use super::{NAME, process};
+use super::{NAME, open_metrics, process};
 use crate::http::Site;
 use crate::rabbitmq;
 
@@ -44,6 +44,7 @@ fn workload(manifest: &Manifest, reached: &Stack, worker: &Worker, member: Membe
             on_change: OnChange::Nothing,
         });
     }
+    open_metrics(&mut workload);
     // Not after Elasticsearch and not after the mail server: workers wait for these themselves.
     if manifest.rabbitmq.is_some() {
         workload.after.push(Dependency::task(rabbitmq::NAME, rabbitmq::DEFINE));

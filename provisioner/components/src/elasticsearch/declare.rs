@@ -104,7 +104,10 @@ fn workload(manifest: &Manifest, section: &Section, member: &Member, nodes: &[Me
         files: files(manifest, section, member, nodes),
         mounts: vec![Mount { volume: volume(member), path: DATA.to_owned() }],
         names: vec![NAME.to_owned()],
-        ports: vec![Port { name: "https".to_owned(), port: HTTP, expose: Expose::Checks }],
+        ports: vec![
+            Port { name: "https".to_owned(), port: HTTP, expose: Expose::Checks },
+            Port { name: "transport".to_owned(), port: TRANSPORT, expose: Expose::Nobody },
+        ],
         user: Some(ELASTICSEARCH),
         scratch: ["/tmp", "/usr/share/elasticsearch/logs"].map(str::to_owned).to_vec(),
         limits: Limits {

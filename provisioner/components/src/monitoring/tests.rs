@@ -39,6 +39,27 @@ fn the_configuration() {
     insta::assert_snapshot!("small.prometheus.yml", text(&stack(&with("{}")), Program::Prometheus, "prometheus.yml"));
 }
 
+/// An engine may lead to declared ports alone.
+#[test]
+fn every_address_that_members_are_told_is_a_declared_port() {
+    let stack = stack(&whole_manifest());
+    let asked = jobs(&stack).into_values().flatten().map(|target| target.address);
+    let asked = asked.filter_map(|address| {
+        let address = address.trim_start_matches("http://").split('/').next()?.to_owned();
+        let (host, port) = address.split_once(':')?;
+        Some((host.to_owned(), port.parse().ok()?))
+    });
+    let variables = crate::all().into_iter().flat_map(|component| component.variables(&stack));
+    let told: BTreeSet<(String, u16)> = asked.chain(variables.map(|it| (it.host, it.port))).collect();
+    assert!(told.len() > 20, "{told:?}");
+    let is_declared = |(host, port): &&(String, u16)| {
+        let mut called = stack.workloads().filter(|it| it.member.as_str() == host || it.names.contains(host));
+        called.any(|workload| workload.ports.iter().any(|declared| declared.port == *port))
+    };
+    let undeclared: Vec<_> = told.iter().filter(|it| !is_declared(it)).collect();
+    assert!(undeclared.is_empty(), "{undeclared:?}");
+}
+
 #[test]
 fn prometheus_is_told_of_exactly_the_targets_that_are_verified() {
     for manifest in [whole_manifest(), with("{}"), on_kubernetes()] {

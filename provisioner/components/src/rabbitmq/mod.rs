@@ -176,21 +176,28 @@ impl Component for Rabbitmq {
 
 fn workload(section: &Section) -> Workload {
     let service = &section.service;
-    let port = |name: &str, port| Port { name: name.to_owned(), port, expose: Expose::Checks };
+    let port = |name: &str, port, expose| Port { name: name.to_owned(), port, expose };
+    let (amqp, amqp_port) = if section.tls { ("amqps", AMQPS) } else { ("amqp", AMQP) };
+    let env = [
+        // The escape sequences of a terminal are no use in a log.
+        ("RABBITMQ_LOG", "-color".to_owned()),
+        // What the volume holds is this node's, whatever an engine calls the host.
+        ("RABBITMQ_NODENAME", format!("rabbit@{}", member())),
+    ];
     Workload {
         member: member(),
         component: NAME.to_owned(),
         image: ImageId(NAME.to_owned()),
         command: ["/bin/sh", SCRIPT].map(str::to_owned).to_vec(),
-        // The escape sequences of a terminal are no use in a log.
-        env: BTreeMap::from([("RABBITMQ_LOG".to_owned(), "-color".to_owned())]),
+        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
         secret_env: BTreeMap::new(),
         files: files(section),
         mounts: vec![Mount { volume: DATA.to_owned(), path: HOME.to_owned() }],
         names: Vec::new(),
         ports: vec![
-            if section.tls { port("amqps", AMQPS) } else { port("amqp", AMQP) },
-            port("management", MANAGEMENT),
+            port(amqp, amqp_port, Expose::Checks),
+            port("management", MANAGEMENT, Expose::Checks),
+            port("prometheus", PROMETHEUS, Expose::Nobody),
         ],
         user: Some(RABBITMQ),
         scratch: vec!["/tmp".to_owned()],
@@ -287,7 +294,7 @@ mod tests {
     fn with_tls_nothing_is_said_in_clear() {
         let stack = stack("rabbitmq: { tls: true }\n");
         let ports: Vec<u16> = stack.workload(&member()).unwrap().ports.iter().map(|port| port.port).collect();
-        assert_eq!(ports, [AMQPS, MANAGEMENT]);
+        assert_eq!(ports, [AMQPS, MANAGEMENT, PROMETHEUS]);
         let variable = &Rabbitmq.variables(&stack)[0];
         assert_eq!(variable.inside().masked(), "amqps://app:@{secret:rabbitmq-app}@rabbitmq-1:5671/app");
         insta::assert_snapshot!(shown("rabbitmq: { tls: true }\n"));

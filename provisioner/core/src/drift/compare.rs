@@ -39,13 +39,8 @@ pub fn workload(workload: &Workload, actual: &Actual, is_running: bool) -> Compa
     let found = actual.names.as_ref().map(|names| listed(names.iter().cloned()));
     compare("names", listed(names), found.unwrap_or_else(|| "not on the stack's network".to_owned()));
     compare("networks", "the stack's own".to_owned(), networks(&actual.other_networks));
-    let ports = workload.ports.iter().map(|port| {
-        let public = match port.expose {
-            Expose::Checks => None,
-            Expose::Address { ip, port } => Some(SocketAddr::new(ip, port)),
-        };
-        published(port.port, public)
-    });
+    let exposed = workload.ports.iter().filter(|port| port.expose != Expose::Nobody);
+    let ports = exposed.map(|port| published(port.port, port.expose.address()));
     let found = actual.ports.iter().map(|(port, public)| published(*port, *public));
     compare("ports", listed(ports), listed(found));
     variables(workload, actual, &mut compare);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -203,6 +203,18 @@ pub enum Expose {
     Checks,
     /// People and programs, at this address and port.
     Address { ip: IpAddr, port: u16 },
+    /// Nobody: it is for other members.
+    Nobody,
+}
+
+impl Expose {
+    /// Where people expect it; the port that the engine picks for checks is not known before.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match *self {
+            Self::Address { ip, port } => Some(SocketAddr::new(ip, port)),
+            Self::Checks | Self::Nobody => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

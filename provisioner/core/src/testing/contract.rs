@@ -168,6 +168,7 @@ macro_rules! engine_contract_of_state {
             secrets_are_generated_once_and_never_change,
             a_missing_secret_is_named_and_leaves_the_member_alone,
             ports_for_checks_are_published_on_loopback,
+            a_port_for_members_is_published_nowhere,
             a_stack_whose_parts_are_removed_is_empty,
             a_member_is_in_every_aspect_as_it_was_described,
             another_description_differs_in_the_aspects_that_it_names,

@@ -222,13 +222,9 @@ impl World {
         self.log.forget(&workload.member);
         self.instances += 1;
         let nth = self.instances;
-        let published = workload.ports.iter().map(|port| {
-            let address = match port.expose {
-                Expose::Address { ip, port } => SocketAddr::new(ip, port),
-                Expose::Checks => SocketAddr::from(([127, 0, 0, 1], 40_000 + u16::try_from(nth % 10_000).unwrap_or(0))),
-            };
-            (port.port, address)
-        });
+        let picked = SocketAddr::from(([127, 0, 0, 1], 40_000 + u16::try_from(nth % 10_000).unwrap_or(0)));
+        let exposed = workload.ports.iter().filter(|port| port.expose != Expose::Nobody);
+        let published = exposed.map(|port| (port.port, port.expose.address().unwrap_or(picked)));
         let running = ObservedWorkload {
             instance: format!("instance-{nth}"),
             component: workload.component.clone(),

@@ -101,7 +101,7 @@ fn public(names: &Names, options: &Options, workload: &Workload, own: &Labels) -
         Exposure::LoadBalancer => "LoadBalancer",
     };
     let ports: Vec<Port> =
-        workload.ports.iter().filter(|port| matches!(port.expose, Expose::Address { .. })).cloned().collect();
+        workload.ports.iter().filter(|port| port.expose.address().is_some()).cloned().collect();
     if ports.is_empty() {
         return None;
     }
@@ -155,9 +155,9 @@ fn controller(described: &Described<'_>) -> Value {
 
 fn pod_spec(options: &Options, workload: &Workload, image: &str, names: &Names) -> Map<String, Value> {
     let mut main = Map::new();
-    if !workload.ports.is_empty() {
-        let ports: Vec<Value> =
-            workload.ports.iter().map(|port| json!({"containerPort": port.port, "protocol": "TCP"})).collect();
+    let ports: Vec<Value> =
+        exposed(&workload.ports).map(|port| json!({"containerPort": port.port, "protocol": "TCP"})).collect();
+    if !ports.is_empty() {
         main.insert("ports".to_owned(), json!(ports));
     }
     if let Some(hook) = before_stop(&workload.stop) {
@@ -168,6 +168,9 @@ fn pod_spec(options: &Options, workload: &Workload, image: &str, names: &Names) 
         // A StatefulSet gives its pod a name of its own.
         spec.insert("hostname".to_owned(), json!(workload.member.as_str()));
     }
+    // A node of Erlang asks for itself by its name, long before an address in the cluster would lead to it.
+    let own_name = json!([{"ip": "127.0.0.1", "hostnames": [workload.member.as_str()]}]);
+    spec.insert("hostAliases".to_owned(), own_name);
     // None at all would be a deletion by force, which proves nothing.
     let grace = workload.stop.grace_secs.max(1);
     spec.insert("terminationGracePeriodSeconds".to_owned(), json!(grace));
@@ -188,18 +191,15 @@ fn restart_word(restart: Restart) -> &'static str {
     }
 }
 
+/// Those that somebody reaches from outside.
+fn exposed(ports: &[Port]) -> impl Iterator<Item = &Port> {
+    ports.iter().filter(|port| port.expose != Expose::Nobody)
+}
+
 /// Port to where people expect it, empty for checks.
 fn ports_text(ports: &[Port]) -> String {
-    let told: BTreeMap<String, String> = ports
-        .iter()
-        .map(|port| {
-            let public = match port.expose {
-                Expose::Checks => String::new(),
-                Expose::Address { ip, port } => std::net::SocketAddr::new(ip, port).to_string(),
-            };
-            (port.port.to_string(), public)
-        })
-        .collect();
+    let public = |port: &Port| port.expose.address().map(|address| address.to_string()).unwrap_or_default();
+    let told: BTreeMap<String, String> = exposed(ports).map(|port| (port.port.to_string(), public(port))).collect();
     serde_json::to_string(&told).unwrap_or_default()
 }
 

@@ -284,6 +284,16 @@ pub async fn ports_for_checks_are_published_on_loopback(ground: &dyn Ground) -> 
     Ok(())
 }
 
+pub async fn a_port_for_members_is_published_nowhere(ground: &dyn Ground) -> Outcome {
+    let mut described = workload(ground, "probe-1");
+    described.ports = vec![Port { name: "http".to_owned(), port: 8080, expose: Expose::Nobody }];
+    let found = ensured(ground, &described).await?;
+    assert_eq!(found.published, BTreeMap::new());
+    let missing = ground.engine().address(&described.member, 8080).await;
+    assert!(matches!(missing, Err(EngineError::NotFound { .. })), "{missing:?}");
+    Ok(())
+}
+
 pub async fn a_stack_whose_parts_are_removed_is_empty(ground: &dyn Ground) -> Outcome {
     let (engine, images) = (ground.engine(), images(ground).await?);
     engine.ensure(&volume("data"), &images, &Quiet).await?;

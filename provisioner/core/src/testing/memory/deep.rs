@@ -1,7 +1,6 @@
 //! Members as they really run, and what stands inside them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use super::World;
 use crate::drift::{Actual, FoundFile};
@@ -10,14 +9,11 @@ use crate::name::Member;
 use crate::stack::{Expose, Fingerprint, Restart, Workload};
 
 pub(super) fn as_described(workload: &Workload, image: &str) -> Actual {
-    let public = |expose: &Expose| match *expose {
-        Expose::Checks => None,
-        Expose::Address { ip, port } => Some(SocketAddr::new(ip, port)),
-    };
     let restart = match workload.restart {
         Restart::UnlessStopped => "unless_stopped",
         Restart::Never => "never",
     };
+    let exposed = workload.ports.iter().filter(|port| port.expose != Expose::Nobody);
     let names = std::iter::once(workload.member.to_string()).chain(workload.names.iter().cloned());
     Actual {
         image: image.to_owned(),
@@ -38,7 +34,7 @@ pub(super) fn as_described(workload: &Workload, image: &str) -> Actual {
         mounts: workload.mounts.iter().map(|mount| (mount.path.clone(), mount.volume.clone())).collect(),
         names: Some(names.collect()),
         other_networks: Vec::new(),
-        ports: workload.ports.iter().map(|port| (port.port, public(&port.expose))).collect(),
+        ports: exposed.map(|port| (port.port, port.expose.address())).collect(),
     }
 }
 
