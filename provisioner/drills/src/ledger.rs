@@ -48,9 +48,8 @@ impl Probe {
         Ok(Self { file: file.to_owned(), digest })
     }
 
-    /// The image with the base that it starts from.
-    pub fn images(&self) -> [Resource; 2] {
-        let probe = Recipe {
+    pub fn image(&self) -> Image {
+        Image::Recipe(Recipe {
             id: ImageId(IMAGE.to_owned()),
             base: ImageId(BASE.to_owned()),
             dockerfile: include_str!("../recipes/probe/Dockerfile").to_owned(),
@@ -60,8 +59,12 @@ impl Probe {
                 file: self.file.clone(),
                 digest: self.digest.clone(),
             }],
-        };
-        [base(), Resource::Image(Image::Recipe(probe))]
+        })
+    }
+
+    /// The image with the base that it starts from.
+    pub fn images(&self) -> [Resource; 2] {
+        [base(), Resource::Image(self.image())]
     }
 }
 

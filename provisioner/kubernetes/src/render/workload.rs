@@ -100,8 +100,7 @@ fn public(names: &Names, options: &Options, workload: &Workload, own: &Labels) -
         Exposure::NodePort => "NodePort",
         Exposure::LoadBalancer => "LoadBalancer",
     };
-    let ports: Vec<Port> =
-        workload.ports.iter().filter(|port| port.expose.address().is_some()).cloned().collect();
+    let ports: Vec<Port> = workload.ports.iter().filter(|port| port.expose.address().is_some()).cloned().collect();
     if ports.is_empty() {
         return None;
     }

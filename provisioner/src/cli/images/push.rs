@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use provisioner_components::postgres;
 use provisioner_core::engine::Output;
 use provisioner_core::images::Pushed;
 use provisioner_core::manifest::Kubernetes;
 use provisioner_core::record;
 use provisioner_core::stack::Image;
+use provisioner_drills::ledger::Probe;
 use provisioner_kubernetes::PushedImages;
 use serde::Serialize;
 
 use super::{Call, Exit, of};
 use crate::cli::exit::Stop;
 use crate::context::Context;
+use crate::machine;
 use crate::report::{Printer, counted};
 use crate::table::{Table, Tone};
 
@@ -76,8 +79,9 @@ pub(super) async fn push(call: &Call<'_>, arguments: &PushArgs) -> anyhow::Resul
     // Recipes start from the base.
     let (bases, others): (Vec<&Image>, Vec<&Image>) =
         of(&context.stack).partition(|image| matches!(image, Image::Base { .. }));
+    let probe = probe(call, &context)?;
     let mut views = Vec::new();
-    for image in bases.into_iter().chain(others) {
+    for image in bases.into_iter().chain(others).chain(&probe) {
         // Somebody's own is where its reference says, for the cluster as for everybody.
         if matches!(image, Image::Reference { .. }) {
             continue;
@@ -93,6 +97,18 @@ pub(super) async fn push(call: &Call<'_>, arguments: &PushArgs) -> anyhow::Resul
     note(&context, &views).await?;
     call.printer.data(&views, || human(&context, &views, call.printer.is_colored()))?;
     Ok(Exit::Done)
+}
+
+/// What a drill runs beside the database; no member does, so the stack does not declare it.
+fn probe(call: &Call<'_>, context: &Context) -> anyhow::Result<Option<Image>> {
+    if context.stack.members(postgres::NAME).next().is_none() {
+        return Ok(None);
+    }
+    let Ok(program) = machine::probe() else {
+        call.printer.note("probe: not built here, so no drill can run; make build");
+        return Ok(None);
+    };
+    Ok(Some(Probe::read(&program)?.image()))
 }
 
 /// An image that was pushed before under the same id gives way: what runs it knows its digest.
