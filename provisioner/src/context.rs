@@ -187,6 +187,10 @@ impl Context {
         &self.stack.name
     }
 
+    pub(crate) fn engine_name(&self) -> &'static str {
+        if self.place.is_some() { "kubernetes" } else { "docker" }
+    }
+
     /// The stack for people, with where it is if that is not here.
     pub(crate) fn told(&self) -> String {
         match &self.place {

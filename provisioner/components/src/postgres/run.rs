@@ -47,6 +47,10 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
         tasks::RESET => drift::reset(access, member).await,
         tasks::RETIRE => retire(access, member, &Member::named(value(task, "from")?)).await,
         tasks::FENCE => failover::steps::fence(task, access, member).await,
+        tasks::MARK => {
+            failover::steps::mark(access, member, value(task, "epoch")?).await;
+            Ok(())
+        }
         tasks::FREEZE => failover::steps::freeze(access, member).await,
         tasks::PREPARE => failover::hand_over::prepare(task, access, member).await,
         tasks::END => failover::hand_over::end(task, access, member).await,

@@ -200,7 +200,7 @@ impl Drill<'_> {
         let clock = Clock { journal: &journal, begun_unix_us };
         let postgres = &context.manifest.postgres;
         let verdict = judge(&Case {
-            engine: "docker",
+            engine: self.context.engine_name(),
             fault: strike.word(),
             synchronous: postgres.synchronous,
             objectives: postgres.objectives,

@@ -142,7 +142,7 @@ pub fn isolate(scene: &Scene<'_>, because: &str) -> Result<Plan, Refusal> {
         promising(scene, &voters)?;
     }
     let mut draft = Draft::default();
-    let task = Task::new(NAME, tasks::FENCE).on(primary).with("epoch", (cluster.epoch + 1).to_string());
+    let task = Task::new(NAME, tasks::FENCE).on(primary);
     let task = if scene.wish.force { task.with("force", "yes") } else { task };
     let fence = draft.step(Action::Run { task }, because, &[]);
     // One with a full disk is not elected, and could not write down that it is to stay still. One that follows the chosen
@@ -240,14 +240,15 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
         back.push(rejoin::steps(&mut draft, workload, winner, &because, &[pointed]));
     }
     if let Some(workload) = scene.stack.resource(&ResourceId::Workload(old.clone())) {
-        // A lost one was killed before anybody was elected.
-        let ended = (kind == ChangeKind::Switchover).then(|| {
-            let end = Task::new(NAME, tasks::END).on(old).with("epoch", (cluster.epoch + 1).to_string());
-            // Not beside the promotion: it costs the engine and both cores 0.3 s, and nobody waits for it.
-            draft.step(run(end), "what it has handed over it serves no more", &[promoted])
-        });
-        let before: Vec<StepId> = ended.into_iter().chain([pointed]).collect();
-        back.push(rejoin::steps(&mut draft, workload, winner, "it was primary", &before));
+        let (name, because) = match kind {
+            ChangeKind::Switchover => (tasks::END, "what it has handed over it serves no more"),
+            // It was killed before anybody was elected.
+            ChangeKind::Failover => (tasks::MARK, "whoever starts it, it serves nobody"),
+        };
+        let task = Task::new(NAME, name).on(old).with("epoch", (cluster.epoch + 1).to_string());
+        // Not beside the promotion: it costs the engine and both cores 0.3 s, a cluster a pod, and nobody waits for it.
+        let ended = draft.step(run(task), because, &[promoted]);
+        back.push(rejoin::steps(&mut draft, workload, winner, "it was primary", &[ended, pointed]));
         let mut all = others.clone();
         all.insert(old.clone());
         let waited_for = synchronous::counted(scene.stack, &all);

@@ -77,7 +77,6 @@ pub(crate) async fn fence(task: &Task, access: &Access<'_>, member: &Member) -> 
     match stop(access, member, Power::Killed).await {
         Ok(proof) => {
             access.output.tell(&format!("{member} is fenced: {}", proof.evidence));
-            mark(access, member, value(task, "epoch")?).await;
             Ok(())
         }
         Err(error) if task.with.contains_key("force") => {
@@ -109,7 +108,7 @@ pub(super) async fn stop(access: &Access<'_>, member: &Member, how: Power) -> Re
 
 /// A mark on the volume, for whoever starts the member by hand or by a policy: it refuses. It is proven down already, so a
 /// disk that takes no mark stops nothing.
-pub(super) async fn mark(access: &Access<'_>, member: &Member, epoch: &str) {
+pub(crate) async fn mark(access: &Access<'_>, member: &Member, epoch: &str) {
     if let Err(error) = put_mark(access, member, epoch).await {
         access.output.tell(&format!(
             "{member} has no mark on its volume, so nothing keeps it from serving if somebody starts it: {error}"
