@@ -81,6 +81,18 @@ async fn a_new_release_rolls_one_member_after_the_other_and_reloads_the_front() 
 }
 
 #[tokio::test]
+async fn members_that_are_down_are_replaced_without_waiting_for_each_other() {
+    let engine = engine();
+    up(&engine, &stack(&Wishes::default())).await;
+    engine.tamper(|observed| {
+        let members = observed.workloads.iter_mut().filter(|(member, _)| member.as_str().starts_with("web-"));
+        members.for_each(|(_, found)| found.state = State::Restarting);
+    });
+    let wishes = Wishes { web_release: "2", ..Wishes::default() };
+    assert_snapshot!(plan_now(&engine, &stack(&wishes)).await);
+}
+
+#[tokio::test]
 async fn fewer_members_remove_the_surplus_and_more_add_to_it() {
     assert_snapshot!("fewer", after(|wishes| wishes.webs = 1).await);
     assert_snapshot!("more", after(|wishes| wishes.webs = 3).await);

@@ -7,6 +7,7 @@ use super::diff::{Differences, Needed};
 use super::{Action, Impact, Plan, Policy, Step, StepId};
 use crate::component::{Dependency, Planned, Tasks};
 use crate::name::Member;
+use crate::observed::{Observed, State};
 use crate::stack::{Resource, ResourceId, Stack};
 
 /// Components wait for each other in a circle: a defect of the program, not of the manifest.
@@ -23,7 +24,13 @@ struct Node {
 
 type Nodes = BTreeMap<Dependency, Node>;
 
-pub(super) fn arrange(stack: &Stack, differences: Differences, wanted: Tasks, policy: &Policy) -> Result<Plan, Cycle> {
+pub(super) fn arrange(
+    stack: &Stack,
+    observed: &Observed,
+    differences: Differences,
+    wanted: Tasks,
+    policy: &Policy,
+) -> Result<Plan, Cycle> {
     let Differences { mut actions, mut withheld } = differences;
     withheld.extend(wanted.withheld);
     actions.retain(|id, _| !wanted.held.contains(id));
@@ -34,7 +41,7 @@ pub(super) fn arrange(stack: &Stack, differences: Differences, wanted: Tasks, po
     let mut nodes = Nodes::new();
     add_resources(stack, actions, &mut nodes);
     add_tasks(wanted.tasks, &mut nodes);
-    roll_one_by_one(stack, &mut nodes);
+    roll_one_by_one(stack, observed, &mut nodes);
     let mut graph = Indexed::new(nodes);
     let order = graph.sorted()?;
     graph.keep_targets(&order, policy);
@@ -90,10 +97,12 @@ fn add_tasks(tasks: Vec<Planned>, nodes: &mut Nodes) {
     }
 }
 
-/// Members of one component that are replaced while running go one after the other, so that the others serve.
-fn roll_one_by_one(stack: &Stack, nodes: &mut Nodes) {
+/// Members of one component that are replaced while running go one after the other, so that the others serve. One that is down
+/// serves nobody, and a cluster of which all nodes are down may need several of them before any is ready.
+fn roll_one_by_one(stack: &Stack, observed: &Observed, nodes: &mut Nodes) {
     let mut previous: BTreeMap<&str, &Member> = BTreeMap::new();
-    for workload in stack.workloads() {
+    let is_running = |member: &Member| observed.workload(member).is_some_and(|found| found.state == State::Running);
+    for workload in stack.workloads().filter(|workload| is_running(&workload.member)) {
         let id = Dependency::workload(&workload.member);
         let is_replaced = nodes.get(&id).and_then(|node| node.needed.as_ref()).is_some_and(|needed| {
             matches!(

@@ -117,7 +117,7 @@ pub fn plan(
         wanted.held.extend(held);
     }
     deep::enlist(observed, &mut wanted);
-    graph::arrange(stack, differences, wanted, policy)
+    graph::arrange(stack, observed, differences, wanted, policy)
 }
 
 impl Action {
