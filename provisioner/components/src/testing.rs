@@ -60,6 +60,7 @@ pub(crate) fn settled(stack: &Stack) -> Observed {
             files: workload.file_fingerprints(&observed.secret_versions()),
             internal_ip: None,
             published: BTreeMap::new(),
+            public: None,
         };
         observed.workloads.insert(workload.member.clone(), found);
     }

@@ -122,6 +122,7 @@ fn complete(stack: &Stack) -> Observed {
             files: workload.file_fingerprints(&BTreeMap::new()),
             internal_ip: None,
             published: BTreeMap::new(),
+            public: None,
         };
         (workload.member.clone(), observed)
     });

@@ -204,12 +204,19 @@ impl Entrypoint {
     /// Where it is reached from the operator's machine; `None`: its port is the engine's choice, and the member does
     /// not run.
     pub fn url(&self, stack: &Stack, observed: &Observed) -> Option<String> {
-        let found = observed.workload(&self.member).and_then(|found| found.published.get(&self.port)).copied();
-        let mut address = found.or_else(|| self.declared(stack))?;
-        if address.ip().is_unspecified() {
-            // Nobody can open the address that stands for all of them.
-            address.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
+        let found = observed.workload(&self.member);
+        let address = match found.and_then(|found| found.public.as_ref()) {
+            Some(public) => public.get(&self.port)?.clone(),
+            None => {
+                let published = found.and_then(|found| found.published.get(&self.port)).copied();
+                let mut address = published.or_else(|| self.declared(stack))?;
+                if address.ip().is_unspecified() {
+                    // Nobody can open the address that stands for all of them.
+                    address.set_ip(Ipv4Addr::LOCALHOST.into());
+                }
+                address.to_string()
+            }
+        };
         Some(format!("{}://{address}/", self.scheme))
     }
 

@@ -45,8 +45,27 @@ pub struct ObservedWorkload {
     pub files: BTreeMap<String, Fingerprint>,
     /// Address on the stack's network while it runs.
     pub internal_ip: Option<std::net::IpAddr>,
-    /// Container port to where it is reached from the operator's side.
+    /// Container port to where this process reaches it.
     pub published: BTreeMap<u16, SocketAddr>,
+    /// `None`: everybody on the operator's side reaches what is published. `Some`: it is forwarded by this process and ends
+    /// with it; these ports have an address, `host:port`, that lasts.
+    pub public: Option<BTreeMap<u16, String>>,
+}
+
+impl ObservedWorkload {
+    /// Where people reach a port, for as long as the member runs.
+    pub fn address(&self, port: u16) -> Option<String> {
+        match &self.public {
+            None => self.published.get(&port).map(SocketAddr::to_string),
+            Some(public) => public.get(&port).cloned(),
+        }
+    }
+
+    /// Every port with where people reach it.
+    pub fn addresses(&self) -> impl Iterator<Item = (u16, String)> {
+        let ports = self.published.keys();
+        ports.filter_map(|port| Some((*port, self.address(*port)?)))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

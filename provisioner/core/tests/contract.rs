@@ -46,6 +46,7 @@ impl Ground for InMemory {
             files: Default::default(),
             internal_ip: None,
             published: Default::default(),
+            public: None,
         };
         self.engine.tamper(|observed| {
             observed.workloads.insert(member.clone(), foreign);

@@ -93,6 +93,7 @@ impl Container {
             files: if is_ours { labels::read_files(&self.labels) } else { BTreeMap::new() },
             internal_ip: self.ip.filter(|_| self.is_up()),
             published: self.published.clone(),
+            public: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use futures_util::future::try_join;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::PartialObjectMeta;
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::Member;
@@ -153,6 +154,7 @@ impl Controller {
             image,
             state,
             published,
+            public: Some(up.map(|pod| public(&member, pod, around.services)).unwrap_or_default()),
         })
     }
 }
@@ -167,6 +169,32 @@ fn address(member: &Member, pod: &Pod, services: &[Service]) -> Option<IpAddr> {
     let service = services.iter().find(|service| pods::name(&service.metadata) == member.as_str());
     let own = service.and_then(|service| service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok());
     own.or_else(|| pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok())
+}
+
+/// Ports that the member's public Service leads to, as far as the cluster has given it an address: that of a load balancer, or
+/// a port of each node, of which the member's own is named.
+fn public(member: &Member, pod: &Pod, services: &[Service]) -> BTreeMap<u16, String> {
+    let name = Names::public(member);
+    let Some(service) = services.iter().find(|service| pods::name(&service.metadata) == name) else {
+        return BTreeMap::new();
+    };
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref()?.first());
+    let balancer = balancer.and_then(|ingress| ingress.ip.as_ref().or(ingress.hostname.as_ref()));
+    let node = pod.status.as_ref().and_then(|status| status.host_ip.as_ref());
+    let told = ports.filter_map(|port| {
+        let inside = match port.target_port.as_ref()? {
+            IntOrString::Int(inside) => u16::try_from(*inside).ok()?,
+            IntOrString::String(_) => return None,
+        };
+        let address = match (balancer, node, port.node_port) {
+            (Some(balancer), ..) => format!("{balancer}:{}", port.port),
+            (None, Some(node), Some(node_port)) => format!("{node}:{node_port}"),
+            _ => return None,
+        };
+        Some((inside, address))
+    });
+    told.collect()
 }
 
 impl KubernetesEngine {
@@ -234,5 +262,20 @@ mod tests {
         let ended = [pod(&json!({"waiting": {"reason": "CrashLoopBackOff"}}))];
         assert_eq!(controller(1, "never").state(ended.iter()), State::Exited);
         assert_eq!(controller(1, "unless_stopped").state(ended.iter()), State::Restarting);
+    }
+
+    fn told(status: &serde_json::Value) -> BTreeMap<u16, String> {
+        let ports = json!([{"port": 443, "targetPort": 8443, "nodePort": 30443}]);
+        let service = json!({"metadata": {"name": "nginx-1-public"}, "spec": {"ports": ports}, "status": status});
+        let pod = json!({"metadata": {"name": "nginx-1-x"}, "status": {"hostIP": "10.0.0.7"}});
+        let (service, pod) = (serde_json::from_value(service).unwrap(), serde_json::from_value(pod).unwrap());
+        public(&Member::nth("nginx", 1), &pod, &[service])
+    }
+
+    #[test]
+    fn a_load_balancer_has_the_declared_port_and_a_node_one_of_its_own() {
+        let balanced = json!({"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}});
+        assert_eq!(told(&balanced), BTreeMap::from([(8443, "lb.example.com:443".to_owned())]));
+        assert_eq!(told(&json!({})), BTreeMap::from([(8443, "10.0.0.7:30443".to_owned())]));
     }
 }

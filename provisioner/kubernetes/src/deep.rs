@@ -11,7 +11,7 @@ use provisioner_core::stack::secret_shell;
 
 use crate::connect::KubernetesEngine;
 use crate::controllers::Controller;
-use crate::labels::{self, Kind};
+use crate::labels::{self, Kind, Names};
 use crate::pods;
 use crate::quantity;
 use crate::render::{NEVER, STOP};
@@ -109,7 +109,7 @@ fn names(found: &Controller, services: &[Service]) -> Vec<String> {
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
         selector.is_some_and(|selector| selector.iter().all(|(key, value)| carried.get(key) == Some(value)))
     };
-    let public = format!("{}-public", found.member());
+    let public = Names::public(&found.member());
     let leading = services.iter().filter(leads_here).map(|service| pods::name(&service.metadata).to_owned());
     leading.filter(|name| *name != public).collect()
 }

@@ -87,6 +87,11 @@ impl Names {
         format!("files-{member}")
     }
 
+    /// The Service that leads to a member from outside the cluster.
+    pub(crate) fn public(member: &Member) -> String {
+        format!("{member}-public")
+    }
+
     pub(crate) fn job(name: &str) -> String {
         format!("job-{name}")
     }

@@ -182,7 +182,7 @@ impl KubernetesEngine {
         }
         let gone_labels = gone.iter().flat_map(|found| found.meta.labels.iter().flatten());
         let unused: Vec<_> = gone_labels.filter(|(key, value)| !used.contains(&format!("{key}={value}"))).collect();
-        let mut services = vec![member.to_string(), format!("{member}-public")];
+        let mut services = vec![member.to_string(), Names::public(member)];
         services
             .extend(unused.iter().filter_map(|(key, _)| Some(key.strip_prefix("name.provisioner.dev/")?.to_owned())));
         for removed in join_all(services.iter().map(|name| self.delete_own_service(name))).await {

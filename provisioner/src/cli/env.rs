@@ -12,6 +12,15 @@ use crate::context::Context;
 
 pub(super) async fn env(call: &Call<'_>) -> anyhow::Result<Exit> {
     let context = Context::to_look(call).await?;
+    if context.place.is_some() {
+        let message =
+            format!("env: {} publishes nothing on this machine that would outlast the command", context.told());
+        let stop = Stop::new(Exit::Usage, message);
+        return Err(stop
+            .hint(format!("a page, for as long as it is looked at: {}", call.settings.again("open")))
+            .hint(format!("a program inside: {} MEMBER -- COMMAND", call.settings.again("exec")))
+            .into());
+    }
     let observed = context.snapshot().await?;
     let variables = context.components.iter().flat_map(|component| component.variables(&context.stack));
     let mut texts: BTreeMap<&'static str, Text> = BTreeMap::new();

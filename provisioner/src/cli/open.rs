@@ -46,6 +46,9 @@ struct Door {
     member: String,
     state: &'static str,
     login: Option<Credentials>,
+    /// The address ends with this process.
+    #[serde(skip)]
+    is_forwarded: bool,
 }
 
 #[derive(Serialize)]
@@ -66,8 +69,11 @@ pub(super) async fn open(call: &Call<'_>, arguments: &OpenArgs) -> anyhow::Resul
         entrypoints = vec![named(call, &context, &observed, entrypoints, name)?];
     }
     let passwords = passwords(&context, &entrypoints).await?;
-    let doors: Vec<Door> =
+    let mut doors: Vec<Door> =
         entrypoints.iter().map(|entrypoint| door(&context, &observed, &passwords, entrypoint)).collect();
+    if let (Some(_), [entrypoint], [door]) = (&arguments.page, entrypoints.as_slice(), doors.as_mut_slice()) {
+        forward(&observed, entrypoint, door);
+    }
     let (Some(_), [door]) = (&arguments.page, doors.as_slice()) else {
         call.printer.data(&doors, || table(&doors, call.printer.is_colored()))?;
         return Ok(Exit::Done);
@@ -75,6 +81,10 @@ pub(super) async fn open(call: &Call<'_>, arguments: &OpenArgs) -> anyhow::Resul
     call.printer.data(door, || human(door))?;
     if let Some(url) = &door.address.url {
         start_browser(call, arguments, url).await?;
+    }
+    if door.is_forwarded {
+        call.printer.note("forwarded until you press Ctrl-C");
+        std::future::pending::<()>().await;
     }
     Ok(Exit::Done)
 }
@@ -130,7 +140,24 @@ fn door(context: &Context, observed: &Observed, passwords: &BTreeMap<String, Str
         .as_ref()
         .map(|login| Credentials { user: login.user.clone(), password: passwords.get(&login.secret).cloned() });
     let state = observed.workload(&entrypoint.member).map_or("absent", |found| found.state.word());
-    Door { address: address(context, observed, entrypoint), member: entrypoint.member.to_string(), state, login }
+    Door {
+        address: address(context, observed, entrypoint),
+        member: entrypoint.member.to_string(),
+        state,
+        login,
+        is_forwarded: false,
+    }
+}
+
+/// What has no address of its own has one for as long as this process runs.
+fn forward(observed: &Observed, entrypoint: &Entrypoint, door: &mut Door) {
+    let forwarded = || observed.workload(&entrypoint.member)?.published.get(&entrypoint.port);
+    if door.address.url.is_none()
+        && let Some(address) = forwarded()
+    {
+        door.address.url = Some(format!("{}://{address}/", entrypoint.scheme));
+        door.is_forwarded = true;
+    }
 }
 
 fn human(door: &Door) -> String {
@@ -143,7 +170,7 @@ fn human(door: &Door) -> String {
 
 fn table(doors: &[Door], color: bool) -> String {
     let mut table = Table::with_header(&["NAME", "MEMBER", "STATE", "URL", "USER", "PASSWORD"]);
-    for Door { address: Address { name, url }, member, state, login } in doors {
+    for Door { address: Address { name, url }, member, state, login, .. } in doors {
         let tone = if *state == State::Running.word() { Tone::Good } else { Tone::Bad };
         let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
         table.row(vec![

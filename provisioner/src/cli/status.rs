@@ -170,14 +170,14 @@ fn member(context: &Context, observed: &Observed, name: &Member) -> MemberStatus
         let known = wanted.and_then(|workload| workload.ports.iter().find(|known| known.port == port));
         known.map_or_else(|| port.to_string(), |known| known.name.clone())
     };
-    let published = found.into_iter().flat_map(|found| &found.published);
+    let reached = found.into_iter().flat_map(|found| found.addresses());
     MemberStatus {
         component,
         member: name.clone(),
         role,
         state: found.map_or("absent", |found| found.state.word()).to_owned(),
         image: found.map(|found| found.image.clone()).or(wanted_image).unwrap_or_default(),
-        addresses: published.map(|(port, address)| (port_name(*port), address.to_string())).collect(),
+        addresses: reached.map(|(port, address)| (port_name(port), address)).collect(),
         usage: None,
     }
 }

@@ -299,7 +299,9 @@ fn human(call: &Call<'_>, context: &Context, report: &UpReport, changed: &[Strin
         text.push_str(&format!("  {name:<width$} {url}\n"));
     }
     let settings = call.settings;
-    text.push_str(&format!("  logins   eval \"$({})\"\n", settings.again("env")));
+    if context.place.is_none() {
+        text.push_str(&format!("  logins   eval \"$({})\"\n", settings.again("env")));
+    }
     for verb in ["open", "status", "verify", "logs", "down"] {
         text.push_str(&format!("  next     {}\n", settings.again(verb)));
     }

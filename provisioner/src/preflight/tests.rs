@@ -103,6 +103,7 @@ fn a_port_that_the_stack_itself_holds_is_fine() {
         files: BTreeMap::new(),
         internal_ip: None,
         published: BTreeMap::from([(8080, SocketAddr::from(([127, 0, 0, 1], 8080)))]),
+        public: None,
     };
     let mut observed = Observed::default();
     observed.workloads.insert(Member::named("nginx-1"), nginx);

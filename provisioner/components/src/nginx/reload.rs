@@ -224,6 +224,7 @@ mod tests {
             files: BTreeMap::from([(files::SCRIPT.to_owned(), Fingerprint::of_bytes(&[]))]),
             internal_ip: Some([10, 0, 0, last].into()),
             published: BTreeMap::new(),
+            public: None,
         }
     }
 

@@ -236,6 +236,7 @@ impl World {
                 [10, 0, u8::try_from(nth / 250 % 250).unwrap_or(0), u8::try_from(nth % 250).unwrap_or(0)].into(),
             ),
             published: published.collect(),
+            public: None,
         };
         self.actual.insert(workload.member.clone(), deep::as_described(workload, &running.image));
         self.log.print(&workload.member, Channel::Stdout, format!("{} started", running.instance));

@@ -104,8 +104,11 @@ fn public(names: &Names, options: &Options, workload: &Workload, own: &Labels) -
     if ports.is_empty() {
         return None;
     }
-    let mut public = service(names, &format!("{}-public", workload.member), own, &ports, &workload.component);
+    let mut public = service(names, &Names::public(&workload.member), own, &ports, &workload.component);
     public["spec"]["type"] = json!(kind);
+    for (described, declared) in public["spec"]["ports"].as_array_mut().into_iter().flatten().zip(&ports) {
+        described["port"] = json!(declared.expose.address().map(|address| address.port()));
+    }
     Some(public)
 }
 
