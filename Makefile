@@ -55,7 +55,7 @@ test-cluster: ## The contract on Kubernetes: on the cluster of KUBECONFIG, or on
 
 .PHONY: test-stack
 test-stack: engine build ## Scenarios on real stacks
-	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_ --skip failover_ --skip app_ --skip restricted_members_serve
+	scripts/tier.sh stack 12 $(SCENARIOS) --skip smoke_ --skip failover_ --skip app_ --skip kubernetes_ --skip restricted_members_serve
 
 .PHONY: test-restricted
 test-restricted: engine build ## The whole dev stack on read-only root file systems (five minutes; no part of CI)

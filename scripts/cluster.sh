@@ -3,6 +3,8 @@
 # PROVISIONER_TEST_CLUSTER boots (it prints `export KUBECONFIG=FILE`; PROVISIONER_TEST_CLUSTER_DOWN ends what it booted).
 # PROVISIONER_TEST_LOAD is a command that brings an image archive to the nodes (`kind load image-archive`); a cluster of
 # this machine's own containerds needs none.
+# PROVISIONER_TEST_REGISTRY is a registry to push to, PROVISIONER_TEST_REGISTRY_IN_CLUSTER the same one as the nodes reach it.
+# Where only the latter is said, Debian's registry serves on its port of this machine.
 set -euo pipefail
 
 image=provisioner/base:trixie
@@ -14,8 +16,9 @@ if [[ -z $kubeconfig && -z ${PROVISIONER_TEST_CLUSTER:-} ]]; then
 fi
 
 work=$(mktemp -d)
-booted=''
+booted='' registry=''
 finish() {
+	if [[ -n $registry ]]; then kill "$registry" || true; fi
 	if [[ -n $booted && -n ${PROVISIONER_TEST_CLUSTER_DOWN:-} ]]; then "$PROVISIONER_TEST_CLUSTER_DOWN" >/dev/null || true; fi
 	rm -rf "$work"
 }
@@ -45,4 +48,22 @@ if [[ -z ${PROVISIONER_TEST_IMAGE:-} ]]; then
 		done
 	fi
 fi
-PROVISIONER_TEST_KUBECONFIG=$kubeconfig "$@"
+
+if [[ -z ${PROVISIONER_TEST_REGISTRY:-} && -n ${PROVISIONER_TEST_REGISTRY_IN_CLUSTER:-} ]]; then
+	port=${PROVISIONER_TEST_REGISTRY_IN_CLUSTER##*:}
+	program=$(scripts/docker-registry.sh)
+	printf 'version: 0.1\nstorage: {filesystem: {rootdirectory: %s/registry}}\nhttp: {addr: ":%s"}\n' "$work" "$port" >"$work/registry.yml"
+	"$program" serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+	registry=$!
+	for _ in {1..100}; do
+		if curl -fs "http://127.0.0.1:$port/v2/" >/dev/null; then break; fi
+		if ! kill -0 "$registry" 2>/dev/null; then
+			printf 'error: the registry ended: %s\n' "$(tail -n 1 "$work/registry.log")" >&2
+			exit 1
+		fi
+		sleep 0.1
+	done
+	export PROVISIONER_TEST_REGISTRY=127.0.0.1:$port
+fi
+export KUBECONFIG=$kubeconfig PROVISIONER_TEST_KUBECONFIG=$kubeconfig
+"$@"

@@ -110,7 +110,17 @@ pub async fn execute(plan: &Plan, execution: &Execution<'_>) -> Outcomes {
                 Prerequisites::Done | Prerequisites::Open => {}
             }
         }
-        let Some((id, outcome)) = running.next().await else { break };
+        let Some((id, outcome)) = running.next().await else {
+            match execution.lease {
+                Some(lease) if !is_held && !waiting.is_empty() && !execution.stop.is_requested() => {
+                    if lease.is_regained().await {
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            break;
+        };
         if let Some(step) = steps.get(&id) {
             execution.listener.hear(Event::Finished(step, &outcome));
         }

@@ -25,6 +25,8 @@ const BEAT: Duration = Duration::from_secs(4);
 /// A holder that could not write for this long stops beginning steps, well before anybody may take over.
 const HELD_FOR: Duration = Duration::from_secs(10);
 const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// An engine that does not answer may come back, and the lock with it as long as nobody else has taken it.
+const REGAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +143,14 @@ impl Lease {
     pub fn is_held(&self) -> bool {
         let Beat { at, is_lost, .. } = *self.state.borrow();
         !is_lost && at.elapsed() < HELD_FOR
+    }
+
+    /// Until the lock is written again after the engine was away. False: somebody else has it, or it takes too long.
+    pub async fn is_regained(&self) -> bool {
+        let mut state = self.state.clone();
+        let written = state.wait_for(|beat| beat.is_lost || beat.at.elapsed() < HELD_FOR);
+        let _ = tokio::time::timeout(REGAIN_LIMIT, written).await;
+        self.is_held()
     }
 
     /// Gives the lock back. Somebody who took it over in the meantime keeps it.

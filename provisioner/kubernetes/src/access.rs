@@ -4,10 +4,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
 
 use crate::error::ENGINE;
+use crate::patience::Patience;
 
 /// What decides which cluster is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,13 +155,19 @@ impl Access {
     }
 }
 
+/// As many as the client of the crate holds itself.
+const REQUESTS_MAX: usize = 1024;
+
 pub(crate) fn client(config: Config, cluster: &Cluster) -> Result<Client, AccessError> {
     // Another crate of the program may have chosen a provider already; any one will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::try_from(config).map_err(|error| AccessError::Context {
+    let builder = ClientBuilder::try_from(config).map_err(|error| AccessError::Context {
         context: cluster.context.clone(),
         detail: format!("make a client of {ENGINE}: {error}"),
-    })
+    })?;
+    // A second try needs a service that can be shared.
+    let shared = builder.with_layer(&BufferLayer::new(REQUESTS_MAX));
+    Ok(shared.with_layer(&RetryLayer::new(Patience::default())).build())
 }
 
 /// The context and its server.

@@ -21,6 +21,7 @@ mod labels;
 mod manifests;
 mod namespace;
 mod observe;
+mod patience;
 mod pods;
 mod power;
 mod preflight;

@@ -64,6 +64,14 @@ impl Stack {
         stack
     }
 
+    /// A stack on a cluster, not stood up yet, and whether this is the first that is heard of it.
+    pub(crate) fn on_cluster(name: &str, manifest: String) -> (Self, bool) {
+        let stack = Self { name: name.into(), manifest: root().join(format!("manifests/.{name}.yaml")) };
+        stack.rewrite(manifest);
+        let is_first = stack.begin();
+        (stack, is_first)
+    }
+
     /// The same stack with other wishes.
     pub(crate) fn changed(&self, change: impl FnOnce(String) -> String) -> Self {
         let text = std::fs::read_to_string(&self.manifest).unwrap();

@@ -9,12 +9,14 @@
 )]
 
 mod app;
+mod cluster;
 mod data;
 mod drift;
 mod elasticsearch;
 mod failover;
 mod first_hour;
 mod foreign;
+mod gate;
 mod hard_cases;
 mod harness;
 mod http;
@@ -59,6 +61,7 @@ fn main() {
         smoke::SCENARIOS,
         tls::SCENARIOS,
         trouble::SCENARIOS,
+        cluster::SCENARIOS,
     ]
     .concat()
     .into_iter()

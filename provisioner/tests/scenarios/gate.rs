@@ -1,0 +1,59 @@
+//! A TCP forwarder that can be shut: how a scenario takes a server away from one client and gives it back.
+
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+#[derive(Default)]
+struct State {
+    is_shut: bool,
+    streams: Vec<TcpStream>,
+}
+
+pub(crate) struct Gate {
+    pub(crate) address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Gate {
+    pub(crate) fn open(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let (shared, target) = (Arc::clone(&state), target.to_owned());
+        // Ends with the process.
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let mut state = shared.lock().unwrap();
+                if state.is_shut {
+                    continue;
+                }
+                let Ok(far) = TcpStream::connect(&target) else { continue };
+                state.streams.extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+                forward(near.try_clone().unwrap(), far.try_clone().unwrap());
+                forward(far, near);
+            }
+        });
+        Self { address, state }
+    }
+
+    /// Cuts every connection; new ones are closed at once.
+    pub(crate) fn shut(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.is_shut = true;
+        for stream in state.streams.drain(..) {
+            // Most of them are over.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(crate) fn reopen(&self) {
+        self.state.lock().unwrap().is_shut = false;
+    }
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}
