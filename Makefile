@@ -49,9 +49,13 @@ test-contract: engine ## The contract that every engine passes, in memory and on
 	scripts/tier.sh contract 5 cargo test --locked $(HOST) --test contract --test docker --test requests --test registry
 
 .PHONY: test-cluster
-test-cluster: ## The contract on Kubernetes: on the cluster of KUBECONFIG, or on one that PROVISIONER_TEST_CLUSTER boots
-	scripts/tier.sh cluster 10 scripts/cluster.sh cargo test --locked $(HOST) \
-	    --features provisioner-kubernetes/cluster --test cluster-contract --test cluster -- --test-threads=8
+test-cluster: engine build ## Contract and whole stack on Kubernetes: on the cluster of KUBECONFIG, or one that PROVISIONER_TEST_CLUSTER boots
+	scripts/tier.sh cluster 10 scripts/cluster.sh $(MAKE) --no-print-directory on-cluster
+
+.PHONY: on-cluster
+on-cluster:
+	cargo test --locked $(HOST) --features provisioner-kubernetes/cluster --test cluster-contract --test cluster -- --test-threads=8
+	$(SCENARIOS) kubernetes_
 
 .PHONY: test-stack
 test-stack: engine build ## Scenarios on real stacks

@@ -25,6 +25,8 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(2);
 /// A node may be found once a volume is made or another pod is gone.
 const UNSCHEDULABLE_LIMIT: Duration = Duration::from_secs(6);
+/// A node that answers takes a pod within a second of its being given one.
+const UNTAKEN_LIMIT: Duration = Duration::from_secs(10);
 /// One that ended once is up when it has stayed up for as long.
 const STEADY: Duration = Duration::from_secs(5);
 const LAST_WORDS: i64 = 10;
@@ -136,7 +138,15 @@ impl KubernetesEngine {
 
     /// Until no pod is found any more, which the node has confirmed of each.
     pub(crate) async fn await_no_pods(&self, selector: &str, operation: &str, grace: u64) -> Result<(), EngineError> {
-        let limit = END_LIMIT + Duration::from_secs(grace);
+        self.await_no_pods_for(END_LIMIT + Duration::from_secs(grace), selector, operation).await
+    }
+
+    pub(crate) async fn await_no_pods_for(
+        &self,
+        limit: Duration,
+        selector: &str,
+        operation: &str,
+    ) -> Result<(), EngineError> {
         self.follow(selector, operation, limit, async |all: Vec<Pod>| match all.first() {
             None => Ok(Seen::Done(())),
             Some(pod) => {
@@ -208,8 +218,19 @@ struct Trouble<'a> {
     begin: u64,
     started: Instant,
     unschedulable_since: std::sync::Mutex<Option<Instant>>,
+    untaken_since: std::sync::Mutex<Option<Instant>>,
     /// How often it was restarted, and when it was first seen up since.
     up_since: std::sync::Mutex<Option<(i32, Instant)>>,
+}
+
+/// How long something has been so without a break.
+fn lasting(since: &std::sync::Mutex<Option<Instant>>, is_now: bool) -> Duration {
+    let mut since = since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !is_now {
+        *since = None;
+        return Duration::ZERO;
+    }
+    since.get_or_insert_with(Instant::now).elapsed()
 }
 
 impl<'a> Trouble<'a> {
@@ -222,18 +243,14 @@ impl<'a> Trouble<'a> {
             begin,
             started: Instant::now(),
             unschedulable_since: std::sync::Mutex::default(),
+            untaken_since: std::sync::Mutex::default(),
             up_since: std::sync::Mutex::default(),
         }
     }
 
     /// How long no node has been found.
     fn unschedulable(&self, is_now: bool) -> Duration {
-        let mut since = self.unschedulable_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !is_now {
-            *since = None;
-            return Duration::ZERO;
-        }
-        since.get_or_insert_with(Instant::now).elapsed()
+        lasting(&self.unschedulable_since, is_now)
     }
 
     /// One that was started again counts once it stays up: between two ends it is up as well.
@@ -259,6 +276,11 @@ impl<'a> Trouble<'a> {
             };
         };
         let progress = pods::progress(&pod);
+        let untaken_by = pods::untaken_by(&pod);
+        let untaken = lasting(&self.untaken_since, untaken_by.is_some());
+        if let Some(node) = untaken_by.filter(|_| untaken > UNTAKEN_LIMIT) {
+            return failed(format!("node {node} does not answer: it has not taken pod {}", pods::name(&pod.metadata)));
+        }
         let stuck = self.unschedulable(matches!(progress, Progress::Unschedulable(_)));
         match progress {
             Progress::Up if ending == Ending::IsTrouble && !self.is_steady(&pod) => {

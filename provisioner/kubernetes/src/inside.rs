@@ -162,12 +162,19 @@ impl KubernetesEngine {
         self.apply(&render::helper(&self.names, member, &template)).await?;
         let selector = format!("{},{}={member}", self.names.selector(Kind::Helper), labels::MEMBER);
         let operation = format!("reach the volumes of {member}");
-        let used = match self.await_started(&selector, &operation, &name).await {
-            Ok(pod) => use_it(pod).await,
-            Err(error) => Err(error),
-        };
-        self.remove_helper(&name).await?;
-        used
+        match self.await_started(&selector, &operation, &name).await {
+            Ok(pod) => {
+                let used = use_it(pod).await;
+                self.remove_helper(&name).await?;
+                used
+            }
+            Err(error) => {
+                // It never ran, and its node may never say so.
+                let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+                self.delete_with::<Pod>(&name, params).await?;
+                Err(error)
+            }
+        }
     }
 
     async fn remove_helper(&self, name: &str) -> Result<(), EngineError> {

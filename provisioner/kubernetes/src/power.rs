@@ -1,5 +1,7 @@
 //! Starting, stopping, killing, and the proof that a member is down.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -16,6 +18,8 @@ use crate::workload::grace_secs;
 
 /// What a kill leaves a process: less is a deletion by force, after which nobody knows whether it still runs.
 const KILL_GRACE_SECS: u32 = 1;
+/// A node that says nothing for so long may be dead or cut off; nobody waits for it to confirm an end.
+const UNANSWERED_LIMIT: Duration = Duration::from_secs(2);
 /// All that run in the container but its first process, which only the node can kill.
 const KILL_ALL: [&str; 3] = ["/bin/sh", "-c", "kill -KILL -1"];
 
@@ -42,26 +46,35 @@ impl KubernetesEngine {
             Power::Killed => {
                 let pods = self.pods_of(member).await?;
                 self.scale(member, found.is_stateful, 0).await?;
+                let mut does_answer = true;
                 for pod in &pods {
-                    self.kill(member, pod).await?;
+                    does_answer &= self.kill(member, pod).await?;
                 }
-                self.await_no_pods(&selector, &format!("kill {member}"), KILL_GRACE_SECS.into()).await
+                let operation = format!("kill {member}");
+                if does_answer {
+                    return self.await_no_pods(&selector, &operation, KILL_GRACE_SECS.into()).await;
+                }
+                self.await_no_pods_for(UNANSWERED_LIMIT, &selector, &operation).await
             }
         }
     }
 
-    async fn kill(&self, member: &Member, pod: &Pod) -> Result<(), EngineError> {
+    /// False: the node does not answer.
+    async fn kill(&self, member: &Member, pod: &Pod) -> Result<bool, EngineError> {
         let name = pods::name(&pod.metadata);
         let params = DeleteParams { grace_period_seconds: Some(KILL_GRACE_SECS), ..DeleteParams::default() };
         self.delete_with::<Pod>(name, params).await?;
-        if pods::is_up(pod) {
-            // Before it can do anything about the node's signal. It may be gone already, and its shell kills itself.
-            let argv = KILL_ALL.map(str::to_owned);
-            if let Ok(execution) = self.execute_in(member, pod, &argv, None).await {
-                let _ = tokio::time::timeout(std::time::Duration::from_secs(2), execution.finish()).await;
-            }
+        if !pods::is_up(pod) {
+            return Ok(true);
         }
-        Ok(())
+        // Before it can do anything about the node's signal. It may be gone already, and its shell kills itself.
+        let argv = KILL_ALL.map(str::to_owned);
+        let killed = async {
+            if let Ok(execution) = self.execute_in(member, pod, &argv, None).await {
+                let _ = execution.finish().await;
+            }
+        };
+        Ok(tokio::time::timeout(UNANSWERED_LIMIT, killed).await.is_ok())
     }
 
     /// The number of pods has a manager entry of its own, so that power and description do not stand in each other's way.

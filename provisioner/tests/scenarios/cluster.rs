@@ -1,7 +1,6 @@
 //! The shape of `manifests/prod.yaml` on a real cluster, as its operator works with it. They need what
 //! `scripts/cluster.sh` provides: a kubeconfig, and a registry that both this machine and the nodes reach.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("kubernetes_what_was_deleted_or_edited_by_hand_is_as_described_after_up_deep", by_hand),
     ("kubernetes_killed_pods_come_back_by_themselves_as_the_members_that_they_were", killed_pods),
     ("kubernetes_failover_drill_loses_no_acknowledged_row", drill),
+    ("kubernetes_writes_are_back_in_10_s_when_the_primarys_node_is_cut_off_and_it_rejoins_later", node_cut_off),
     ("kubernetes_up_goes_on_after_the_api_server_was_away", api_away),
     ("kubernetes_down_with_volumes_leaves_no_namespace", taken_down),
 ];
@@ -55,10 +55,14 @@ fn manifest() -> String {
     lines.collect()
 }
 
-/// Stood up once for all scenarios.
+/// Stood up once for all scenarios, by somebody who has the least Role that suffices and nothing else.
 fn stack() -> Stack {
-    let (stack, is_first) = Stack::on_cluster(NAMESPACE, manifest());
+    let (stack, is_first) = Stack::on_cluster(NAMESPACE, manifest(), &kubeconfig(None));
     if is_first {
+        kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found"]);
+        kubectl(&["create", "namespace", NAMESPACE]);
+        kubectl(&["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"]);
+        apply(&stack.ok(&["config", "rbac"]));
         stack.ok(&["images", "push", "--registry", &setting("PROVISIONER_TEST_REGISTRY")]);
         stack.ok(&["up", "--yes", "--no-verify"]);
     }
@@ -156,6 +160,84 @@ fn killed_pods() {
     assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0, "{}", stack.plan());
 }
 
+fn node_of(member: &str) -> String {
+    let selector = format!("provisioner.dev/member={member}");
+    kubectl(&["get", "pods", "-l", &selector, "-o", "jsonpath={.items[0].spec.nodeName}"])
+}
+
+fn role(stack: &Stack, member: &str) -> String {
+    let status = stack.json(&["status"]);
+    let members = status["members"].as_array().unwrap();
+    let found = members.iter().find(|found| found["member"] == member).unwrap();
+    found["role"].as_str().unwrap_or_default().to_owned()
+}
+
+/// A write that some replica must have, on the way that the shop takes, from a member that stays.
+fn can_write(from: &str, password: &str) -> bool {
+    let sql = "SELECT pg_logical_emit_message(true, 'scenario', '')";
+    let place = "host=postgres-rw dbname=shop user=app connect_timeout=2 sslmode=require";
+    let pod = format!("{from}-0");
+    let mut command = Command::new("kubectl");
+    command.args(["-n", NAMESPACE, "exec", &pod, "-c", "main", "--", "env"]);
+    command.args([&format!("PGPASSWORD={password}"), "PGOPTIONS=-c statement_timeout=2s", "psql", "-qAtc", sql, place]);
+    Ran::of(&mut command).code == 0
+}
+
+/// Whoever runs the cluster alone can cut a node's power: `PROVISIONER_TEST_NODE_POWER` is a command, `kill NODE` and
+/// `start NODE`. The name service must be elsewhere, and so must the other members of the database.
+fn node_cut_off() {
+    const MEMBERS: [&str; 3] = ["postgres-1", "postgres-2", "postgres-3"];
+    let power = setting("PROVISIONER_TEST_NODE_POWER");
+    let power = |verb: &str, node: &str| {
+        let ran = Ran::of(Command::new(&power).args([verb, node]));
+        assert!(ran.code == 0, "{verb} {node}: {}", ran.stderr);
+    };
+    let stack = stack();
+    let names = ["get", "pods", "-A", "-l", "k8s-app=kube-dns", "-o", "jsonpath={.items[*].spec.nodeName}"];
+    let names = kubectl(&names);
+    let alone = MEMBERS.iter().find(|member| {
+        let node = node_of(member);
+        !names.contains(&node) && MEMBERS.iter().all(|other| other == *member || node_of(other) != node)
+    });
+    let primary =
+        *alone.expect("a node with one member of the database alone and no name service: it takes three nodes");
+    let other = MEMBERS.iter().find(|member| **member != primary).unwrap();
+    if role(&stack, primary) != "primary" {
+        stack.ok(&["switchover", "--to", primary, "--yes"]);
+    }
+    let value = "go-template={{.data.value | base64decode}}";
+    let password = &kubectl(&["get", "secret", "secret-postgres-app", "-o", value]);
+    assert!(can_write(other, password), "before anything is done");
+    let node = node_of(primary);
+    power("kill", &node);
+    let begin = Instant::now();
+    let mut failover = stack.start(&["failover"]);
+    eventually("a write gets through", Duration::from_secs(60), || can_write(other, password).then_some(()));
+    let took = begin.elapsed();
+    eprintln!("writes are back {:.1} s after the node of {primary} was cut off", took.as_secs_f64());
+    // The former primary cannot be reached to be rejoined, which ends the run with an error.
+    failover.wait().unwrap();
+    eventually("the node is back", Duration::from_secs(120), || {
+        power("start", &node);
+        let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+        let is_ready = || (kubectl(&["get", "node", &node, "-o", ready]) == "True").then_some(());
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(20) {
+            if is_ready().is_some() {
+                return Some(());
+            }
+            std::thread::park_timeout(Duration::from_millis(500));
+        }
+        power("kill", &node);
+        None
+    });
+    eventually("it is a replica again", Duration::from_secs(120), || {
+        (stack.run(&["rejoin", primary]).code == 0).then_some(())
+    });
+    stack.ok(&["up", "--yes"]);
+    assert!(took < Duration::from_secs(10), "writes were back after {:.1} s", took.as_secs_f64());
+}
+
 fn drill() {
     let stack = stack();
     let report = stack.json(&["failover", "--drill", "--fault", "kill"]);
@@ -167,16 +249,23 @@ fn drill() {
     assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0, "{}", stack.plan());
 }
 
-/// A kubeconfig whose way to the server leads through `gate`.
-fn through(gate: &Gate, server: &str) -> PathBuf {
+/// The cluster's, for the user whom `config rbac` names; the way to the server may lead through a gate.
+fn kubeconfig(gate: Option<(&Gate, &str)>) -> String {
     let mut config: Value =
         serde_json::from_str(&kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])).unwrap();
-    let cluster = &mut config["clusters"][0]["cluster"];
-    cluster["server"] = format!("https://{}", gate.address).into();
-    cluster["tls-server-name"] = server.rsplit_once(':').unwrap().0.into();
-    let file = std::env::temp_dir().join(format!("provisioner-gate-{}.json", std::process::id()));
-    std::fs::write(&file, config.to_string()).unwrap();
-    file
+    config["users"][0]["user"]["as"] = "OPERATOR".into();
+    if let Some((gate, server)) = gate {
+        let cluster = &mut config["clusters"][0]["cluster"];
+        cluster["server"] = format!("https://{}", gate.address).into();
+        cluster["tls-server-name"] = server.rsplit_once(':').unwrap().0.into();
+    }
+    config.to_string()
+}
+
+fn apply(objects: &str) {
+    let file = root().join("target/objects.yaml");
+    std::fs::write(&file, objects).unwrap();
+    kubectl(&["apply", "-f", file.to_str().unwrap()]);
 }
 
 fn api_away() {
@@ -185,10 +274,11 @@ fn api_away() {
     let server = kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]);
     let server = server.trim_start_matches("https://").to_owned();
     let gate = Gate::open(&server);
-    let kubeconfig = through(&gate, &server);
+    let through = root().join("target/gate.kubeconfig");
+    std::fs::write(&through, kubeconfig(Some((&gate, &server)))).unwrap();
     let changed = stack.changed(|text| text.replace("replicas: 3\n  memory: 192MiB", "replicas: 3\n  memory: 176MiB"));
     let mut up = changed.command(&["up", "--yes", "--no-verify"]);
-    let mut run = up.env("KUBECONFIG", &kubeconfig).spawn().unwrap();
+    let mut run = up.env("KUBECONFIG", &through).spawn().unwrap();
     let replaced = || {
         kubectl(&[
             "get",
@@ -212,5 +302,9 @@ fn api_away() {
 fn taken_down() {
     let stack = stack();
     stack.ok(&["down", "--volumes", "--yes"]);
-    assert_eq!(kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found"]), "");
+    let kinds = "pods,services,deployments,statefulsets,jobs,secrets,configmaps,persistentvolumeclaims,serviceaccounts,\
+                 networkpolicies,poddisruptionbudgets";
+    let left = kubectl(&["get", kinds, "-o", "name"]);
+    // What every namespace has.
+    assert_eq!(left, "configmap/kube-root-ca.crt\nserviceaccount/default\n");
 }

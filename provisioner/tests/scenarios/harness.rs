@@ -65,9 +65,10 @@ impl Stack {
     }
 
     /// A stack on a cluster, not stood up yet, and whether this is the first that is heard of it.
-    pub(crate) fn on_cluster(name: &str, manifest: String) -> (Self, bool) {
+    pub(crate) fn on_cluster(name: &str, manifest: String, kubeconfig: &str) -> (Self, bool) {
         let stack = Self { name: name.into(), manifest: root().join(format!("manifests/.{name}.yaml")) };
         stack.rewrite(manifest);
+        std::fs::write(stack.kubeconfig(), kubeconfig).unwrap();
         let is_first = stack.begin();
         (stack, is_first)
     }
@@ -96,11 +97,19 @@ impl Stack {
         true
     }
 
+    /// There for a stack on a cluster.
+    fn kubeconfig(&self) -> PathBuf {
+        root().join(format!("target/{}.kubeconfig", self.name))
+    }
+
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_provisioner"));
         let (verb, rest) = arguments.split_first().unwrap();
         command.arg(verb).arg("--file").arg(&self.manifest).args(["--name", &self.name]).args(rest);
         command.current_dir(root()).stdin(Stdio::null());
+        if self.kubeconfig().exists() {
+            command.env("KUBECONFIG", self.kubeconfig());
+        }
         command
     }
 
@@ -239,6 +248,7 @@ pub(crate) fn take_everything_down() {
             let stack = Stack { name: name.clone(), manifest };
             stack.run(&["down", "--volumes", "--yes"]);
         }
+        let _ = std::fs::remove_file(root().join(format!("target/{name}.kubeconfig")));
         for suffix in ["", "-changed"] {
             let _ = std::fs::remove_file(root().join(format!("manifests/.{name}{suffix}.yaml")));
         }
