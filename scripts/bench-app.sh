@@ -118,9 +118,6 @@ serve_app() {
     find_backends
 }
 
-# All statements of an order have one plan, in the app by itself.
-plans_for() { if [ "$1" = orders ]; then echo force_generic_plan; else echo auto; fi; }
-
 # serve FLAVOUR PATH SETTING, such as sync-3 or gthread-4x4
 serve() {
     local workers=(--worker-class "${3%-*}")
@@ -129,7 +126,7 @@ serve() {
         gthread-*) workers+=(--workers "$(cut -dx -f1 <<< "${3#gthread-}")" --threads "${3#*x}") ;;
     esac
     # shellcheck disable=SC2046 # two words or none
-    start "$1" -- -e DJANGO_SETTINGS_MODULE=shop.settings -e "PEER=$1" -e "PEER_PLANS=$(plans_for "$2")" $(redis_for "$2") "$prefix-peer:1" \
+    start "$1" -- -e DJANGO_SETTINGS_MODULE=shop.settings -e "PEER=$1" $(redis_for "$2") "$prefix-peer:1" \
         gunicorn shop.wsgi --bind "${address[$1]}:8000" --keep-alive 75 --worker-tmp-dir /dev/shm --log-level warning "${workers[@]}"
     until_done 20 answers "http://$1:8000/api/v1/products?limit=1"
     find_backends
@@ -198,7 +195,7 @@ open() {
 floor() {
     empty_orders orders
     # The settings that the app's sessions have in an order.
-    docker exec -e PGOPTIONS="-c random_page_cost=1.1 -c plan_cache_mode=force_generic_plan" "$prefix-postgres" \
+    docker exec -e PGOPTIONS="-c random_page_cost=1.1" "$prefix-postgres" \
         pgbench -h postgres -n -M prepared -D "account=$account" -D "scope=POST /api/v1/orders $account" -f /tmp/order.sql -c "$1" -j 2 -T "$secs" shop 2> "$kept/pgbench.err" > "$kept/pgbench" ||
         { cat "$kept/pgbench.err" >&2; exit 1; }
     count_orders orders

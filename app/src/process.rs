@@ -12,7 +12,8 @@ use tokio::{
     time::{interval, timeout},
 };
 
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// What was observed is kept one by one until then.
+const METRICS_UPKEEP: Duration = Duration::from_secs(1);
 
 /// Serves to the very end of the process: the last scrape should see the drain.
 pub(crate) async fn listen_privately(

@@ -99,7 +99,7 @@ pub(super) fn bearer(value: &HeaderValue) -> Option<Secret> {
 async fn by_token(state: &AppState, token: Option<Secret>) -> Result<Caller, Problem> {
     let wrong = || unauthorized("invalid_token", "the token is unknown, has run out or was withdrawn");
     let token = token.ok_or_else(wrong)?;
-    let found = tokens::user_of(&state.databases.primary, &token.digest()).await?;
+    let found = tokens::user_of(&state.databases, &token.digest()).await?;
     let (user, scopes) = found.ok_or_else(wrong)?;
     Ok(Caller { user, by: By::Token(scopes) })
 }

@@ -17,7 +17,7 @@ use crate::{
     messaging::{broker::BrokerError, queues::QueuesError},
     search::FindError,
     store::{
-        StoreError, admin::ChangeError, cancel::CancelError, cart::CartError, orders::PlaceError, tokens::AddError,
+        StoreError, admin::ChangeError, cancel::CancelError, cart::CartError, place::PlaceError, tokens::AddError,
         users::RegisterError,
     },
 };

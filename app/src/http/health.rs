@@ -129,7 +129,7 @@ pub(crate) async fn version() -> Response {
 }
 
 pub(crate) fn metrics(state: &AppState, recorder: &PrometheusHandle) -> Response {
-    record_pool("primary", &state.databases.primary, 0);
+    record_pool("primary", &state.databases.primary, state.databases.writers.kept());
     if let Some(replica) = &state.databases.replica {
         record_pool("replica", &replica.pool, replica.warm.kept());
     }

@@ -24,7 +24,8 @@ use crate::{
     store::{
         StoreError, cancel,
         idempotency::{self, Key},
-        orders::{self, Answered, CREATED, Found, Outcome, PlaceError, Purchase},
+        orders::{self, Found},
+        place::{self, Answered, CREATED, Outcome, PlaceError, Purchase},
         users::User,
     },
     telemetry,
@@ -86,7 +87,7 @@ async fn try_place(
     let (scope, fingerprint) = (idempotency::place_order(user), basket.fingerprint());
     let key = Key { scope: &scope, key, fingerprint: &fingerprint };
     let purchase = Purchase { basket: &basket, user, key, request_id };
-    orders::place(&state.databases.primary, &purchase).await.map_err(Refusal::Order)
+    place::place(&state.databases, &purchase).await.map_err(Refusal::Order)
 }
 
 fn outcome_label(error: &PlaceError) -> &'static str {

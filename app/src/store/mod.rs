@@ -11,6 +11,7 @@ pub(crate) mod leftovers;
 pub(crate) mod orders;
 pub(crate) mod outbox;
 pub(crate) mod payments;
+pub(crate) mod place;
 pub(crate) mod pools;
 pub(crate) mod position;
 pub(crate) mod products;
@@ -20,6 +21,9 @@ pub(crate) mod tokens;
 pub(crate) mod users;
 pub(crate) mod warm;
 pub(crate) mod webhooks;
+
+/// read_only_sql_transaction: a demoted primary.
+const READ_ONLY: &str = "25006";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
@@ -41,9 +45,10 @@ pub(crate) enum StoreError {
 
 impl StoreError {
     pub(crate) fn of_commit(error: sqlx::Error) -> Self {
+        // A server that answers with an SQL error has rolled back. When it shuts down it may have committed.
+        let is_read_only = error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(READ_ONLY));
         match Self::from(error) {
-            // A server that answers COMMIT with an SQL error has rolled back. When it shuts down it may have committed.
-            Self::Unavailable(error) => Self::OutcomeUnknown(error),
+            Self::Unavailable(error) if !is_read_only => Self::OutcomeUnknown(error),
             other => other,
         }
     }
@@ -56,6 +61,11 @@ impl StoreError {
     /// Another server may have an answer: this one is away, or replay on a replica was in the way.
     pub(crate) fn may_pass_elsewhere(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::OutcomeUnknown(_) | Self::Contended(_))
+    }
+
+    /// The same for work that carries a key, and is found by it if it was done after all.
+    pub(crate) fn may_pass_with_a_key(&self) -> bool {
+        self.may_pass_at_once() || matches!(self, Self::OutcomeUnknown(_))
     }
 
     /// Worth one more try at once. Not when the pool had no connection to give: that took all of its time-out.
@@ -78,8 +88,8 @@ impl From<sqlx::Error> for StoreError {
                 "40001" | "40P01" | "55P03" => Self::Contended(error),
                 // query_canceled: statement_timeout
                 "57014" => Self::TooSlow(error),
-                // read_only_sql_transaction: a demoted primary. 53300 is too_many_connections.
-                "25006" | "53300" | "57P01" | "57P02" | "57P03" => Self::Unavailable(error),
+                // 53300 is too_many_connections.
+                READ_ONLY | "53300" | "57P01" | "57P02" | "57P03" => Self::Unavailable(error),
                 _ if code.starts_with("08") => Self::Unavailable(error),
                 _ => Self::Statement(error),
             },

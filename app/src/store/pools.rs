@@ -1,7 +1,9 @@
 //! Connection pools that notice a demoted primary.
 //!
 //! A session to a server that became read-only answers pings for ever, so the write pool asks the one question that
-//! matters each time it hands out a connection. The ping that sqlx does by itself is off: it would not see this.
+//! matters each time it hands out a connection. The ping that sqlx does by itself is off: it would not see this. Orders
+//! and tokens go without the question where a session wrote a moment ago: their statements are refused by a server that
+//! cannot write, and then tried on one that was asked.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,11 @@ use sqlx::{
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::{StoreError, position::Position, warm::Warm};
+use super::{
+    StoreError,
+    position::Position,
+    warm::{Session, Warm},
+};
 use crate::{breaker::Breaker, telemetry, traces};
 
 const GUARD_TIMEOUT: Duration = Duration::from_millis(300);
@@ -113,7 +119,7 @@ pub(crate) struct Replica {
 
 impl Replica {
     async fn reading<Q: Query>(&self, is_dated: bool, query: &Q) -> Result<Reading<Q::Answer>, StoreError> {
-        let mut session = waited(Source::Replica, self.warm.take()).await?;
+        let mut session = warm(Source::Replica, &self.warm).await?;
         let found = reading(&mut session, Source::Replica, is_dated, query).await;
         match &found {
             Ok(_) => session.keep(),
@@ -136,6 +142,8 @@ impl Replica {
 /// The two ways to the data.
 pub(crate) struct Databases {
     pub(crate) primary: PgPool,
+    /// For statements that a server which cannot write refuses, whatever they find.
+    pub(crate) writers: Warm,
     pub(crate) replica: Option<Replica>,
 }
 
@@ -146,7 +154,12 @@ impl Databases {
             pool,
             breaker: Breaker::new(Duration::from_secs(1)),
         });
-        Self { primary, replica }
+        Self { writers: Warm::new(primary.clone()), primary, replica }
+    }
+
+    /// A session of the primary that wrote a moment ago, or has just been asked whether it may. Who keeps it has written.
+    pub(crate) async fn writer(&self) -> Result<Session<'_>, StoreError> {
+        warm(Source::Primary, &self.writers).await
     }
 
     /// Reads that may lag: the replica, or the primary when there is no replica or it is away.
@@ -207,6 +220,10 @@ impl Databases {
 /// A connection of one of the two pools; how long it was waited for is measured.
 pub(crate) async fn take(pool: &PgPool, source: Source) -> Result<PoolConnection<Postgres>, StoreError> {
     Ok(waited(source, pool.acquire()).await?)
+}
+
+async fn warm(source: Source, sessions: &Warm) -> Result<Session<'_>, StoreError> {
+    waited(source, sessions.take()).await
 }
 
 async fn waited<T>(source: Source, taking: impl Future<Output = T>) -> T {

@@ -1,47 +1,13 @@
-//! Stock goes and comes in the transaction of its order, and the search index hears of it.
+//! Stock comes back in the transaction that ends its order, and the search index hears of it.
 //!
 //! Rows are locked in ascending id, whatever join the planner picks: two orders with the same products never deadlock. The
 //! events are written by the same statement: only it knows the version that the new stock has, and buyers who queue wait
-//! for no further round trip.
+//! for no further round trip. How stock goes is in `place`.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{StoreError, outbox};
-
-/// Products and what is left of them. One with too little stock is left out, and then the whole order is off.
-pub(super) async fn take(
-    tx: &mut PgConnection,
-    products: &[i64],
-    quantities: &[i32],
-    request_id: &str,
-) -> Result<Vec<(i64, i32)>, StoreError> {
-    let taken = sqlx::query_as(
-        "WITH wanted AS (SELECT product_id, qty FROM unnest($1::bigint[], $2::int[]) AS line (product_id, qty)), \
-         locked AS ( \
-           SELECT i.product_id FROM inventory i WHERE i.product_id = ANY($1) ORDER BY i.product_id FOR UPDATE), \
-         taken AS ( \
-           UPDATE inventory i SET on_hand = i.on_hand - w.qty, updated_at = now() \
-           FROM locked l JOIN wanted w USING (product_id) \
-           WHERE i.product_id = l.product_id AND i.on_hand >= w.qty \
-           RETURNING i.product_id, i.on_hand, i.version), \
-         announced AS ( \
-           INSERT INTO outbox (message_id, topic, aggregate_id, aggregate_version, payload, headers) \
-           SELECT line.message_id, $4, p.id::text, p.version + t.version, \
-             jsonb_build_object('product_id', p.id, 'sku', p.sku), $5::text::jsonb \
-           FROM unnest($1::bigint[], $3::uuid[]) AS line (product_id, message_id) \
-           JOIN taken t USING (product_id) JOIN products p ON p.id = t.product_id ORDER BY p.id) \
-         SELECT product_id, on_hand FROM taken",
-    )
-    .bind(products)
-    .bind(quantities)
-    .bind(products.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
-    .bind(outbox::INDEX_PRODUCT)
-    .bind(outbox::headers(request_id))
-    .fetch_all(tx)
-    .await?;
-    Ok(taken)
-}
 
 /// What the order took. True: one of the products had nothing left.
 pub(super) async fn give_back(tx: &mut PgConnection, id: Uuid, request_id: &str) -> Result<bool, StoreError> {

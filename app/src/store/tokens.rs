@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     StoreError,
+    pools::Databases,
     users::{Row, User},
 };
 use crate::accounts::Scope;
@@ -103,17 +104,34 @@ pub(crate) async fn remove(pool: &PgPool, user: Uuid, id: Uuid) -> Result<bool, 
     Ok(query.execute(pool).await?.rows_affected() == 1)
 }
 
-/// Who made a token that has not run out, and what it may. Its use is noted once a minute, not with every request.
-pub(crate) async fn user_of(pool: &PgPool, digest: &[u8]) -> Result<Option<(User, Vec<Scope>)>, StoreError> {
+/// Who made a token that has not run out, and what it may. Tried once more where the session turns out to be of no use.
+pub(crate) async fn user_of(databases: &Databases, digest: &[u8]) -> Result<Option<(User, Vec<Scope>)>, StoreError> {
+    match attempt(databases, digest).await {
+        Err(error) if error.may_pass_at_once() => {
+            tracing::warn!(%error, "look the token up once more");
+            attempt(databases, digest).await
+        }
+        other => other,
+    }
+}
+
+/// Its use is noted once a minute, not with every request; a server that cannot write refuses the statement either way.
+async fn attempt(databases: &Databases, digest: &[u8]) -> Result<Option<(User, Vec<Scope>)>, StoreError> {
+    let mut session = databases.writer().await?;
     let query = sqlx::query_as(
         "WITH used AS (UPDATE api_tokens SET last_used_at = now() WHERE digest = $1 AND expires_at > now() \
            AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')) \
          SELECT u.id, u.email, u.name, u.role, u.session_epoch, t.scopes FROM api_tokens t JOIN users u ON u.id = t.user_id \
          WHERE t.digest = $1 AND t.expires_at > now() AND u.is_active",
     );
-    let found: Option<(Uuid, String, String, String, i32, Vec<String>)> =
-        query.bind(digest).fetch_optional(pool).await?;
-    Ok(found.map(|(id, email, name, role, session_epoch, scopes)| {
+    let found: Result<Option<(Uuid, String, String, String, i32, Vec<String>)>, StoreError> =
+        query.bind(digest).fetch_optional(&mut *session).await.map_err(StoreError::from);
+    match &found {
+        Ok(_) => session.keep(),
+        Err(error) if error.condemns_connection() => session.close(),
+        Err(_) => {}
+    }
+    Ok(found?.map(|(id, email, name, role, session_epoch, scopes)| {
         (Row { id, email, name, role, session_epoch }.into(), known(&scopes))
     }))
 }

@@ -1,7 +1,8 @@
 //! Sessions that go from one read to the next without a visit to their pool.
 //!
-//! sqlx asks every session that comes back whether it lives. That is a round trip, which is much beside a page that is one
-//! statement, and such a read leaves nothing behind that would have to be looked for.
+//! sqlx asks every session that comes back whether it lives, and the primary's pool asks each that it gives whether it may
+//! write. Those are round trips, which is much beside a page or an order that is a statement or two; and a session that did
+//! its work a moment ago has answered both.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -22,9 +23,16 @@ const KEPT_FOR: Duration = Duration::from_secs(60);
 
 pub(crate) struct Warm {
     pool: PgPool,
-    /// Half as many as the pool has sessions: a read that finds none here finds one there, and so does everybody else.
+    /// Half as many as the pool has sessions: who finds none here finds one there, and so does everybody else.
     seats: Semaphore,
-    idle: Mutex<Vec<Kept>>,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    sessions: Vec<Kept>,
+    /// How often sessions were forgotten: one that was taken before is not kept.
+    doubts: u64,
 }
 
 struct Kept {
@@ -38,6 +46,7 @@ pub(crate) struct Session<'a> {
     warm: &'a Warm,
     connection: PoolConnection<Postgres>,
     taken: Instant,
+    doubts: u64,
     _seat: SemaphorePermit<'a>,
 }
 
@@ -51,42 +60,49 @@ impl Warm {
         let limit = self.pool.options().get_acquire_timeout();
         let seat = timeout(limit, self.seats.acquire()).await;
         let _seat = seat.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
-        if let Some(Kept { connection, taken, .. }) = self.freshest() {
-            return Ok(Session { warm: self, connection, taken, _seat });
-        }
-        Ok(Session { warm: self, connection: self.pool.acquire().await?, taken: Instant::now(), _seat })
+        let (kept, doubts) = self.freshest();
+        let (connection, taken) = match kept {
+            Some(Kept { connection, taken, .. }) => (connection, taken),
+            None => (self.pool.acquire().await?, Instant::now()),
+        };
+        Ok(Session { warm: self, connection, taken, doubts, _seat })
     }
 
     /// The one that was used last; when that was too long ago, none is good.
-    fn freshest(&self) -> Option<Kept> {
+    fn freshest(&self) -> (Option<Kept>, u64) {
         let mut idle = self.idle();
-        let kept = idle.pop_if(|kept| kept.used.elapsed() < TRUSTED_FOR);
+        let kept = idle.sessions.pop_if(|kept| kept.used.elapsed() < TRUSTED_FOR);
         if kept.is_none() {
-            idle.clear();
+            idle.sessions.clear();
         }
-        kept
+        (kept, idle.doubts)
     }
 
     pub(crate) fn kept(&self) -> usize {
-        self.idle().len()
+        self.idle().sessions.len()
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Kept>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Session<'_> {
-    /// For the next read: this one has come to its end.
+    /// For whoever comes next: this one has come to its end.
     pub(crate) fn keep(self) {
-        let Self { warm, connection, taken, _seat } = self;
-        if taken.elapsed() < KEPT_FOR {
-            warm.idle().push(Kept { connection, taken, used: Instant::now() });
+        let Self { warm, connection, taken, doubts, _seat } = self;
+        let mut idle = warm.idle();
+        if taken.elapsed() < KEPT_FOR && doubts == idle.doubts {
+            idle.sessions.push(Kept { connection, taken, used: Instant::now() });
         }
     }
 
+    /// What happened to this one may have happened to the others: the pool asks them before anybody has one again.
     pub(crate) fn close(mut self) {
         self.connection.close_on_drop();
+        let mut idle = self.warm.idle();
+        idle.doubts += 1;
+        idle.sessions.clear();
     }
 }
 
@@ -135,11 +151,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn after_one_was_closed_no_other_that_was_taken_before_is_kept() {
+        let server = testing::setting("APP_TEST_DATABASE_URL").parse().unwrap();
+        let warm = Warm::new(pools::read_pool(server, 6));
+        let [first, second, third] =
+            [warm.take().await.unwrap(), warm.take().await.unwrap(), warm.take().await.unwrap()];
+        first.keep();
+        assert_eq!(warm.kept(), 1);
+        second.close();
+        assert_eq!(warm.kept(), 0);
+        third.keep();
+        assert_eq!(warm.kept(), 0);
+        warm.take().await.unwrap().keep();
+        assert_eq!(warm.kept(), 1);
+    }
+
+    #[tokio::test]
     async fn what_was_idle_too_long_or_kept_too_long_goes_through_the_pool() {
         let server = testing::setting("APP_TEST_DATABASE_URL").parse().unwrap();
         let warm = Warm::new(pools::read_pool(server, 4));
         warm.take().await.unwrap().keep();
-        warm.idle()[0].used = Instant::now().checked_sub(TRUSTED_FOR).unwrap();
+        warm.idle().sessions[0].used = Instant::now().checked_sub(TRUSTED_FOR).unwrap();
         let mut session = warm.take().await.unwrap();
         assert_eq!(warm.kept(), 0);
         session.taken = Instant::now().checked_sub(KEPT_FOR).unwrap();

@@ -137,8 +137,13 @@ impl Bench {
 
     /// As a worker of somebody else's does.
     pub(crate) async fn give_up(&self, queue: &str, message: &BasicGetMessage) {
-        let properties = BasicProperties::default().with_message_id("test-1".into()).with_delivery_mode(2);
-        let (options, body) = (BasicPublishOptions::default(), &message.delivery.data);
+        self.bury(queue, "test-1", &message.delivery.data).await;
+    }
+
+    /// A dead letter.
+    pub(crate) async fn bury(&self, queue: &str, id: &str, body: &[u8]) {
+        let properties = BasicProperties::default().with_message_id(id.into()).with_delivery_mode(2);
+        let options = BasicPublishOptions::default();
         let published = self.channel.basic_publish("dead".into(), queue.into(), options, body, properties).await;
         published.unwrap().await.unwrap();
     }

@@ -124,6 +124,24 @@ async fn what_is_dropped_is_named_by_the_audit_log_and_nothing_else_goes() {
     assert_eq!(shop.call("POST", &path, Who::Session(&staff), Some(&json!({ "all": true }))).await.0, 403);
 }
 
+#[tokio::test]
+async fn a_letter_that_is_named_is_found_behind_many_others() {
+    let (shop, person, bench) = shop_and_staff().await;
+    for _ in 0..510 {
+        bench.bury("q.custom", "another", b"{}").await;
+    }
+    bench.bury("q.custom", "wanted", b"{}").await;
+    eventually_waiting(&shop, &person, "custom", 511).await;
+    let path = format!("{LETTERS}/custom/drop");
+    let wanted = json!({ "message_ids": ["wanted"] });
+    let (status, dropped) = shop.call("POST", &path, Who::Session(&person), Some(&wanted)).await;
+    assert_eq!((status, dropped), (200, json!({ "dropped": 1, "remaining": 510 })));
+    eventually_waiting(&shop, &person, "custom", 510).await;
+    let others = json!({ "message_ids": ["another"] });
+    let (_, dropped) = shop.call("POST", &path, Who::Session(&person), Some(&others)).await;
+    assert_eq!(dropped, json!({ "dropped": 500, "remaining": 10 }), "no more at once than of all");
+}
+
 /// `probe` stands for a queue that a manifest adds, and `nowhere` for one that is not made yet.
 #[tokio::test]
 async fn the_queues_are_those_that_the_file_names_and_one_that_is_missing_hides_no_other() {

@@ -2,9 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use sqlx::{PgPool, PgTransaction};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::shop::{Shop, eventually, fresh_key, header};
 
@@ -191,6 +192,77 @@ async fn a_second_request_is_turned_away_while_the_first_one_runs() {
     assert_eq!(first.await.unwrap().status(), 201);
     let third = shop.order(&key, &[("PROBE-0", 1)]).await;
     assert_eq!((third.status().as_u16(), header(&third, "idempotent-replay").as_str()), (201, "true"));
+}
+
+/// The first sessions of an order, while a row that it wants is held.
+const WAITING: &str =
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
+/// An order that waits for a row, what holds the row, and what waits for it.
+async fn held_up(shop: &Arc<Shop>, pool: &PgPool, key: &str) -> (JoinHandle<Response>, PgTransaction<'static>, i32) {
+    let mut blocker = pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM inventory FOR UPDATE").execute(&mut *blocker).await.unwrap();
+    let (shop, key) = (Arc::clone(shop), key.to_owned());
+    let order = tokio::spawn(async move { shop.order(&key, &[("PROBE-0", 1)]).await });
+    let pid = eventually("the order waits for the row", async || {
+        sqlx::query_scalar(WAITING).fetch_optional(pool).await.unwrap()
+    })
+    .await;
+    (order, blocker, pid)
+}
+
+#[tokio::test]
+async fn an_order_whose_session_is_ended_is_placed_on_another_one() {
+    let shop = Arc::new(Shop::open().await);
+    let pool = shop.database.pool().await;
+    let (order, blocker, pid) = held_up(&shop, &pool, &fresh_key()).await;
+    sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&pool).await.unwrap();
+    blocker.rollback().await.unwrap();
+    assert_eq!(order.await.unwrap().status(), 201);
+    assert_eq!((shop.count("orders").await, shop.stock("PROBE-0").await), (1, 999_999_999));
+}
+
+#[tokio::test]
+async fn nobody_is_told_that_nothing_happened_when_the_order_may_have_been_placed() {
+    let shop = Arc::new(Shop::open().await);
+    let pool = shop.database.pool().await;
+    let key = fresh_key();
+    let (order, blocker, _) = held_up(&shop, &pool, &key).await;
+    shop.primary_gate.shut().await;
+    blocker.rollback().await.unwrap();
+    let unknown = order.await.unwrap();
+    assert_eq!((unknown.status().as_u16(), header(&unknown, "retry-after").as_str()), (503, "1"));
+    assert_eq!(unknown.json::<Value>().await.unwrap()["code"], "outcome_unknown");
+    eventually("the order is placed without anybody to hear of it", async || {
+        (shop.count("orders").await == 1).then_some(())
+    })
+    .await;
+    shop.primary_gate.reopen();
+    shop.eventually_ready(200).await;
+    let again = shop.order(&key, &[("PROBE-0", 1)]).await;
+    assert_eq!((again.status().as_u16(), header(&again, "idempotent-replay").as_str()), (201, "true"));
+    assert_eq!((shop.count("orders").await, shop.stock("PROBE-0").await), (1, 999_999_999));
+}
+
+/// The order has seen that its key is free, and somebody else has used it since.
+#[tokio::test]
+async fn a_key_that_was_used_meanwhile_undoes_the_order() {
+    let shop = Arc::new(Shop::open().await);
+    let pool = shop.database.pool().await;
+    let first = shop.order("first", &[("PROBE-0", 1)]).await.text().await.unwrap();
+    let (order, mut blocker, _) = held_up(&shop, &pool, "second").await;
+    sqlx::query(
+        "INSERT INTO idempotency_keys (scope, key, fingerprint, status, response) \
+         SELECT scope, 'second', fingerprint, status, response FROM idempotency_keys",
+    )
+    .execute(&mut *blocker)
+    .await
+    .unwrap();
+    blocker.commit().await.unwrap();
+    let second = order.await.unwrap();
+    assert_eq!((second.status().as_u16(), header(&second, "idempotent-replay").as_str()), (201, "true"));
+    assert_eq!(second.text().await.unwrap(), first);
+    assert_eq!((shop.count("orders").await, shop.stock("PROBE-0").await), (1, 999_999_999));
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ DATABASES = {
         # Sessions are kept, and set as the app sets its own.
         "CONN_MAX_AGE": None,
         "OPTIONS": {
-            "options": f"-c random_page_cost=1.1 -c statement_timeout=5s -c lock_timeout=2s -c plan_cache_mode={os.environ['PEER_PLANS']}",
+            "options": "-c random_page_cost=1.1 -c statement_timeout=5s -c lock_timeout=2s",
             "server_side_binding": True,
             "prepare_threshold": 5,
         },

@@ -35,6 +35,8 @@ use crate::{
 
 /// A request has ten seconds, and each of them is confirmed by the broker before the next one.
 const AT_ONCE_MAX: usize = 500;
+/// To look at one takes no such time, and who names some wants these and not the oldest.
+const LOOKED_AT_MAX: usize = 5_000;
 const BATCH: usize = 100;
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -48,7 +50,7 @@ pub(crate) struct LimitQuery {
 pub(crate) struct Choice {
     /// So many of the oldest, 1 to 100.
     limit: Option<u32>,
-    /// These alone.
+    /// These alone, at most 500 at once, of the oldest 5,000.
     message_ids: Option<HashSet<String>>,
     /// As many as are there now, at most 500 at once.
     #[serde(default)]
@@ -264,10 +266,12 @@ async fn decide(
         // What comes back meanwhile is not taken again: there is an end, however poisonous they are.
         let mut left = match &wanted {
             Wanted::Oldest(limit) => usize::from(*limit).min(there),
-            Wanted::These(_) | Wanted::All => there.min(AT_ONCE_MAX),
+            Wanted::These(_) => there.min(LOOKED_AT_MAX),
+            Wanted::All => there.min(AT_ONCE_MAX),
         };
+        let mut room = AT_ONCE_MAX;
         let (mut outcome, mut held) = (Outcome::default(), 0);
-        while left > 0 {
+        while left > 0 && room > 0 {
             let mut taken = take(&link, queue, left.min(BATCH)).await?;
             if taken.is_empty() {
                 break;
@@ -276,7 +280,9 @@ async fn decide(
             held += u32::try_from(taken.len()).unwrap_or(u32::MAX);
             if let Wanted::These(ids) = &wanted {
                 taken.retain(|delivery| message_id(delivery).is_some_and(|id| ids.contains(&id)));
+                taken.truncate(room);
             }
+            room = room.saturating_sub(taken.len());
             let (done, refused) = settle(state, author, &link, queue, &taken, fate).await?;
             outcome.done += done;
             outcome.refused += refused;

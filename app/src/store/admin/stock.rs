@@ -8,7 +8,7 @@ use super::{ChangeError, products::index};
 use crate::store::{
     StoreError,
     audit::{self, Author, Change},
-    idempotency::{self, Claim, Key},
+    idempotency::{self, Claim, Key, Used},
     outbox::{self, Event},
 };
 
@@ -80,9 +80,9 @@ pub(crate) async fn apply(
     let mut tx = pool.begin().await?;
     match idempotency::claim(&mut tx, key).await? {
         Claim::Ours => {}
-        Claim::Done { status, body } => return Ok(Answer::Replayed { status, body }),
+        Claim::Used(Used::Done { status, body }) => return Ok(Answer::Replayed { status, body }),
+        Claim::Used(Used::Otherwise) => return Err(ChangeError::KeyReused),
         Claim::Running => return Err(ChangeError::KeyRunning),
-        Claim::Reused => return Err(ChangeError::KeyReused),
     }
     let Stock { product_id, had, product_version } = hold(&mut tx, movement.sku).await?;
     let has = had.checked_add(movement.delta).filter(|has| *has >= 0).ok_or_else(|| {
