@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     accounts::{Login, PasswordChange, Profile, Registration},
     admin::{
-        analytics::{LowStockQuery, PeriodQuery, TopQuery},
+        analytics::{LowStockQuery, SalesQuery, TopQuery},
         dead_letters::Choice,
         orders::{NewStatus, OrderQuery},
         products::{self as admin_products, ProductQuery, Whole},
@@ -117,7 +117,7 @@ pub(crate) fn queries(text: &str) {
     query::<OrderQuery>(&uri);
     query::<UserQuery>(&uri);
     query::<AuditQuery>(&uri);
-    query::<PeriodQuery>(&uri);
+    query::<SalesQuery>(&uri);
     query::<TopQuery>(&uri);
     query::<LowStockQuery>(&uri);
     if let Ok(Some(text)) = page::text("x", Some(text.to_owned())) {

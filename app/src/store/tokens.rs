@@ -115,6 +115,9 @@ pub(crate) async fn user_of(databases: &Databases, digest: &[u8]) -> Result<Opti
     }
 }
 
+/// The columns of a user's row, and scopes.
+type Bearer = (Uuid, String, String, String, i32, Vec<String>);
+
 /// Its use is noted once a minute, not with every request; a server that cannot write refuses the statement either way.
 async fn attempt(databases: &Databases, digest: &[u8]) -> Result<Option<(User, Vec<Scope>)>, StoreError> {
     let mut session = databases.writer().await?;
@@ -124,7 +127,7 @@ async fn attempt(databases: &Databases, digest: &[u8]) -> Result<Option<(User, V
          SELECT u.id, u.email, u.name, u.role, u.session_epoch, t.scopes FROM api_tokens t JOIN users u ON u.id = t.user_id \
          WHERE t.digest = $1 AND t.expires_at > now() AND u.is_active",
     );
-    let found: Result<Option<(Uuid, String, String, String, i32, Vec<String>)>, StoreError> =
+    let found: Result<Option<Bearer>, StoreError> =
         query.bind(digest).fetch_optional(&mut *session).await.map_err(StoreError::from);
     match &found {
         Ok(_) => session.keep(),

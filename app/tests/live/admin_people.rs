@@ -140,6 +140,19 @@ async fn figures_come_from_the_replica_and_count_what_was_sold() {
         |name: &str| sales["items"].as_array().unwrap().iter().map(|item| item[name].as_i64().unwrap()).sum::<i64>();
     assert_eq!(sum("pieces"), 6, "{sales}");
     assert_eq!(sum("total_cents"), sold);
+    let older =
+        "UPDATE orders SET created_at = created_at - interval '1 day' WHERE number = (SELECT min(number) FROM orders)";
+    sqlx::query(older).execute(&shop.database.pool().await).await.unwrap();
+    let (mut pieces, mut pages, mut cursor) = (0, 0, String::new());
+    loop {
+        let page = get(&shop, &root, &format!("analytics/sales?limit=1&cursor={cursor}")).await;
+        pieces += page["items"][0]["pieces"].as_i64().unwrap();
+        pages += 1;
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = next.to_owned();
+    }
+    assert_eq!(pieces, 6);
+    assert!(pages > 1, "the days are rows of their own");
     assert_eq!(get(&shop, &root, "analytics/sales?to=2020-01-01").await["items"], json!([]));
     shop.set_stock(&skus[1], 2).await;
     let low = get(&shop, &root, "analytics/low-stock?below=3").await;

@@ -20,7 +20,7 @@ const FILTERS: &[(&str, &[&str])] = &[
     ("admin/outbox", &["cursor", "limit"]),
     ("admin/audit", &["cursor", "limit", "actor", "entity", "entity_id"]),
     ("admin/dead-letters/custom", &["limit"]),
-    ("admin/analytics/sales", &["from", "to"]),
+    ("admin/analytics/sales", &["cursor", "limit", "from", "to"]),
     ("admin/analytics/top-products", &["from", "to", "limit"]),
     ("admin/analytics/low-stock", &["below", "limit"]),
 ];

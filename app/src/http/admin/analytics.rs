@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::header,
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -11,19 +11,27 @@ use serde_json::json;
 
 use crate::{
     day::Day,
-    http::{doors::Staff, error::Problem, input::Asked, page},
+    http::{
+        doors::Staff,
+        error::Problem,
+        input::Asked,
+        page::{self, Page},
+    },
     state::Shared,
     store::{
-        admin::analytics::{self, Period},
+        admin::analytics::{self, Period, Sales},
         pools::Source,
     },
 };
 
 const LOW: i32 = 10;
+const SOURCE: HeaderName = HeaderName::from_static("x-source");
 
 /// In UTC, both days included; without a first one the last thirty.
 #[derive(Deserialize, utoipa::IntoParams)]
-pub(crate) struct PeriodQuery {
+pub(crate) struct SalesQuery {
+    cursor: Option<String>,
+    limit: Option<u32>,
     #[param(value_type = Option<String>)]
     from: Option<Day>,
     #[param(value_type = Option<String>)]
@@ -50,11 +58,15 @@ pub(crate) struct LowStockQuery {
 pub(crate) async fn sales(
     State(state): State<Shared>,
     Staff(_): Staff,
-    Asked(PeriodQuery { from, to }): Asked<PeriodQuery>,
+    Asked(SalesQuery { cursor, limit, from, to }): Asked<SalesQuery>,
 ) -> Result<Response, Problem> {
-    let period = Period { from, to };
-    let found = state.databases.read(async |pool| analytics::sales(&pool, &period).await).await?;
-    Ok(answer(found))
+    let page = Page::of("sales", cursor.as_deref(), limit)?;
+    let (period, rows) = (Period { from, to }, page.rows());
+    let (found, source) =
+        state.databases.read(async |pool| analytics::sales(&pool, &period, page.last.as_ref(), rows).await).await?;
+    let mut response = page.answer(found, Sales::row);
+    response.headers_mut().insert(SOURCE, HeaderValue::from_static(source.name()));
+    Ok(response)
 }
 
 pub(crate) async fn top_products(
@@ -79,6 +91,6 @@ pub(crate) async fn low_stock(
 }
 
 fn answer<T: Serialize>((items, source): (Vec<T>, Source)) -> Response {
-    let headers = [(header::CACHE_CONTROL.as_str(), "no-store"), ("x-source", source.name())];
+    let headers = [(header::CACHE_CONTROL, "no-store"), (SOURCE, source.name())];
     (headers, Json(json!({ "items": items }))).into_response()
 }

@@ -16,7 +16,7 @@ use crate::{
     http::{
         accounts::{Account, Login, PasswordChange, Profile, Registration},
         admin::{
-            analytics::{LowStockQuery, PeriodQuery, TopQuery},
+            analytics::{LowStockQuery, SalesQuery, TopQuery},
             dead_letters::{Choice, DeadLetter, Dropped, LimitQuery, Queue, Replayed},
             media::MediaQuery,
             orders::{NewStatus, OrderQuery, WithItems},
@@ -241,8 +241,8 @@ fn operation() -> Vec<Operation> {
     let on = on("operation");
     vec![
         on(Get, "/api/v1/admin/analytics/sales", Staff, "Sales by day and category, from the replica")
-            .query::<PeriodQuery>()
-            .lists::<Sales>(false),
+            .query::<SalesQuery>()
+            .lists::<Sales>(true),
         on(Get, "/api/v1/admin/analytics/top-products", Staff, "What sells most, from the replica")
             .query::<TopQuery>()
             .lists::<TopProduct>(false),

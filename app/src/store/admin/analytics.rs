@@ -1,5 +1,7 @@
 //! What was sold, and what is about to be sold out. Asked of the replica.
 
+use std::{fmt, str::FromStr};
+
 use serde::Serialize;
 use sqlx::{FromRow, PgPool};
 
@@ -31,20 +33,64 @@ pub(crate) struct Sales {
     total_cents: i64,
 }
 
+impl Sales {
+    pub(crate) fn row(&self) -> SalesRow {
+        let Self { day, category, currency, .. } = self;
+        SalesRow { day: day.clone(), category: category.clone(), currency: currency.clone() }
+    }
+}
+
+/// Which row: where the next page goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SalesRow {
+    day: String,
+    category: String,
+    currency: String,
+}
+
+impl fmt::Display for SalesRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.day, self.currency, self.category)
+    }
+}
+
+impl FromStr for SalesRow {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, ' ').map(str::to_owned);
+        let (Some(day), Some(currency), Some(category)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err("expected a day, a currency and a category");
+        };
+        if text.contains(char::is_control) {
+            return Err("expected printable characters");
+        }
+        Ok(Self { day, category, currency })
+    }
+}
+
 /// Without a first day: the last thirty. Orders that were cancelled or refunded are none, and what checks order is no sale.
-pub(crate) async fn sales(pool: &PgPool, period: &Period) -> Result<Vec<Sales>, StoreError> {
+pub(crate) async fn sales(
+    pool: &PgPool,
+    period: &Period,
+    last: Option<&SalesRow>,
+    rows: i64,
+) -> Result<Vec<Sales>, StoreError> {
     let (from, to) = period.bounds();
     let query = sqlx::query_as(
-        "SELECT to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, c.slug AS category, o.currency, \
+        "SELECT * FROM (SELECT to_char(o.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, c.slug AS category, o.currency, \
            count(DISTINCT o.id) AS orders, sum(i.qty)::bigint AS pieces, sum(i.qty * i.unit_cents)::bigint AS total_cents \
          FROM orders o JOIN order_items i ON i.order_id = o.id JOIN products p ON p.id = i.product_id \
          JOIN categories c ON c.id = p.category_id \
          WHERE o.status = 'placed' AND p.sku <> $3 \
            AND o.created_at >= coalesce($1::date AT TIME ZONE 'UTC', now() - interval '30 days') \
            AND o.created_at < coalesce(($2::date + 1) AT TIME ZONE 'UTC', 'infinity') \
-         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+         GROUP BY 1, 2, 3) s \
+         WHERE $4::text IS NULL OR (day, category, currency) > ($4, $5, $6) ORDER BY day, category, currency LIMIT $7",
     );
-    Ok(query.bind(from).bind(to).bind(PROBE).fetch_all(pool).await?)
+    let query = query.bind(from).bind(to).bind(PROBE);
+    let query = query.bind(last.map(|row| &row.day)).bind(last.map(|row| &row.category));
+    Ok(query.bind(last.map(|row| &row.currency)).bind(rows).fetch_all(pool).await?)
 }
 
 #[derive(Debug, FromRow, Serialize, utoipa::ToSchema)]
