@@ -90,6 +90,7 @@ measure() {
 # One after another on an idle machine: what a customer waits for, and which part of it is Elasticsearch's own.
 alone() {
     local kind=$1
+    load wrk -t1 "-c$clients" "-d${warm_secs}s" -s /load.lua "$site" -- "/tmp/$kind" > /dev/null
     load wrk -t1 -c1 "-d${secs}s" -s /load.lua "$site" -- "/tmp/$kind" | tail -n 1 | jq -c --arg kind "$kind" '{kind: "alone", path: $kind, server: "app"} + .' | tee -a "$results"
 }
 
