@@ -12,6 +12,7 @@ commit. Prints a line of JSON; a thread that fails ends it with its error.
 import base64
 import http.client
 import json
+import random
 import ssl
 import sys
 import threading
@@ -87,7 +88,7 @@ def press(site, skus, until, rate, count, threads):
     shop, pause = Link(site), threads / rate
     due = time.monotonic()
     while time.monotonic() < until:
-        order(shop, skus[int(due * 1e6) % len(skus)], 1)
+        order(shop, random.choice(skus), 1)
         count.append(1)
         due += pause
         time.sleep(max(0.0, due - time.monotonic()))
