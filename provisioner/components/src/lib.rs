@@ -71,7 +71,7 @@ mod tests {
     use provisioner_core::component::{Dependency, Situation};
     use provisioner_core::manifest::Manifest;
     use provisioner_core::observed::Observed;
-    use provisioner_core::stack::{Resource, Stack};
+    use provisioner_core::stack::{Probe, Probes, Resource, Stack};
 
     use super::*;
 
@@ -96,6 +96,37 @@ mod tests {
             let is_absolute = |folder: &String| folder.starts_with('/') && !folder.ends_with('/');
             assert!(workload.scratch.iter().all(is_absolute), "{}: {:?}", workload.member, workload.scratch);
         }
+    }
+
+    /// A port that nobody listens on would keep a member from ever being ready.
+    #[test]
+    fn every_member_says_when_it_can_be_used_and_none_with_data_is_given_a_time_to_start() {
+        let manifest = testing::whole_manifest();
+        let declared = all().into_iter().flat_map(|component| component.declare(&manifest));
+        let stack = Stack::new(manifest.name.clone(), declared);
+        for workload in stack.workloads() {
+            let Some(probes) = &workload.probes else { panic!("{} says nothing", workload.member) };
+            assert!(workload.mounts.is_empty() || probes.started.is_none(), "{}", workload.member);
+            for probe in probes.started.iter().map(|started| &started.probe).chain([&probes.ready]) {
+                let (Probe::Http { port, .. } | Probe::Tcp { port }) = probe else { continue };
+                assert!(workload.ports.iter().any(|declared| declared.port == *port), "{}: {port}", workload.member);
+            }
+        }
+    }
+
+    #[test]
+    fn another_probe_is_another_member_and_elsewhere_than_on_a_cluster_none_is_there() {
+        let manifest = testing::manifest();
+        let declared = all().into_iter().flat_map(|component| component.declare(&manifest));
+        let stack = Stack::new(manifest.name.clone(), declared);
+        let bare = stack.clone().without_probes();
+        let member = nginx::member();
+        let (probed, bare) = (stack.workload(&member).unwrap(), bare.workload(&member).unwrap());
+        let mut other = probed.clone();
+        other.probes = other.probes.map(|probes| Probes { leave_secs: probes.leave_secs + 1, ..probes });
+        let prints = [probed, &other, bare].map(|workload| workload.spec_fingerprint("nginx:1"));
+        assert_eq!(BTreeSet::from(prints.each_ref().map(|print| print.as_str())).len(), 3);
+        assert_eq!((&bare.probes, &bare.ports), (&None, &probed.ports));
     }
 
     fn nothing_is_missing(manifest: &Manifest) {

@@ -104,6 +104,7 @@ fn stack(pairs: u32) -> Stack {
             limits: Limits::default(),
             stop: Stop { signal: "SIGTERM".into(), grace_secs: 5 },
             restart: Restart::UnlessStopped,
+            probes: None,
             after,
         })));
     }

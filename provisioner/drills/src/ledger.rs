@@ -143,6 +143,7 @@ fn workload(stack: &Stack, load: Load) -> Workload {
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: GRACE_SECS },
         // A second run would have another clock.
         restart: Restart::Never,
+        probes: None,
         after: Vec::new(),
     }
 }

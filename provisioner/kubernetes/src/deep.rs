@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::try_join;
-use k8s_openapi::api::core::v1::{Container, PodSpec, Service};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec, Service};
 use provisioner_core::drift::Actual;
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::Member;
@@ -50,7 +50,7 @@ fn described(found: &Controller, services: &[Service]) -> Actual {
         shm_bytes: shm(&spec),
         restart: if is_once { "never" } else { "unless_stopped" }.to_owned(),
         stop_signal: stop_signal(&main),
-        stop_grace_secs: stop_grace(found, &spec),
+        stop_grace_secs: stop_grace(found, &spec, leave_secs(&main)),
         mounts: mounts(found, &main),
         names: Some(names(found, services)),
         other_networks: Vec::new(),
@@ -79,18 +79,32 @@ fn shm(spec: &PodSpec) -> Option<u64> {
     quantity::whole(volume.empty_dir.as_ref()?.size_limit.as_ref()?)
 }
 
+fn before_stop(main: &Container) -> Option<&LifecycleHandler> {
+    main.lifecycle.as_ref()?.pre_stop.as_ref()
+}
+
+/// Signal and seconds, as they were put before the node's own signal.
+fn stop_words(main: &Container) -> Option<Vec<String>> {
+    let argv = before_stop(main)?.exec.as_ref()?.command.as_ref()?;
+    Some(argv.strip_prefix(STOP.map(str::to_owned).as_slice())?.to_vec())
+}
+
 fn stop_signal(main: &Container) -> String {
-    let hook =
-        main.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()?.exec.as_ref()?.command.clone());
-    let own = hook.and_then(|argv| Some(argv.strip_prefix(STOP.map(str::to_owned).as_slice())?.first()?.clone()));
-    own.unwrap_or_else(|| SIGNAL.to_owned())
+    stop_words(main).and_then(|words| words.first().cloned()).unwrap_or_else(|| SIGNAL.to_owned())
+}
+
+/// The part of the time to stop in which nothing happens yet.
+fn leave_secs(main: &Container) -> u32 {
+    let by_node = before_stop(main).and_then(|hook| u32::try_from(hook.sleep.as_ref()?.seconds).ok());
+    let by_shell = stop_words(main).and_then(|words| words.get(1)?.parse().ok());
+    by_node.or(by_shell).unwrap_or_default()
 }
 
 /// None at all is one second here; see the decision on this engine.
-fn stop_grace(found: &Controller, spec: &PodSpec) -> Option<u32> {
+fn stop_grace(found: &Controller, spec: &PodSpec, leave_secs: u32) -> Option<u32> {
     let real = spec.termination_grace_period_seconds.and_then(|secs| u32::try_from(secs).ok());
     let asked = found.annotation(labels::GRACE).and_then(|secs| secs.parse::<u32>().ok());
-    asked.filter(|asked| Some((*asked).max(1)) == real).or(real)
+    asked.filter(|asked| Some((*asked).max(1) + leave_secs) == real).or(real)
 }
 
 fn mounts(found: &Controller, main: &Container) -> BTreeMap<String, String> {

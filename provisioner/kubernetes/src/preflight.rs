@@ -268,6 +268,7 @@ mod tests {
             limits: stack::Limits { memory_bytes: Some(mib * MIB), cpu_millis: None, shm_bytes: None },
             stop: stack::Stop { signal: "SIGTERM".to_owned(), grace_secs: 1 },
             restart: stack::Restart::UnlessStopped,
+            probes: None,
             after: Vec::new(),
         };
         stack::Resource::Workload(Arc::new(workload))

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use provisioner_core::engine::{Engine, EngineError, ImageReferences, Power, Quiet};
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::State;
-use provisioner_core::stack::{Expose, Image, ImageId, Port, Resource, ResourceId, Restart, Text, Workload};
+use provisioner_core::stack::{Expose, Image, ImageId, Port, Probe, Probes, Resource, ResourceId, Restart, Text, Workload};
 use provisioner_core::testing::contract::{ensured, id, images, observed, secret, volume, with_volume, workload};
 use provisioner_core::wait::{self, Look};
-use provisioner_kubernetes::Access;
+use provisioner_kubernetes::{Access, Exposure, Kubernetes, Options};
 use serde_json::json;
 use support::{OnKubernetes, foreign, with_ground};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -357,6 +358,112 @@ async fn a_run_that_is_cut_off_at_any_time_converges_when_it_is_run_again() {
             let seen = ground.engine.exec(&described.member, &argv, None).await.unwrap().finish().await.unwrap();
             assert_eq!(seen.stdout, format!("{cut}\none\n{value}\n"), "cut after {cut} ms");
         }
+    })
+    .await;
+}
+
+/// Whether the endpoint of a Service is led to, and whether its pod is ready.
+async fn is_led_to(ground: &OnKubernetes, service: &str) -> Option<bool> {
+    let slices: Api<EndpointSlice> = Api::namespaced(ground.client.clone(), ground.engine.namespace());
+    let of = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+    let found = slices.list(&of).await.unwrap();
+    let mut endpoints = found.items.into_iter().flat_map(|slice| slice.endpoints);
+    endpoints.next()?.conditions?.ready
+}
+
+async fn until_led_to(ground: &OnKubernetes, service: &str, expected: bool) {
+    let waited = wait::until(Duration::from_secs(30), Duration::from_millis(200), async || {
+        match is_led_to(ground, service).await {
+            Some(found) if found == expected => Look::Done(()),
+            found => Look::<_, EngineError>::Pending(format!("{service}: {found:?}, expected {expected}")),
+        }
+    });
+    waited.await.unwrap();
+}
+
+/// Kept from being ready until somebody says so.
+fn unready(mut described: Workload) -> Workload {
+    let argv = ["test", "-e", "/tmp/ready"].map(str::to_owned).into();
+    described.probes = Some(Probes::ready(Probe::Command { argv }));
+    described.scratch.push("/tmp".to_owned());
+    described
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_led_to_whom_is_ready_and_members_to_each_other_in_any_case() {
+    with_ground("ready", async |ground| {
+        let options = Options { expose: Exposure::NodePort, ..Options::default() };
+        let access = Access { options, ..support::access() };
+        let engine = Kubernetes::connect(&access).await.unwrap().stack(ground.engine.stack());
+        let images = images(ground).await.unwrap();
+        let mut described = unready(workload(ground, "probe-1"));
+        let expose = Expose::Address { ip: [127, 0, 0, 1].into(), port: 80 };
+        described.ports = vec![Port { name: "http".to_owned(), port: 8080, expose }];
+        // It comes back although it is not ready: nobody waits for that here.
+        engine.ensure(&Resource::Network, &images, &Quiet).await.unwrap();
+        engine.ensure(&Resource::Workload(Arc::new(described.clone())), &images, &Quiet).await.unwrap();
+        until_led_to(ground, "probe-1", true).await;
+        until_led_to(ground, "probe-1-public", false).await;
+        let argv = ["touch", "/tmp/ready"].map(str::to_owned);
+        engine.exec(&described.member, &argv, None).await.unwrap().finish().await.unwrap();
+        until_led_to(ground, "probe-1-public", true).await;
+    })
+    .await;
+}
+
+/// A StatefulSet may wait for a pod that is not ready before it replaces it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_never_becomes_ready_is_replaced_all_the_same() {
+    with_ground("never-ready", async |ground| {
+        let images = images(ground).await.unwrap();
+        ground.engine.ensure(&volume("data"), &images, &Quiet).await.unwrap();
+        let stateful = with_volume(unready(workload(ground, "probe-1")), "data");
+        for mut described in [stateful, unready(workload(ground, "probe-2"))] {
+            let first = ensured(ground, &described).await.unwrap();
+            let again = ensured(ground, &described).await.unwrap();
+            assert_eq!((again.state, &again.instance), (State::Running, &first.instance));
+            described.probes = Some(Probes::ready(Probe::Command { argv: vec!["false".to_owned()] }));
+            let other = ensured(ground, &described).await.unwrap();
+            assert!(other.state == State::Running && other.instance != first.instance);
+            assert_ne!(other.spec, first.spec);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_start_in_time_is_started_again_and_who_is_unready_is_not() {
+    with_ground("start", async |ground| {
+        let slow = |member: &str, started: bool| {
+            let mut described = unready(workload(ground, member));
+            let probes = described.probes.take().unwrap();
+            let never = Probe::Command { argv: vec!["false".to_owned()] };
+            described.probes = Some(if started { probes.started(never, 2) } else { probes });
+            described.stop.grace_secs = 1;
+            described
+        };
+        let (given, free) = (slow("probe-1", true), slow("probe-2", false));
+        let images = images(ground).await.unwrap();
+        ground.engine.ensure(&Resource::Network, &images, &Quiet).await.unwrap();
+        for described in [&free, &given] {
+            let resource = Resource::Workload(Arc::new(described.clone()));
+            ground.engine.ensure(&resource, &images, &Quiet).await.unwrap();
+        }
+        let pods: Api<Pod> = Api::namespaced(ground.client.clone(), ground.engine.namespace());
+        let restarts = async |member: &str| {
+            let of = ListParams::default().labels(&format!("provisioner.dev/member={member}"));
+            let found = pods.list(&of).await.unwrap();
+            let statuses = found.items.iter().flat_map(|pod| pod.status.iter());
+            statuses.flat_map(|it| it.container_statuses.iter().flatten()).map(|it| it.restart_count).max()
+        };
+        let waited = wait::until(Duration::from_secs(60), Duration::from_millis(500), async || {
+            match restarts("probe-1").await {
+                Some(count) if count > 0 => Look::Done(()),
+                count => Look::<_, EngineError>::Pending(format!("{count:?} restarts")),
+            }
+        });
+        waited.await.unwrap();
+        assert_eq!(restarts("probe-2").await, Some(0));
     })
     .await;
 }

@@ -41,6 +41,7 @@ impl Component for Console {
             limits: Limits::default(),
             stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 1 },
             restart: Restart::UnlessStopped,
+            probes: None,
             after: Vec::new(),
         };
         vec![Resource::Secret(Secret::password("console-admin", 24)), Resource::Workload(Arc::new(workload))]

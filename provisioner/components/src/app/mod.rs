@@ -22,10 +22,7 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{App as AppSection, AppChecks, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{
-    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Recipe, Resource, ResourceId, Restart, Secret,
-    SecretSource, Stack, Stop, Text, Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, ResourceId, Restart, Secret, SecretSource, Stack, Stop, Text, Workload};
 use provisioner_core::trial::Trial;
 
 use crate::certificates::{self, AUTHORITY, AUTHORITY_FILE};
@@ -59,6 +56,8 @@ const SHOP: &str = "/usr/local/bin/app";
 const METRICS_PORT: u16 = 9000;
 /// Begins the name of every secret that the manifest gives to the app by a file.
 const GIVEN: &str = "app-env-";
+/// Programs of other languages take their time before they listen.
+const START_SECS: u32 = 300;
 /// Task by which NGINX learns the address of a backend that was started anew.
 pub(crate) const ENLIST: &str = "enlist";
 
@@ -209,6 +208,10 @@ fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
     workload.command.clone_from(&app.serve);
     workload.ports = vec![Port { name: HTTP.to_owned(), port: app.port, expose: Expose::Checks }];
     open_metrics(&mut workload);
+    // Whether it can serve depends on others, so that alone is no failed start.
+    let listens = Probe::Tcp { port: app.port };
+    let ready = Probe::http(app.port, app.health.as_str());
+    workload.probes = Some(Probes::ready(ready).started(listens, START_SECS));
     workload.limits = limits(manifest);
     workload
 }
@@ -288,6 +291,7 @@ fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         // The shop drains for 2 s and then gives open requests and messages 20 s.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
         restart: Restart::UnlessStopped,
+        probes: None,
         after: [
             Dependency::task(NAME, jobs::MIGRATE),
             Dependency::task(route::NAME, route::POINT),

@@ -6,7 +6,7 @@ use provisioner_core::component::{Access, Dependency, NotReady};
 use provisioner_core::manifest::{Manifest, Worker, WorkerHealth};
 use provisioner_core::name::Member;
 use provisioner_core::observed::State;
-use provisioner_core::stack::{Expose, File, Limits, OnChange, Port, Stack, Text, Workload};
+use provisioner_core::stack::{Expose, File, Limits, OnChange, Port, Probe, Probes, Stack, Text, Workload};
 
 use super::{NAME, open_metrics, process};
 use crate::http::Site;
@@ -36,6 +36,8 @@ fn workload(manifest: &Manifest, reached: &Stack, worker: &Worker, member: Membe
     if let Some(WorkerHealth { port, path }) = &worker.health {
         workload.env.entry(LISTEN.to_owned()).or_insert_with(|| format!("0.0.0.0:{port}"));
         workload.ports.push(Port { name: PORT.to_owned(), port: *port, expose: Expose::Checks });
+        // It may wait for others before it listens, for as long as these take.
+        workload.probes = Some(Probes::ready(Probe::http(*port, path.as_str())));
         workload.files.push(File {
             path: HEALTH.to_owned(),
             mode: 0o444,

@@ -6,10 +6,7 @@ use std::sync::Arc;
 use minijinja::context;
 use provisioner_core::manifest::{Elasticsearch as Section, Environment, Manifest};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{
-    Expose, File, ImageId, ImageInput, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, Stop, Text,
-    Volume, Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, ImageInput, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stop, Text, Volume, Workload};
 
 use super::{HTTP, NAME, TRANSPORT, User};
 use crate::template::render;
@@ -118,6 +115,8 @@ fn workload(manifest: &Manifest, section: &Section, member: &Member, nodes: &[Me
         // Requests under way are answered and the shards closed before it ends.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 60 },
         restart: Restart::UnlessStopped,
+        // It answers nobody without a login; it listens once it has started.
+        probes: Some(Probes::ready(Probe::Tcp { port: HTTP })),
         after: Vec::new(),
     }
 }

@@ -15,10 +15,7 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{Mail as Section, MailLogin, MailSecurity, MailServer, Manifest, Service};
 use provisioner_core::name::Member;
 use provisioner_core::secret;
-use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop,
-    Text, Volume, Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Text, Volume, Workload};
 
 use crate::recipe;
 
@@ -152,6 +149,7 @@ fn workload(service: &Service) -> Workload {
         },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 10 },
         restart: Restart::UnlessStopped,
+        probes: Some(Probes::ready(Probe::http(HTTP, "/health"))),
         after: Vec::new(),
     }
 }

@@ -16,10 +16,7 @@ use provisioner_core::component::{Access, Component, NotReady, Variable};
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{Manifest, Media as Section, Service};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Resource, Restart, Secret, Stack, Stop, Text, Volume,
-    Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Resource, Restart, Secret, Stack, Stop, Text, Volume, Workload};
 
 use crate::http::Site;
 use crate::template::render;
@@ -139,6 +136,7 @@ fn workload(service: &Service) -> Workload {
         // Longer than `worker_shutdown_timeout`.
         stop: Stop { signal: "SIGQUIT".to_owned(), grace_secs: 15 },
         restart: Restart::UnlessStopped,
+        probes: Some(Probes::ready(Probe::http(PORT, "/health"))),
         after: Vec::new(),
     }
 }

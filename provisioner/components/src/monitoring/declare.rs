@@ -6,10 +6,7 @@ use std::sync::Arc;
 use minijinja::context;
 use provisioner_core::component::Component;
 use provisioner_core::manifest::{Manifest, Monitoring as Section, Pager};
-use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop,
-    Text, Volume, Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Text, Volume, Workload};
 
 use super::targets::{Target, jobs};
 use super::{NAME, Program, exporters, rules};
@@ -206,6 +203,7 @@ pub(super) fn workload(program: Program, binary: &str, flags: Vec<String>, limit
         limits: Limits { memory_bytes: Some(memory_bytes), cpu_millis: Some(cpu_millis), shm_bytes: None },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 10 },
         restart: Restart::UnlessStopped,
+        probes: Some(Probes::ready(Probe::http(program.port(), program.health()))),
         // Whoever is not there yet is a target that is down: nothing here is waited for.
         after: Vec::new(),
     }

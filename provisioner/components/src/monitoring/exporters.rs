@@ -3,7 +3,7 @@
 
 use minijinja::context;
 use provisioner_core::manifest::Manifest;
-use provisioner_core::stack::{File, OnChange, ResourceId, Stack, Text, Workload};
+use provisioner_core::stack::{File, OnChange, Probe, ResourceId, Stack, Text, Workload};
 
 use super::Program;
 use super::declare::{MIB, file, reload, rendered, workload};
@@ -121,7 +121,9 @@ fn blackbox(stack: &Stack) -> Workload {
 }
 
 fn exporter(program: Program, flags: Vec<String>) -> Workload {
-    workload(program, &format!("prometheus-{}", program.name()), flags, LIMITS)
+    let mut workload = workload(program, &format!("prometheus-{}", program.name()), flags, LIMITS);
+    workload.probes = workload.probes.map(|probes| probes.started(Probe::Tcp { port: program.port() }, 60));
+    workload
 }
 
 /// Where the stack has one.

@@ -20,9 +20,7 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{HostFiles, Manifest, NginxTls};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{
-    Expose, ImageId, Limits, Port, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Workload,
-};
+use provisioner_core::stack::{Expose, ImageId, Limits, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Workload};
 
 use crate::http::Site;
 use crate::{app, certificates, media, recipe};
@@ -39,6 +37,8 @@ pub(crate) const HTTPS: u16 = 8443;
 /// The same server for checks: its own rate limit counters, and it names the backend that answered.
 pub(crate) const CHECKS: u16 = 8089;
 pub(crate) const STATUS: u16 = 8081;
+/// Balancers learn within a second or two; meanwhile its successor on another node comes up.
+const LEAVE_SECS: u32 = 5;
 
 pub struct Nginx;
 
@@ -123,6 +123,11 @@ fn tls_secrets(manifest: &Manifest, tls: &NginxTls) -> Vec<Resource> {
     }
 }
 
+/// Its own: while there is no backend it serves what it has, and says so of the rest.
+fn health() -> Probe {
+    Probe::http(STATUS, "/health")
+}
+
 fn workload(manifest: &Manifest) -> Workload {
     let nginx = &manifest.nginx;
     let port = |name: &str, port, expose| Port { name: name.to_owned(), port, expose };
@@ -155,6 +160,7 @@ fn workload(manifest: &Manifest) -> Workload {
         // Longer than `worker_shutdown_timeout`.
         stop: Stop { signal: "SIGQUIT".to_owned(), grace_secs: 35 },
         restart: Restart::UnlessStopped,
+        probes: Some(Probes { leave_secs: LEAVE_SECS, ..Probes::ready(health()).started(health(), 60) }),
         // It would start without them, and lead nowhere.
         after: app::members(manifest).into_iter().chain(media::declared(manifest)).map(Dependency::Ready).collect(),
     }

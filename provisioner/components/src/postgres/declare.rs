@@ -6,9 +6,7 @@ use std::sync::Arc;
 use minijinja::{Value, context};
 use provisioner_core::manifest::{Manifest, PostgresMember, Synchronous};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Stop, Text, Volume, Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Stop, Text, Volume, Workload};
 
 use super::encryption;
 use super::login::{self, Login};
@@ -19,6 +17,8 @@ use crate::template::render;
 /// Above the data, so that data gets its name in one rename.
 pub(super) const DATA_ROOT: &str = "/var/lib/postgresql";
 pub(super) const CONFIG: &str = "/etc/postgresql";
+/// As the script `member` has it.
+const SOCKETS: &str = "/run/postgresql";
 pub(super) const SCRIPTS: &str = "/usr/local/lib/provisioner/postgres";
 /// User and group of the recipe and of Docker's library image.
 pub(super) const POSTGRES: (u32, u32) = (999, 999);
@@ -84,13 +84,20 @@ fn workload(manifest: &Manifest, member: &Member) -> Workload {
         },
         stop: Stop { signal: "SIGINT".to_owned(), grace_secs: STOP_GRACE_SECS },
         restart: Restart::Never,
+        probes: Some(Probes::ready(accepts())),
         after: Vec::new(),
     }
 }
 
+/// By the socket, which needs no certificate; it logs nothing and logs in as nobody.
+fn accepts() -> Probe {
+    let argv = ["pg_isready", "-q", "-h", SOCKETS, "-p", &PORT.to_string()].map(str::to_owned);
+    Probe::Command { argv: argv.into() }
+}
+
 /// For sockets, and for what the scripts write down on their way.
 pub(super) fn scratch() -> Vec<String> {
-    ["/run/postgresql", "/tmp"].map(str::to_owned).to_vec()
+    [SOCKETS, "/tmp"].map(str::to_owned).to_vec()
 }
 
 pub(super) fn password(login: Login, variable: &str) -> BTreeMap<String, Text> {

@@ -23,10 +23,7 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{Manifest, Rabbitmq as Section};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, Stack, Stop, Text, Volume,
-    Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack, Stop, Text, Volume, Workload};
 
 use crate::template::render;
 use crate::{certificates, recipe};
@@ -209,6 +206,8 @@ fn workload(section: &Section) -> Workload {
         // An idle broker ends in 2 s; one with much in memory writes it out first.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
         restart: Restart::UnlessStopped,
+        // It listens to clients last of all.
+        probes: Some(Probes::ready(Probe::Tcp { port: amqp_port })),
         after: Vec::new(),
     }
 }

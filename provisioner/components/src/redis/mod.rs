@@ -15,10 +15,7 @@ use provisioner_core::drift::Comparisons;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
-use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Recipe, Resource, Restart, Secret, Stack, Stop, Text, Volume,
-    Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack, Stop, Text, Volume, Workload};
 
 pub(crate) use encryption::is_declared as is_encrypted;
 
@@ -152,6 +149,8 @@ fn workload(manifest: &Manifest) -> Workload {
         // Writes and syncs the append-only file before it ends.
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
         restart: Restart::UnlessStopped,
+        // Who has not logged in is told nothing, not even that it still loads.
+        probes: Some(Probes::ready(Probe::Tcp { port: PORT })),
         after: Vec::new(),
     }
 }

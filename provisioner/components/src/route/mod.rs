@@ -27,9 +27,7 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
-use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, OnChange, Port, Recipe, Resource, Restart, Stop, Text, Workload,
-};
+use provisioner_core::stack::{Expose, File, ImageId, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Stop, Text, Workload};
 
 use crate::postgres;
 use crate::template::render;
@@ -128,8 +126,14 @@ fn workload(manifest: &Manifest, member: Member) -> Workload {
         },
         stop: Stop { signal: "SIGUSR1".to_owned(), grace_secs: 5 },
         restart: Restart::UnlessStopped,
+        probes: Some(Probes::ready(alive()).started(alive(), 60)),
         after: Vec::new(),
     }
+}
+
+/// Its process answers. Where it leads is the records' business, and one that leads nowhere is no failed start.
+fn alive() -> Probe {
+    Probe::http(STATUS_PORT, "/healthz")
 }
 
 /// Lies in the member, so that people in it can use it too.

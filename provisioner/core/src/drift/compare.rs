@@ -206,6 +206,7 @@ mod tests {
             limits: Limits { memory_bytes: Some(128 << 20), ..Limits::default() },
             stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
             restart: Restart::UnlessStopped,
+            probes: None,
             after: Vec::new(),
         }
     }

@@ -4,13 +4,16 @@
 //! [`crate::record`].
 
 mod fingerprint;
+mod probes;
 mod resource;
 mod text;
 mod variables;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use fingerprint::Fingerprint;
+pub use probes::{Probe, Probes, Started};
 pub use resource::{
     Expose, File, Image, ImageId, ImageInput, Job, Limits, Mount, OnChange, Port, Recipe, Resource, ResourceId,
     Restart, SECRET_VARIABLES, Secret, SecretSource, SecretVersions, Stop, Volume, Workload,
@@ -38,6 +41,17 @@ impl Stack {
             resources.insert(resource.id(), resource);
         }
         Self { name, resources }
+    }
+
+    /// Without what only a cluster acts on: elsewhere a change of it must replace nobody.
+    #[must_use]
+    pub fn without_probes(mut self) -> Self {
+        for resource in self.resources.values_mut() {
+            if let Resource::Workload(workload) = resource {
+                Arc::make_mut(workload).probes = None;
+            }
+        }
+        self
     }
 
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fingerprint, Text};
+use super::{Fingerprint, Probes, Text};
 use crate::component::Dependency;
 use crate::name::Member;
 
@@ -154,6 +154,9 @@ pub struct Workload {
     pub limits: Limits,
     pub stop: Stop,
     pub restart: Restart,
+    /// Of a member without, that its process runs is all that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
     /// What must be done before this member is created or started.
     pub after: Vec<Dependency>,
 }
@@ -355,12 +358,17 @@ impl Workload {
             limits,
             stop,
             restart,
+            probes,
             after: _,
         } = self;
-        Fingerprint::of(&(
+        let described = (
             (member, component, image, command, env, secret_env),
             (mounts, names, ports, user, scratch, limits, stop, restart),
-        ))
+        );
+        match probes {
+            None => Fingerprint::of(&described),
+            Some(probes) => Fingerprint::of(&(described, probes)),
+        }
     }
 
     /// Path to content hash of every file, and that of [`SECRET_VARIABLES`].

@@ -114,6 +114,7 @@ pub fn workload(ground: &dyn Ground, member: &str) -> Workload {
         limits: Limits { memory_bytes: Some(64 << 20), ..Limits::default() },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 5 },
         restart: Restart::UnlessStopped,
+        probes: None,
         after: Vec::new(),
     }
 }

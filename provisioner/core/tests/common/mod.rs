@@ -62,6 +62,7 @@ pub(crate) fn stack(wishes: &Wishes) -> Stack {
     let store = Workload {
         mounts: vec![Mount { volume: "store-1-data".into(), path: "/data".into() }],
         restart: Restart::Never,
+        probes: None,
         files: vec![file("/etc/store.conf", wishes.store_conf, OnChange::Restart)],
         ..workload("store", "store", 1)
     };
@@ -118,6 +119,7 @@ fn workload(component: &str, image: &str, nth: u32) -> Workload {
         limits: Limits::default(),
         stop: StopBy { signal: "SIGTERM".into(), grace_secs: 5 },
         restart: Restart::UnlessStopped,
+        probes: None,
         after: Vec::new(),
     }
 }

@@ -2,10 +2,12 @@
 
 mod files;
 mod pod;
+mod probes;
 mod workload;
 
 pub(crate) use files::{Entry, Placed, entries, files_secret, placed, secret_env};
-pub(crate) use pod::{MAIN, NEVER, STOP, helper, job};
+pub(crate) use pod::{MAIN, NEVER, helper, job};
+pub(crate) use probes::STOP;
 pub(crate) use workload::{Described, is_stateful, shared, volume, workload};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use provisioner_core::name::Member;
-use provisioner_core::stack::{File, Job, Limits, Mount, Restart, SECRET_ENV_FILE, Stop, Text, Workload, secret_shell};
+use provisioner_core::stack::{File, Job, Limits, Mount, Restart, SECRET_ENV_FILE, Text, Workload, secret_shell};
 use serde_json::{Map, Value, json};
 
 use super::files::{PLACE, directories};
@@ -18,9 +18,6 @@ const PLACER: &str = "files";
 const ONCE: &str = r#"if [ -e /.provisioner/once/started ]; then echo "it has ended; provisioner start starts it again" >&2; exit 78; fi; : >/.provisioner/once/started; exec "$@""#;
 /// What stands before the command of a member that is not restarted.
 pub(crate) const NEVER: [&str; 4] = ["/bin/sh", "-c", ONCE, "sh"];
-/// The node sends SIGTERM, whatever the workload says; its own signal comes first and is waited for.
-const SIGNAL: &str = r#"kill -s "${1#SIG}" 1; while kill -0 1 2>/dev/null; do sleep 0.1; done"#;
-pub(crate) const STOP: [&str; 4] = ["/bin/sh", "-c", SIGNAL, "sh"];
 /// Keeps a pod there while its volumes are looked at, and no longer than somebody may look.
 const HELPER_COMMAND: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 300 & wait"];
 /// What was left over from a run that was killed is removed by the cluster itself.
@@ -221,12 +218,6 @@ fn resources(limits: &Limits) -> Value {
 /// As the server writes it, so that nothing seems changed: `2000m` is `2`.
 fn cores(millis: u32) -> String {
     if millis.is_multiple_of(1000) { (millis / 1000).to_string() } else { format!("{millis}m") }
-}
-
-/// The hook before the node's own signal, where the workload has another one.
-pub(super) fn before_stop(stop: &Stop) -> Option<Value> {
-    let argv: Vec<&str> = STOP.into_iter().chain([stop.signal.as_str()]).collect();
-    (stop.signal != "SIGTERM").then(|| json!({"preStop": {"exec": {"command": argv}}}))
 }
 
 /// A job with the pod that it runs. `start_secs` is what it may take until the pod runs.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::stack::{
-    Expose, File, ImageId, Job, Limits, Mount, OnChange, Port, Restart, Stop, Text, Volume, Workload,
+    Expose, File, ImageId, Job, Limits, Mount, OnChange, Port, Probe, Probes, Restart, Stop, Text, Volume, Workload,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Described, Entry, files_secret, helper, job, volume, workload};
 use crate::access::{AccessMode, Exposure, Options};
@@ -52,6 +52,7 @@ fn database() -> Workload {
         limits: Limits { memory_bytes: Some(384 << 20), cpu_millis: Some(1500), shm_bytes: Some(128 << 20) },
         stop: Stop { signal: "SIGINT".to_owned(), grace_secs: 60 },
         restart: Restart::Never,
+        probes: Some(Probes::ready(Probe::Command { argv: argv(&["pg_isready", "-q"]) })),
         after: Vec::new(),
     }
 }
@@ -78,6 +79,10 @@ fn web() -> Workload {
         limits: Limits { memory_bytes: Some(64 << 20), ..Limits::default() },
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 0 },
         restart: Restart::UnlessStopped,
+        probes: Some(Probes {
+            leave_secs: 5,
+            ..Probes::ready(Probe::http(8080, "/health")).started(Probe::Tcp { port: 8080 }, 60)
+        }),
         after: Vec::new(),
     }
 }
@@ -139,6 +144,38 @@ fn a_job_runs_once() {
         timeout_secs: 60,
     };
     insta::assert_snapshot!(yaml(&[job(&names(), &Options::default(), &described, "app:1", 300)]));
+}
+
+#[test]
+fn a_member_leaves_by_its_own_signal_and_in_its_own_time() {
+    let mut described = web();
+    let container = |described: &Workload| {
+        let names = names();
+        let described = Described {
+            names: &names,
+            options: &Options::default(),
+            workload: described,
+            image: "i",
+            in_cluster: "i",
+            instance: "i1",
+        };
+        let spec = workload(&described).pop().unwrap()["spec"]["template"]["spec"].take();
+        (spec["containers"][0].clone(), spec["terminationGracePeriodSeconds"].clone())
+    };
+    let (web, grace) = container(&described);
+    assert_eq!((&web["lifecycle"]["preStop"], grace), (&json!({"sleep": {"seconds": 5}}), json!(6)));
+    described.stop = Stop { signal: "SIGQUIT".to_owned(), grace_secs: 30 };
+    let (web, grace) = container(&described);
+    let argv = web["lifecycle"]["preStop"]["exec"]["command"].as_array().unwrap();
+    assert_eq!((&argv[argv.len() - 2..], grace), (&[json!("SIGQUIT"), json!("5")][..], json!(35)));
+    described.probes = Some(Probes::ready(Probe::Http { port: 1, path: "/".to_owned(), tls: true }));
+    let (web, grace) = container(&described);
+    let argv = web["lifecycle"]["preStop"]["exec"]["command"].as_array().unwrap();
+    assert_eq!((argv.last(), grace), (Some(&json!("SIGQUIT")), json!(30)));
+    assert_eq!(web["readinessProbe"]["httpGet"]["scheme"], "HTTPS");
+    assert_eq!((&web["startupProbe"], &web["livenessProbe"]), (&Value::Null, &Value::Null));
+    described.probes = None;
+    assert_eq!(container(&described).0["readinessProbe"], Value::Null);
 }
 
 /// A Secret's data can be read by whoever may read Secrets; a pod's description by many more.

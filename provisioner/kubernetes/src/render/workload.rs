@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use provisioner_core::stack::{Expose, Port, Restart, Volume, Workload};
 use serde_json::{Map, Value, json};
 
-use super::pod::{Process, before_stop, object};
+use super::pod::{Process, object};
+use super::probes::{leave_secs, probes};
 use crate::access::{Exposure, Options};
 use crate::labels::{self, Kind, Labels, Names};
 
@@ -109,6 +110,10 @@ fn public(names: &Names, options: &Options, workload: &Workload, own: &Labels) -
     for (described, declared) in public["spec"]["ports"].as_array_mut().into_iter().flatten().zip(&ports) {
         described["port"] = json!(declared.expose.address().map(|address| address.port()));
     }
+    // People are led to those alone who can be used: nobody else decides it for them.
+    if let Some(spec) = public["spec"].as_object_mut() {
+        spec.remove("publishNotReadyAddresses");
+    }
     Some(public)
 }
 
@@ -162,9 +167,7 @@ fn pod_spec(options: &Options, workload: &Workload, image: &str, names: &Names) 
     if !ports.is_empty() {
         main.insert("ports".to_owned(), json!(ports));
     }
-    if let Some(hook) = before_stop(&workload.stop) {
-        main.insert("lifecycle".to_owned(), hook);
-    }
+    main.extend(probes(workload.probes.as_ref(), &workload.stop));
     let mut spec = Process::of_workload(workload, image).spec(options, main);
     if !is_stateful(workload) {
         // A StatefulSet gives its pod a name of its own.
@@ -174,7 +177,7 @@ fn pod_spec(options: &Options, workload: &Workload, image: &str, names: &Names) 
     let own_name = json!([{"ip": "127.0.0.1", "hostnames": [workload.member.as_str()]}]);
     spec.insert("hostAliases".to_owned(), own_name);
     // None at all would be a deletion by force, which proves nothing.
-    let grace = workload.stop.grace_secs.max(1);
+    let grace = workload.stop.grace_secs.max(1) + leave_secs(workload.probes.as_ref());
     spec.insert("terminationGracePeriodSeconds".to_owned(), json!(grace));
     let same = json!({labels::STACK: names.stack.as_str(), labels::COMPONENT: workload.component});
     let apart = json!({
