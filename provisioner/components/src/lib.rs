@@ -129,6 +129,23 @@ mod tests {
         assert_eq!((&bare.probes, &bare.ports), (&None, &probed.ports));
     }
 
+    #[test]
+    fn every_volume_has_the_size_that_its_section_says() {
+        let sections = ["postgres", "redis", "rabbitmq", "elasticsearch", "media", "mail", "monitoring"];
+        let sized: String = sections.map(|name| format!("{name}: {{disk: 20GiB}}\n")).concat();
+        let text = format!("name: dev\napp: {{binary: app}}\n{sized}");
+        let manifest = provisioner_core::manifest::parse(text.as_bytes()).unwrap();
+        let declared = all().into_iter().flat_map(|component| component.declare(&manifest));
+        let stack = Stack::new(manifest.name.clone(), declared);
+        let unsized_ones = stack.resources().filter_map(|resource| match resource {
+            Resource::Volume(volume) if volume.size_bytes != Some(20 << 30) => Some(volume.name.as_str()),
+            _ => None,
+        });
+        // What these remember stays small.
+        assert_eq!(unsized_ones.collect::<Vec<_>>(), ["alertmanager-1-data", "pages-1-data"]);
+        assert_eq!(stack.resources().filter(|it| matches!(it, Resource::Volume(_))).count(), 12);
+    }
+
     fn nothing_is_missing(manifest: &Manifest) {
         let components = all();
         let declared = components.iter().flat_map(|component| component.declare(manifest));

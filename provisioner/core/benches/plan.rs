@@ -80,7 +80,7 @@ fn stack(pairs: u32) -> Stack {
     for nth in 1..=pairs {
         let member = Member::nth("tool", nth);
         let volume = format!("{member}-data");
-        declared.push(Resource::Volume(Volume { name: volume.clone(), component: "tool".into() }));
+        declared.push(Resource::Volume(Volume { name: volume.clone(), component: "tool".into(), size_bytes: None }));
         let after = if nth > 1 { vec![Dependency::Ready(Member::nth("tool", nth / 2))] } else { Vec::new() };
         declared.push(Resource::Workload(Arc::new(Workload {
             member,

@@ -20,6 +20,9 @@ pub struct Observed {
     pub secrets: BTreeMap<String, ObservedSecret>,
     /// Volumes by their name inside the stack.
     pub volumes: BTreeSet<String>,
+    /// What was asked of the engine for a volume, where it keeps volumes to a size.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volume_bytes: BTreeMap<String, u64>,
     pub workloads: BTreeMap<Member, ObservedWorkload>,
     pub records: RecordSet,
     /// When this was seen, in seconds since 1970; what ends some day is judged by it.

@@ -41,6 +41,25 @@ async fn a_changed_file_touches_only_what_it_must() {
     assert_snapshot!("needs_a_restart", after(|wishes| wishes.store_conf = "buffers = 2").await);
 }
 
+/// The engine's own size may be any; a smaller one would cost data, so nothing is done for it.
+#[tokio::test]
+async fn a_volume_grows_and_never_shrinks_where_the_engine_keeps_it_to_a_size() {
+    let engine = engine();
+    up(&engine, &stack(&Wishes::default())).await;
+    let planned = async |bytes| {
+        let stack = stack(&Wishes { store_bytes: bytes, ..Wishes::default() });
+        plan_now(&engine, &stack).await
+    };
+    assert_eq!(planned(Some(20 << 30)).await.to_string(), "");
+    engine.tamper(|observed| observed.volume_bytes = [("store-1-data".to_owned(), 8 << 30)].into());
+    assert_eq!(planned(None).await.to_string(), "");
+    assert_eq!(planned(Some(8 << 30)).await.to_string(), "");
+    assert_snapshot!("a_larger_volume", planned(Some(20 << 30)).await);
+    let smaller = planned(Some(500 << 20)).await;
+    assert_eq!(smaller.blocked(), 1);
+    assert_snapshot!("a_smaller_volume", smaller);
+}
+
 const DAY: u64 = 24 * 60 * 60;
 
 /// A stack with a certificate of 90 days, made on a day in the year 2026.

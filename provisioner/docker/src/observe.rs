@@ -37,6 +37,7 @@ impl DockerEngine {
             workloads,
             records,
             at: clock::unix_seconds(),
+            volume_bytes: BTreeMap::new(),
             facts: BTreeMap::new(),
             deep: Vec::new(),
         })

@@ -14,6 +14,7 @@ use provisioner_core::name::Member;
 use provisioner_core::wait;
 use tokio::time::Instant;
 
+use crate::access::AccessMode;
 use crate::connect::KubernetesEngine;
 use crate::pods::{self, Progress};
 
@@ -197,6 +198,16 @@ impl KubernetesEngine {
     }
 }
 
+/// Classes whose driver has not learnt it say so in words of their own, or in none.
+fn mode_hint(mode: AccessMode) -> &'static str {
+    match mode {
+        AccessMode::ReadWriteOncePod => {
+            "; where its storage class does not know ReadWriteOncePod, set kubernetes.access_mode: read_write_once"
+        }
+        AccessMode::ReadWriteOnce => "",
+    }
+}
+
 /// A thing itself, or one that was made for it: `redis-1-0` of `redis-1`.
 fn is_of(name: &str, about: &str) -> bool {
     name.strip_prefix(about).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -323,7 +334,8 @@ impl<'a> Trouble<'a> {
         for claim in claims {
             let told = self.engine.warnings(&["ProvisioningFailed", "FailedBinding"], claim, self.begin).await?;
             if let Some(why) = told.into_iter().next_back() {
-                return Ok(Some(format!("volume {claim} is pending, {why}")));
+                let helps = mode_hint(self.engine.kubernetes.options.access_mode);
+                return Ok(Some(format!("volume {claim} is pending, {why}{helps}")));
             }
         }
         Ok(None)

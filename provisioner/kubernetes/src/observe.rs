@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
-use kube::core::PartialObjectMeta;
 use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
 use provisioner_core::observed::Observed;
@@ -15,7 +14,7 @@ use crate::controllers::{Controller, Surroundings};
 use crate::image::{self, PushedImages};
 use crate::labels::{self, Kind};
 use crate::namespace::Whose;
-use crate::{records, secrets};
+use crate::{records, secrets, workload};
 
 impl KubernetesEngine {
     pub(crate) async fn snapshot(&self) -> Result<Observed, EngineError> {
@@ -30,7 +29,7 @@ impl KubernetesEngine {
             self.list::<Service>(&ours),
         );
         let data = future::try_join3(
-            self.list_meta::<PersistentVolumeClaim>(&volume),
+            self.list::<PersistentVolumeClaim>(&volume),
             self.list_meta::<Secret>(&ours),
             self.list::<ConfigMap>(&record),
         );
@@ -74,13 +73,22 @@ impl KubernetesEngine {
             workloads: found,
             records,
             at: clock::unix_seconds(),
+            volume_bytes: volume_bytes(&claims),
             facts: BTreeMap::new(),
             deep: Vec::new(),
         })
     }
 }
 
-fn volumes(claims: &[PartialObjectMeta<PersistentVolumeClaim>]) -> BTreeSet<String> {
+fn volume_bytes(claims: &[PersistentVolumeClaim]) -> BTreeMap<String, u64> {
+    let sized = claims.iter().filter_map(|claim| {
+        let name = labels::annotation(&claim.metadata, labels::VOLUME)?;
+        Some((name.to_owned(), workload::asked_bytes(claim)?))
+    });
+    sized.collect()
+}
+
+fn volumes(claims: &[PersistentVolumeClaim]) -> BTreeSet<String> {
     let named = claims.iter().filter_map(|claim| labels::annotation(&claim.metadata, labels::VOLUME));
     named.map(str::to_owned).collect()
 }

@@ -1,5 +1,6 @@
 //! Members and their volumes: made, replaced, removed.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::api::{Kept, foreground, kind};
 use crate::connect::KubernetesEngine;
 use crate::controllers::Controller;
 use crate::labels::{self, Kind, Labels, Names, nonce};
+use crate::quantity;
 use crate::render::{self, Described, Entry};
 
 const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
@@ -26,8 +28,7 @@ impl KubernetesEngine {
     pub(crate) async fn ensure_volume(&self, volume: &Volume) -> Result<(), EngineError> {
         self.ensure_namespace().await?;
         match self.find::<PersistentVolumeClaim>(&volume.name).await? {
-            // What it was asked to be cannot be changed afterwards.
-            Some(found) if self.names.is(&found.metadata, Kind::Volume) => Ok(()),
+            Some(found) if self.names.is(&found.metadata, Kind::Volume) => self.resize(volume, &found).await,
             Some(_) => {
                 let stack = &self.names.stack;
                 let detail =
@@ -35,6 +36,28 @@ impl KubernetesEngine {
                 Err(EngineError::failed(format!("create volume {}", volume.name), detail))
             }
             None => self.apply(&render::volume(&self.names, &self.kubernetes.options, volume)).await,
+        }
+    }
+
+    /// Of what it was asked to be, only more of it can be asked for afterwards.
+    async fn resize(&self, volume: &Volume, found: &PersistentVolumeClaim) -> Result<(), EngineError> {
+        let Some((wanted, asked)) = volume.size_bytes.zip(asked_bytes(found)) else { return Ok(()) };
+        let operation = format!("resize volume {}", volume.name);
+        match wanted.cmp(&asked) {
+            Ordering::Equal => Ok(()),
+            Ordering::Less => {
+                let detail = format!("it has {asked} bytes, {wanted} are wanted: a volume never shrinks");
+                Err(EngineError::unfit(operation, detail))
+            }
+            Ordering::Greater => {
+                let grown = render::grown(&self.names, volume, found, wanted);
+                self.apply(&grown).await.map_err(|error| match error {
+                    EngineError::Failed { detail, .. } if detail.contains("can be resized") => {
+                        EngineError::unfit(operation, format!("{detail}; {}", no_expansion(volume, asked)))
+                    }
+                    other => other,
+                })
+            }
         }
     }
 
@@ -214,6 +237,21 @@ impl KubernetesEngine {
             Err(_) => Err(EngineError::TimedOut { operation, after: REMOVAL_LIMIT }),
         }
     }
+}
+
+/// What to do where a storage class gives no more than it gave.
+fn no_expansion(volume: &Volume, asked: u64) -> String {
+    format!(
+        "its storage class lets no volume grow (allowVolumeExpansion): set {}.disk to {}MiB as it was, or move the data to a volume of another class",
+        volume.component,
+        asked >> 20
+    )
+}
+
+/// The size that a claim asks for; how much of it there is by now, its class knows.
+pub(crate) fn asked_bytes(claim: &PersistentVolumeClaim) -> Option<u64> {
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    quantity::whole(requests.get("storage")?)
 }
 
 pub(crate) fn grace_secs(controller: &Controller) -> u64 {

@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use provisioner_core::engine::{Engine, EngineError, ImageReferences, Power, Quiet};
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::State;
-use provisioner_core::stack::{Expose, Image, ImageId, Port, Probe, Probes, Resource, ResourceId, Restart, Text, Workload};
+use provisioner_core::stack::{Expose, Image, ImageId, Port, Probe, Probes, Resource, ResourceId, Restart, Text, Volume, Workload};
 use provisioner_core::testing::contract::{ensured, id, images, observed, secret, volume, with_volume, workload};
 use provisioner_core::wait::{self, Look};
-use provisioner_kubernetes::{Access, Exposure, Kubernetes, Options};
+use provisioner_kubernetes::{Access, Exposure, Kubernetes, KubernetesEngine, Options};
 use serde_json::json;
 use support::{OnKubernetes, foreign, with_ground};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -466,4 +468,74 @@ async fn who_does_not_start_in_time_is_started_again_and_who_is_unready_is_not()
         assert_eq!(restarts("probe-2").await, Some(0));
     })
     .await;
+}
+
+fn sized(bytes: u64) -> Resource {
+    let size_bytes = Some(bytes);
+    Resource::Volume(Volume { name: "data".to_owned(), component: "probe".to_owned(), size_bytes })
+}
+
+async fn resized(engine: &KubernetesEngine, bytes: u64) -> Result<u64, String> {
+    let ensured = engine.ensure(&sized(bytes), &ImageReferences::new(), &Quiet).await;
+    ensured.map_err(|error| error.to_string())?;
+    Ok(engine.observe().await.unwrap().volume_bytes["data"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_has_the_size_that_was_asked_for_and_its_class_decides_whether_it_grows() {
+    with_ground("sizes", async |ground| {
+        let (small, large) = (256 << 20, 512 << 20);
+        assert_eq!(resized(&ground.engine, small).await, Ok(small));
+        let said = resized(&ground.engine, small / 2).await.unwrap_err();
+        assert!(said.contains("resize volume data: it has 268435456 bytes") && said.contains("never shrinks"), "{said}");
+        let classes: Api<StorageClass> = Api::all(ground.client.clone());
+        let all = classes.list(&ListParams::default()).await.unwrap().items;
+        let is_default = |class: &&StorageClass| {
+            let noted = class.metadata.annotations.as_ref();
+            noted.and_then(|noted| noted.get("storageclass.kubernetes.io/is-default-class")).is_some_and(|is| is == "true")
+        };
+        let default = all.iter().find(is_default).unwrap();
+        if default.allow_volume_expansion != Some(true) {
+            // A claim that no pod has used yet is bound to nothing, and the server says that first.
+            let described = with_volume(workload(ground, "probe-1"), "data");
+            ensured(ground, &described).await.unwrap();
+            let said = resized(&ground.engine, large).await.unwrap_err();
+            assert!(said.contains("can be resized") && said.contains("set probe.disk to 256MiB as it was"), "{said}");
+        }
+    })
+    .await;
+}
+
+/// By a class of the test's own, which lets volumes grow. Whether anybody gives the room is the driver's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_grows_where_its_class_lets_it() {
+    with_ground("grows", async |ground| {
+        let classes: Api<StorageClass> = Api::all(ground.client.clone());
+        let all = classes.list(&ListParams::default()).await.unwrap().items;
+        let name = "contract-grows".to_owned();
+        let class = StorageClass {
+            metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+            allow_volume_expansion: Some(true),
+            ..all[0].clone()
+        };
+        let _ = classes.delete(&name, &DeleteParams::default()).await;
+        classes.create(&PostParams::default(), &class).await.unwrap();
+        let options = Options { storage_class: Some(name.clone()), ..Options::default() };
+        let access = Access { options, ..support::access() };
+        let engine = Kubernetes::connect(&access).await.unwrap().stack(ground.engine.stack());
+        let (small, large) = (256 << 20, 512 << 20);
+        assert_eq!(resized(&engine, small).await, Ok(small));
+        ensured_by(&engine, ground, &with_volume(workload(ground, "probe-1"), "data")).await;
+        // The choice of another class and mode does not stand in the way of what is there.
+        assert_eq!(resized(&ground.engine, large).await, Ok(large));
+        classes.delete(&name, &DeleteParams::default()).await.unwrap();
+    })
+    .await;
+}
+
+async fn ensured_by(engine: &KubernetesEngine, ground: &OnKubernetes, described: &Workload) {
+    let images = images(ground).await.unwrap();
+    for resource in [Resource::Network, Resource::Workload(Arc::new(described.clone()))] {
+        engine.ensure(&resource, &images, &Quiet).await.unwrap();
+    }
 }

@@ -51,6 +51,8 @@ struct WrittenService<'a> {
     image: Option<&'a str>,
     memory: String,
     cpus: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -330,7 +332,12 @@ impl<'a> From<&'a App> for WrittenApp<'a> {
         };
         Self {
             binary,
-            service: WrittenService { image, memory: memory(app.memory_bytes), cpus: cores(app.cpu_millis) },
+            service: WrittenService {
+                image,
+                memory: memory(app.memory_bytes),
+                cpus: cores(app.cpu_millis),
+                disk: None,
+            },
             replicas: app.replicas,
             serve: &app.serve,
             migrate: app.migrate.as_deref(),
@@ -353,8 +360,9 @@ impl<'a> From<&'a App> for WrittenApp<'a> {
 }
 
 impl<'a> From<&'a Service> for WrittenService<'a> {
-    fn from(Service { image, memory_bytes, cpu_millis }: &'a Service) -> Self {
-        Self { image: image.as_deref(), memory: memory(*memory_bytes), cpus: cores(*cpu_millis) }
+    fn from(Service { image, memory_bytes, cpu_millis, disk_bytes }: &'a Service) -> Self {
+        let disk = disk_bytes.map(memory);
+        Self { image: image.as_deref(), memory: memory(*memory_bytes), cpus: cores(*cpu_millis), disk }
     }
 }
 

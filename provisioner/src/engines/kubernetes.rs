@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use provisioner_core::manifest::{Entrance, Kubernetes as Section};
-use provisioner_kubernetes::{Access, ConnectError, Exposure, Kubernetes, Options};
+use provisioner_core::manifest::{AccessMode as ClaimMode, Entrance, Kubernetes as Section};
+use provisioner_kubernetes::{Access, AccessMode, ConnectError, Exposure, Kubernetes, Options};
 
 use crate::cli::exit::{Exit, Stop};
 use crate::cli::settings::Environment;
@@ -36,6 +36,10 @@ fn access(environment: &Environment, section: &Section) -> Access {
 pub(crate) fn options(section: &Section) -> Options {
     Options {
         storage_class: section.storage_class.clone(),
+        access_mode: match section.access_mode {
+            ClaimMode::OncePod => AccessMode::ReadWriteOncePod,
+            ClaimMode::Once => AccessMode::ReadWriteOnce,
+        },
         expose: match section.service {
             Entrance::ClusterIp => Exposure::Cluster,
             Entrance::NodePort => Exposure::NodePort,
@@ -67,6 +71,13 @@ mod tests {
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let environment = Environment { variables, directory: PathBuf::from("/work") };
         kubeconfig(&environment).into_iter().map(|path| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_volume_is_held_as_the_manifest_says() {
+        let mode = |access_mode| options(&Section { access_mode, ..Section::default() }).access_mode;
+        assert_eq!(mode(ClaimMode::default()), AccessMode::ReadWriteOncePod);
+        assert_eq!(mode(ClaimMode::Once), AccessMode::ReadWriteOnce);
     }
 
     #[test]

@@ -97,7 +97,7 @@ async fn the_manifest_in_its_own_keys() {
     let world = world();
     let shown = world.ok("config -e dev").await.stdout;
     assert!(
-        shown.contains("kubernetes:\n  context: kind-shop\n  service: cluster_ip\n  registry: 10.0.0.9:5000/shop\n")
+        shown.contains("kubernetes:\n  context: kind-shop\n  access_mode: read_write_once_pod\n  service: cluster_ip\n  registry: 10.0.0.9:5000/shop\n")
     );
     world.write(&shown.replace("[dir]", ""));
     assert_eq!(world.ok("config -e dev").await.stdout, shown);

@@ -70,7 +70,11 @@ pub(super) fn declare(manifest: &Manifest, section: &Section) -> Vec<Resource> {
     for node in &nodes {
         let names = vec![node.to_string(), NAME.to_owned()];
         resources.push(certificates::certificate(manifest, node.as_str(), names));
-        resources.push(Resource::Volume(Volume { name: volume(node), component: NAME.to_owned() }));
+        resources.push(Resource::Volume(Volume {
+            name: volume(node),
+            component: NAME.to_owned(),
+            size_bytes: section.service.disk_bytes,
+        }));
         resources.push(Resource::Workload(Arc::new(workload(manifest, section, node, &nodes))));
     }
     resources

@@ -116,7 +116,11 @@ fn sink(service: &Service) -> Vec<Resource> {
         inputs: Vec::new(),
     };
     let mut resources = recipe(NAME, service.image.as_deref(), own);
-    resources.push(Resource::Volume(Volume { name: DATA.to_owned(), component: NAME.to_owned() }));
+    resources.push(Resource::Volume(Volume {
+        name: DATA.to_owned(),
+        component: NAME.to_owned(),
+        size_bytes: service.disk_bytes,
+    }));
     resources.push(Resource::Workload(Arc::new(workload(service))));
     resources
 }

@@ -76,7 +76,12 @@ impl Component for Media {
 
     fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
         let Some(section) = &manifest.media else { return Vec::new() };
-        let volume = Resource::Volume(Volume { name: VOLUME.to_owned(), component: NAME.to_owned() });
+        let size_bytes = match section {
+            Section::Member(service) => service.disk_bytes,
+            Section::SharedVolume => None,
+        };
+        let volume =
+            Resource::Volume(Volume { name: VOLUME.to_owned(), component: NAME.to_owned(), size_bytes });
         let Section::Member(service) = section else { return vec![volume] };
         let mut resources = match service.image.as_deref() {
             None => nginx::image(manifest),

@@ -65,8 +65,11 @@ pub(super) fn declare(manifest: &Manifest, section: &Section) -> Vec<Resource> {
     }
     workloads.extend(exporters);
     for workload in workloads {
+        let is_prometheus = workload.member == Program::Prometheus.member();
+        let size_bytes = section.service.disk_bytes.filter(|_| is_prometheus);
         let volumes = workload.mounts.iter().map(|mount| mount.volume.clone());
-        resources.extend(volumes.map(|name| Resource::Volume(Volume { name, component: NAME.to_owned() })));
+        resources
+            .extend(volumes.map(|name| Resource::Volume(Volume { name, component: NAME.to_owned(), size_bytes })));
         resources.push(Resource::Workload(Arc::new(workload)));
     }
     resources

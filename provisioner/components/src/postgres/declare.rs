@@ -37,7 +37,11 @@ pub(super) fn declare(manifest: &Manifest) -> Vec<Resource> {
     resources.extend(login::secrets());
     resources.extend(encryption::resources(manifest));
     for member in members(manifest) {
-        resources.push(Resource::Volume(Volume { name: volume(&member), component: NAME.to_owned() }));
+        resources.push(Resource::Volume(Volume {
+            name: volume(&member),
+            component: NAME.to_owned(),
+            size_bytes: postgres.service.disk_bytes,
+        }));
         resources.push(Resource::Workload(Arc::new(workload(manifest, &member))));
     }
     resources

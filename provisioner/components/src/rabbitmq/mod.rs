@@ -113,7 +113,11 @@ impl Component for Rabbitmq {
             resources.push(certificates::authority(manifest));
             resources.push(certificates::certificate(manifest, NAME, vec![member().to_string()]));
         }
-        resources.push(Resource::Volume(Volume { name: DATA.to_owned(), component: NAME.to_owned() }));
+        resources.push(Resource::Volume(Volume {
+            name: DATA.to_owned(),
+            component: NAME.to_owned(),
+            size_bytes: section.service.disk_bytes,
+        }));
         resources.push(Resource::Workload(Arc::new(workload(section))));
         resources
     }

@@ -91,7 +91,11 @@ impl Component for Redis {
         let mut resources = recipe(NAME, manifest.redis.service.image.as_deref(), own);
         resources.extend(User::ALL.map(|user| Resource::Secret(Secret::password(user.secret(), PASSWORD_LENGTH))));
         resources.extend(encryption::resources(manifest));
-        resources.push(Resource::Volume(Volume { name: DATA.to_owned(), component: NAME.to_owned() }));
+        resources.push(Resource::Volume(Volume {
+            name: DATA.to_owned(),
+            component: NAME.to_owned(),
+            size_bytes: manifest.redis.service.disk_bytes,
+        }));
         resources.push(Resource::Workload(Arc::new(workload(manifest))));
         resources
     }

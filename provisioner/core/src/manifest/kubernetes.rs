@@ -2,7 +2,7 @@
 
 use super::read::Table;
 use super::sections::is_host;
-use super::{Entrance, Kubernetes};
+use super::{AccessMode, Entrance, Kubernetes};
 
 const LABEL: &str = "1 to 63 lower-case letters, digits or hyphens, starting and ending with a letter or digit";
 const NAME: &str = "a name of lower-case letters, digits, hyphens and dots";
@@ -14,6 +14,7 @@ pub(super) fn kubernetes(mut table: Table<'_>) -> Kubernetes {
         context: table.text("context", "the name of a context of the kubeconfig"),
         namespace: named(&mut table, "namespace", LABEL, is_label),
         storage_class: named(&mut table, "storage_class", NAME, is_name),
+        access_mode: table.choice("access_mode", &AccessMode::ALL).unwrap_or_default(),
         service: table.choice("service", &Entrance::ALL).unwrap_or(Entrance::ClusterIp),
         registry: named(&mut table, "registry", REGISTRY, is_registry),
         pull_secret: named(&mut table, "pull_secret", NAME, is_name),

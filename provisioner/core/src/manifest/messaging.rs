@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::read::Table;
-use super::sections::{count, flag, is_host, path, port, service, unread};
+use super::sections::{count, flag, is_host, keeper, path, port, unread};
 use super::{HostFiles, Mail, MailLogin, MailSecurity, MailServer, Rabbitmq, Worker, WorkerHealth, bounds};
 
 const MIB: u64 = 1 << 20;
@@ -16,7 +16,7 @@ const QUEUES: [&str; 3] = ["custom", "email", "search"];
 
 pub(super) fn rabbitmq(mut table: Table<'_>) -> Rabbitmq {
     let rabbitmq = Rabbitmq {
-        service: service(&mut table, 384, 1000),
+        service: keeper(&mut table, 384, 1000),
         tls: flag(&mut table, "tls"),
         queues: queues(&mut table),
         settings: table.settings("settings", is_rabbitmq_setting, ["true", "false"]).into_iter().collect(),
@@ -69,7 +69,7 @@ pub(super) fn mail(mut table: Table<'_>) -> Option<Mail> {
     });
     let from = from.unwrap_or_else(|| "shop@example.com".to_owned());
     let server =
-        if table.has("host") { smtp(&mut table) } else { Some(MailServer::Sink(service(&mut table, 64, 500))) };
+        if table.has("host") { smtp(&mut table) } else { Some(MailServer::Sink(keeper(&mut table, 64, 500))) };
     table.finish();
     Some(Mail { from, server: server? })
 }

@@ -70,11 +70,22 @@ pub struct Kubernetes {
     pub namespace: Option<String>,
     /// `None`: the cluster's default one.
     pub storage_class: Option<String>,
+    pub access_mode: AccessMode,
     pub service: Entrance,
     /// Where the cluster's nodes pull what was pushed for them, without a scheme.
     pub registry: Option<String>,
     /// Secret in the namespace with which images are pulled.
     pub pull_secret: Option<String>,
+}
+
+/// Who may hold a volume at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessMode {
+    /// One pod, which the cluster promises.
+    #[default]
+    OncePod,
+    /// The pods of one node, where the storage class can promise no more; that a member was stopped is proven in any case.
+    Once,
 }
 
 /// What stands before the entrance.
@@ -95,6 +106,8 @@ pub struct Service {
     pub memory_bytes: u64,
     /// Thousandths of a core.
     pub cpu_millis: u32,
+    /// Of each volume, where the service has one; `None`: what the engine takes for enough.
+    pub disk_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -257,7 +270,7 @@ pub enum Media {
 /// Prometheus, Alertmanager and the exporters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Monitoring {
-    /// The image of all of them; memory and processor of Prometheus.
+    /// The image of all of them; memory, processor and disk of Prometheus.
     pub service: Service,
     /// How long figures are kept, as Prometheus writes it: `15d`.
     pub retention: String,
@@ -336,6 +349,18 @@ pub enum AppChecks {
     Health,
     /// The shop of this repository: listing, caches, an order on its probe product.
     Shop,
+}
+
+impl AccessMode {
+    pub const ALL: [(&'static str, Self); 2] =
+        [("read_write_once_pod", Self::OncePod), ("read_write_once", Self::Once)];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OncePod => "read_write_once_pod",
+            Self::Once => "read_write_once",
+        }
+    }
 }
 
 impl Entrance {

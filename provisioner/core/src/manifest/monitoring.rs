@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::read::{Table, describe, excerpt};
-use super::sections::{count, service, unread};
+use super::sections::{count, keeper, unread};
 use super::thresholds::{Threshold, Unit, thresholds};
 use super::{HostFiles, Monitoring, Pager};
 
@@ -15,7 +15,7 @@ const URL: &str = "a URL that starts with http:// or https://";
 
 pub(super) fn monitoring(mut table: Table<'_>) -> Monitoring {
     let monitoring = Monitoring {
-        service: service(&mut table, 256, 500),
+        service: keeper(&mut table, 256, 500),
         retention: table.value("retention", DURATION, retention).unwrap_or_else(|| "15d".to_owned()),
         // Rules look at rates over five minutes, which need several looks.
         scrape_seconds: count(&mut table, "scrape_seconds", 1, 60).unwrap_or(15),

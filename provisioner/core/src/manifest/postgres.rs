@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::read::{Table, excerpt};
-use super::sections::{count, flag, service};
+use super::sections::{count, flag, keeper};
 use super::{Objectives, Postgres, PostgresMember, Synchronous};
 use crate::name::Member;
 
@@ -47,7 +47,7 @@ pub(super) fn postgres(mut table: Table<'_>) -> Postgres {
         "1: PostgreSQL takes writes on one node, and which one it is belongs to run time, not to the manifest";
     let _ = table.value("primaries", expected, |value| (value.as_u64() == Some(1)).then_some(()));
     let postgres = Postgres {
-        service: service(&mut table, 384, 1000),
+        service: keeper(&mut table, 384, 1000),
         replicas,
         synchronous: table.choice("synchronous", &SYNCHRONOUS).unwrap_or(Synchronous::Preferred),
         tls: flag(&mut table, "tls"),

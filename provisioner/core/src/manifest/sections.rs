@@ -86,7 +86,14 @@ pub(super) fn service(table: &mut Table<'_>, memory_mib: u64, cpu_millis: u32) -
         image: table.value("image", IMAGE, |value| value.as_str().filter(|text| is_image(text)).map(str::to_owned)),
         memory_bytes: table.value("memory", bounds::MEMORY, bounds::memory).unwrap_or(memory_mib * MIB),
         cpu_millis: table.value("cpus", bounds::CPUS, bounds::cpus).unwrap_or(cpu_millis),
+        disk_bytes: None,
     }
+}
+
+/// One that keeps data on volumes of its own.
+pub(super) fn keeper(table: &mut Table<'_>, memory_mib: u64, cpu_millis: u32) -> Service {
+    let disk_bytes = table.value("disk", bounds::DISK, bounds::disk);
+    Service { disk_bytes, ..service(table, memory_mib, cpu_millis) }
 }
 
 fn nginx(mut table: Table<'_>) -> Nginx {
@@ -153,7 +160,7 @@ fn route(mut table: Table<'_>) -> Route {
 
 fn redis(mut table: Table<'_>) -> Redis {
     let redis = Redis {
-        service: service(&mut table, 128, 500),
+        service: keeper(&mut table, 128, 500),
         tls: flag(&mut table, "tls"),
         settings: table.settings("settings", is_redis_setting, ["yes", "no"]).into_iter().collect(),
     };
@@ -163,7 +170,7 @@ fn redis(mut table: Table<'_>) -> Redis {
 
 /// Elasticsearch's own advice: the other half is for the file cache and for what Java needs beside its heap.
 fn elasticsearch(mut table: Table<'_>) -> Elasticsearch {
-    let service = service(&mut table, 1024, 2000);
+    let service = keeper(&mut table, 1024, 2000);
     let heap = table.value("heap", bounds::MEMORY, bounds::memory);
     let heap_bytes = heap.unwrap_or(service.memory_bytes / 8 * 3 / MIB * MIB);
     if heap_bytes > service.memory_bytes / 2 {
@@ -182,7 +189,7 @@ fn elasticsearch(mut table: Table<'_>) -> Elasticsearch {
 fn media(mut table: Table<'_>) -> Media {
     let media = match flag(&mut table, "shared_volume") {
         true => Media::SharedVolume,
-        false => Media::Member(service(&mut table, 64, 500)),
+        false => Media::Member(keeper(&mut table, 64, 500)),
     };
     table.finish();
     media

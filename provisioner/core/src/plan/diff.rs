@@ -12,7 +12,7 @@ use crate::observed::{Observed, ObservedWorkload, State};
 use crate::secret;
 use crate::stack::{
     File, Image, ImageId, OnChange, Resource, ResourceId, SECRET_VARIABLES, Secret, SecretVersions, Stack, Text,
-    Workload,
+    Volume, Workload,
 };
 
 /// What must be done to single resources, before anything is put in order.
@@ -57,6 +57,7 @@ pub(super) fn differences(stack: &Stack, observed: &Observed) -> Differences {
     }
     skip_images_nobody_starts(stack, &mut differences);
     leftovers(stack, observed, &mut differences);
+    shrunk(stack, observed, &mut differences);
     differences
 }
 
@@ -130,12 +131,45 @@ fn difference(resource: &Resource, observed: &Observed, wanted: &Wanted<'_>) -> 
         }
         Resource::Network => (!observed.network).then(|| "no network is there".to_owned()),
         Resource::Secret(secret) => return secret_difference(secret, observed, wanted),
-        Resource::Volume(volume) => {
-            (!observed.volumes.contains(&volume.name)).then(|| "no such volume is there".to_owned())
-        }
+        Resource::Volume(volume) => return volume_difference(volume, observed),
         Resource::Workload(workload) => return workload_difference(workload, observed, wanted),
     };
     missing.map(|because| (Action::Create { resource: resource.clone() }, because))
+}
+
+/// Where the engine keeps volumes to a size, one may grow.
+fn volume_difference(volume: &Volume, observed: &Observed) -> Option<(Action, String)> {
+    let resource = Resource::Volume(volume.clone());
+    if !observed.volumes.contains(&volume.name) {
+        return Some((Action::Create { resource }, "no such volume is there".to_owned()));
+    }
+    let (asked, wanted) = sizes(volume, observed)?;
+    let change = Action::Change { to: resource, impact: Impact::None { files: Vec::new() } };
+    (wanted > asked).then(|| (change, format!("it has {}, expected {}", size(asked), size(wanted))))
+}
+
+/// Data would have to be taken away.
+fn shrunk(stack: &Stack, observed: &Observed, differences: &mut Differences) {
+    for resource in stack.resources() {
+        let Resource::Volume(volume) = resource else { continue };
+        let Some((asked, wanted)) = sizes(volume, observed).filter(|(asked, wanted)| wanted < asked) else { continue };
+        differences.withheld.push(Withheld {
+            what: format!("resize {}", resource.id()),
+            reason: format!("it has {}, expected {}, and a volume never shrinks", size(asked), size(wanted)),
+            unlock: format!("disk: {} in section {} of the manifest", size(asked), volume.component),
+            blocks: true,
+        });
+    }
+}
+
+/// What a volume was asked to be, and what it should be.
+fn sizes(volume: &Volume, observed: &Observed) -> Option<(u64, u64)> {
+    observed.volume_bytes.get(&volume.name).copied().zip(volume.size_bytes)
+}
+
+/// As a manifest takes it, and no larger than it is.
+fn size(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 30) { format!("{}GiB", bytes >> 30) } else { format!("{}MiB", bytes >> 20) }
 }
 
 fn secret_difference(secret: &Secret, observed: &Observed, wanted: &Wanted<'_>) -> Option<(Action, String)> {

@@ -34,6 +34,7 @@ impl fmt::Display for Action {
         match self {
             Self::Create { resource } => write!(f, "+ create {}", resource.id()),
             Self::Change { to: to @ Resource::Secret(_), .. } => write!(f, "~ renew {}", to.id()),
+            Self::Change { to: to @ Resource::Volume(_), .. } => write!(f, "~ resize {}", to.id()),
             Self::Change { to, impact } => match impact {
                 Impact::None { .. } => write!(f, "~ update files of {}", to.id()),
                 Impact::Reload { .. } => write!(f, "~ reload {}", to.id()),

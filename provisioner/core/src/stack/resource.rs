@@ -127,6 +127,9 @@ pub enum SecretSource {
 pub struct Volume {
     pub name: String,
     pub component: String,
+    /// `None`: what the engine takes for enough. Docker gives a volume all the room that its disk has, whatever is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
 }
 
 /// One member: a long-running container with its files, volumes and addresses.

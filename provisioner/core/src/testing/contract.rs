@@ -77,7 +77,7 @@ pub fn secret(name: &str) -> Resource {
 }
 
 pub fn volume(name: &str) -> Resource {
-    Resource::Volume(Volume { name: name.to_owned(), component: "probe".to_owned() })
+    Resource::Volume(Volume { name: name.to_owned(), component: "probe".to_owned(), size_bytes: None })
 }
 
 pub fn file(content: &str) -> File {

@@ -41,11 +41,19 @@ pub(crate) struct Wishes {
     pub(crate) web_release: &'static str,
     /// The front's certificate, by the stack's own authority, lasts so many days.
     pub(crate) certificate_days: Option<u32>,
+    pub(crate) store_bytes: Option<u64>,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { webs: 2, store_conf: "buffers = 1", front_conf: "rate 10", web_release: "1", certificate_days: None }
+        Self {
+            webs: 2,
+            store_conf: "buffers = 1",
+            front_conf: "rate 10",
+            web_release: "1",
+            certificate_days: None,
+            store_bytes: None,
+        }
     }
 }
 
@@ -70,7 +78,11 @@ pub(crate) fn stack(wishes: &Wishes) -> Stack {
         Resource::Image(base),
         Resource::Network,
         Resource::Secret(Secret::password("store-password", 24)),
-        Resource::Volume(Volume { name: "store-1-data".into(), component: "store".into() }),
+        Resource::Volume(Volume {
+            name: "store-1-data".into(),
+            component: "store".into(),
+            size_bytes: wishes.store_bytes,
+        }),
         recipe("store", "store"),
         recipe("web", wishes.web_release),
         recipe("front", "front"),

@@ -118,7 +118,11 @@ fn a_member_without_data_is_a_deployment_of_one() {
 
 #[test]
 fn a_volume_is_one_pods_alone() {
-    let described = Volume { name: "postgres-2-data".to_owned(), component: "postgres".to_owned() };
+    let described = Volume {
+        name: "postgres-2-data".to_owned(),
+        component: "postgres".to_owned(),
+        size_bytes: Some(20 << 30),
+    };
     let options = Options {
         storage_class: Some("fast".to_owned()),
         access_mode: AccessMode::ReadWriteOncePod,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use provisioner_core::stack::{Expose, Port, Restart, Volume, Workload};
 use serde_json::{Map, Value, json};
 
@@ -209,15 +210,25 @@ fn ports_text(ports: &[Port]) -> String {
 }
 
 pub(crate) fn volume(names: &Names, options: &Options, volume: &Volume) -> Value {
-    let mut wanted = names.labels(Kind::Volume);
-    wanted.insert(labels::COMPONENT.to_owned(), volume.component.clone());
-    let mut spec = object(json!({
-        "accessModes": [options.access_mode.word()],
-        "resources": {"requests": {"storage": options.volume_bytes.to_string()}},
-    }));
+    let mut spec = Map::from_iter([("accessModes".to_owned(), json!([options.access_mode.word()]))]);
     if let Some(class) = &options.storage_class {
         spec.insert("storageClassName".to_owned(), json!(class));
     }
+    claim(names, volume, spec, volume.size_bytes.unwrap_or(options.volume_bytes))
+}
+
+/// The same claim with a larger size: how it is reached and by which class stays as it was asked for.
+pub(crate) fn grown(names: &Names, volume: &Volume, found: &PersistentVolumeClaim, bytes: u64) -> Value {
+    let found = found.spec.clone().unwrap_or_default();
+    let kept = [("accessModes", json!(found.access_modes)), ("storageClassName", json!(found.storage_class_name))];
+    let spec = kept.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value));
+    claim(names, volume, spec.collect(), bytes)
+}
+
+fn claim(names: &Names, volume: &Volume, mut spec: Map<String, Value>, bytes: u64) -> Value {
+    let mut wanted = names.labels(Kind::Volume);
+    wanted.insert(labels::COMPONENT.to_owned(), volume.component.clone());
+    spec.insert("resources".to_owned(), json!({"requests": {"storage": bytes.to_string()}}));
     json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
