@@ -308,7 +308,7 @@ pub(crate) fn no_such_member(stack: &Stack, name: &str) -> Stop {
 fn stack_of(manifest: &Manifest, components: &[Box<dyn Component>]) -> Stack {
     let declared = components.iter().flat_map(|component| component.declare(manifest));
     let stack = Stack::new(manifest.name.clone(), declared.chain([Resource::Network]));
-    if manifest.kubernetes.is_some() { stack } else { stack.without_probes() }
+    if manifest.kubernetes.is_some() { stack } else { stack.without_cluster_parts() }
 }
 
 /// The ports that the entrance is published on, else those that were noted for it.

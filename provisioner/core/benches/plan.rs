@@ -98,7 +98,7 @@ fn stack(pairs: u32) -> Stack {
             }],
             mounts: vec![Mount { volume, path: "/data".into() }],
             names: Vec::new(),
-            ports: vec![Port { name: "main".into(), port: 80, expose: Expose::Checks }],
+            ports: vec![Port::new("main", 80, Expose::Checks)],
             user: None,
             scratch: Vec::new(),
             limits: Limits::default(),

@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn ports_for_checks_stay_on_loopback() {
-        let port = |expose| Port { name: "http".to_owned(), port: 80, expose };
+        let port = |expose| Port::new("http", 80, expose);
         let binding = |port: &Port| ports(std::slice::from_ref(port)).1["80/tcp"].clone().unwrap().remove(0);
         let checks = binding(&port(Expose::Checks));
         assert_eq!((checks.host_ip.unwrap().as_str(), checks.host_port.unwrap().as_str()), ("127.0.0.1", ""));

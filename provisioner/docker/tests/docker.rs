@@ -128,7 +128,7 @@ async fn a_taken_port_is_reported_with_its_holder() {
         let port = free.local_addr().unwrap().port();
         let described = |member: &str| {
             let expose = Expose::Address { ip: Ipv4Addr::LOCALHOST.into(), port };
-            Workload { ports: vec![Port { name: "http".to_owned(), port: 80, expose }], ..workload(ground, member) }
+            Workload { ports: vec![Port::new("http", 80, expose)], ..workload(ground, member) }
         };
         let images = images(ground).await.unwrap();
         ground.engine.ensure(&Resource::Network, &images, &Quiet).await.unwrap();

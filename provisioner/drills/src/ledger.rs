@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use provisioner_components::postgres::{self, Cluster, Login};
-use provisioner_components::{AUTHORITY_FILE, BASE, authority_file, base, route};
+use provisioner_components::{AUTHORITY_FILE, BASE, DRILL, authority_file, base, route};
 use provisioner_core::component::Access;
 use provisioner_core::engine::{ImageReferences, LogOptions, collect_text};
 use provisioner_core::failure::Failure;
@@ -20,8 +20,8 @@ use provisioner_core::wait::{self, Look};
 use crate::journal::Journal;
 use crate::judge::{Held, Stage};
 
-/// What drills put into a stack belongs to nobody's manifest: `up` removes what a killed one left.
-pub const COMPONENT: &str = "drill";
+/// `up` removes what a killed drill left.
+pub const COMPONENT: &str = DRILL;
 const IMAGE: &str = "probe";
 const JOURNALS: &str = "/var/lib/ledger";
 const JOURNAL: &str = "/var/lib/ledger/journal";

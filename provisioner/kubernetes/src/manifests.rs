@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::access::Options;
 use crate::image::{PushedImages, not_pushed};
 use crate::labels::Names;
-use crate::namespace::{Standing, object, policies};
+use crate::namespace::{Standing, default_deny, object};
 use crate::render::{self, Described};
 
 /// What is rendered of a stack.
@@ -39,8 +39,7 @@ pub fn manifests(
     };
     // One that somebody named is theirs: it is marked as the stack's, and stays when the stack goes.
     let standing = Standing { is_made: namespace.is_none(), is_network: true, is_leaving: false };
-    let mut objects = vec![object(&names, standing)];
-    objects.extend(policies(&names));
+    let mut objects = vec![object(&names, standing), default_deny(&names)];
     let mut secrets = BTreeSet::new();
     let references = stack.image_references();
     for resource in stack.resources() {

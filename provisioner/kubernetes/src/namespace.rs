@@ -75,19 +75,19 @@ pub(crate) fn object(names: &Names, standing: Standing) -> Value {
 }
 
 const DENY: &str = "default-deny";
-const ALLOW: &str = "allow-stack";
 
-/// Nobody from elsewhere reaches the stack's members; among themselves they do.
-pub(crate) fn policies(names: &Names) -> [Value; 2] {
-    let policy = |name: &str, ingress: Value| {
-        json!({
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"name": name, "labels": names.labels(Kind::Namespace)},
-            "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": ingress},
-        })
-    };
-    [policy(DENY, json!([])), policy(ALLOW, json!([{"from": [{"podSelector": {}}]}]))]
+/// Nobody reaches the stack's pods; each member's own policy says who does. What else is in the namespace is left alone.
+pub(crate) fn default_deny(names: &Names) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": DENY, "labels": names.labels(Kind::Namespace)},
+        "spec": {
+            "podSelector": {"matchLabels": {labels::STACK: names.stack.as_str()}},
+            "policyTypes": ["Ingress"],
+            "ingress": [],
+        },
+    })
 }
 
 impl KubernetesEngine {
@@ -164,7 +164,7 @@ impl KubernetesEngine {
         let Whose::Ours(standing) = self.whose_namespace().await? else {
             return Err(self.occupied("it was removed just now"));
         };
-        self.apply_all(&policies(&self.names)).await?;
+        self.apply(&default_deny(&self.names)).await?;
         let wanted = Standing { is_network: true, is_leaving: false, ..standing };
         if standing == wanted { Ok(()) } else { self.apply(&object(&self.names, wanted)).await }
     }
@@ -174,9 +174,7 @@ impl KubernetesEngine {
         for job in self.list_meta::<Job>(&self.names.selector(Kind::Job)).await? {
             self.remove_job(job.metadata.name.as_deref().unwrap_or_default()).await?;
         }
-        for policy in [DENY, ALLOW] {
-            self.delete::<NetworkPolicy>(policy).await?;
-        }
+        self.delete::<NetworkPolicy>(DENY).await?;
         let wanted = Standing { is_network: false, is_leaving: true, ..standing };
         self.apply(&object(&self.names, wanted)).await?;
         self.sweep().await

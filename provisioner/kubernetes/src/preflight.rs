@@ -44,6 +44,7 @@ impl KubernetesEngine {
         if has_volumes {
             conditions.push(storage(classes.as_deref(), self.kubernetes.options.storage_class.as_deref()));
         }
+        conditions.push(paths());
         conditions.push(room(nodes.as_deref(), stack));
         conditions.extend(stack.map(|stack| images(stack, &pushed)));
         Ok(conditions)
@@ -167,6 +168,12 @@ fn storage(classes: Option<&[StorageClass]>, wanted: Option<&str>) -> Condition 
         }
     };
     Condition { subject: "storage", verdict }
+}
+
+/// Whether anybody refuses what no policy allows is no part of the cluster's API.
+fn paths() -> Condition {
+    let told = "who may reach whom is told to the cluster; its network plugin decides whether others are refused";
+    Condition { subject: "paths", verdict: Ok(told.to_owned()) }
 }
 
 /// Whether the largest member has room on a node, and all of them together.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, try_join};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::wait::await_condition;
 use provisioner_core::engine::{EngineError, ImageReferences, Power};
@@ -190,6 +191,7 @@ impl KubernetesEngine {
         self.await_gone::<StatefulSet>(member.as_str()).await?;
         self.await_gone::<Deployment>(member.as_str()).await?;
         self.delete::<Secret>(&Names::files(member)).await?;
+        self.delete::<NetworkPolicy>(member.as_str()).await?;
         self.remove_unused(member, &standing).await?;
         self.sweep().await
     }

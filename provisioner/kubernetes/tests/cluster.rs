@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
@@ -245,7 +246,7 @@ async fn an_address_leads_to_whichever_pod_the_member_has() {
         let server = r#"use IO::Socket::INET; my $s = IO::Socket::INET->new(Listen => 5, LocalPort => 8080, ReuseAddr => 1) or die;
             while (my $c = $s->accept) { my $l = <$c>; print $c "$ARGV[0] $l"; close $c }"#;
         let mut described = workload(ground, "probe-1");
-        described.ports = vec![Port { name: "http".to_owned(), port: 8080, expose: Expose::Checks }];
+        described.ports = vec![Port::new("http", 8080, Expose::Checks)];
         described.command = ["perl", "-e", server, "one"].map(str::to_owned).into();
         described.stop.grace_secs = 1;
         ensured(ground, &described).await.unwrap();
@@ -319,7 +320,7 @@ async fn the_cluster_describes_itself() {
 async fn a_members_ports_come_and_go() {
     with_ground("ports", async |ground| {
         let without = workload(ground, "probe-1");
-        let port = Port { name: "http".to_owned(), port: 8080, expose: Expose::Checks };
+        let port = Port::new("http", 8080, Expose::Checks);
         let with = Workload { ports: vec![port], ..without.clone() };
         for described in [&without, &with, &without] {
             let found = ensured(ground, described).await.unwrap();
@@ -400,7 +401,7 @@ async fn people_are_led_to_whom_is_ready_and_members_to_each_other_in_any_case()
         let images = images(ground).await.unwrap();
         let mut described = unready(workload(ground, "probe-1"));
         let expose = Expose::Address { ip: [127, 0, 0, 1].into(), port: 80 };
-        described.ports = vec![Port { name: "http".to_owned(), port: 8080, expose }];
+        described.ports = vec![Port::new("http", 8080, expose)];
         // It comes back although it is not ready: nobody waits for that here.
         engine.ensure(&Resource::Network, &images, &Quiet).await.unwrap();
         engine.ensure(&Resource::Workload(Arc::new(described.clone())), &images, &Quiet).await.unwrap();
@@ -538,4 +539,31 @@ async fn ensured_by(engine: &KubernetesEngine, ground: &OnKubernetes, described:
     for resource in [Resource::Network, Resource::Workload(Arc::new(described.clone()))] {
         engine.ensure(&resource, &images, &Quiet).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_reach_a_member_is_told_to_the_cluster_and_goes_with_it() {
+    with_ground("paths", async |ground| {
+        let policies: Api<NetworkPolicy> = Api::namespaced(ground.client.clone(), ground.engine.namespace());
+        let names = async || {
+            let found = policies.list(&ListParams::default()).await.unwrap();
+            found.items.into_iter().filter_map(|policy| policy.metadata.name).collect::<Vec<_>>()
+        };
+        let rules = async || policies.get("probe-1").await.unwrap().spec.unwrap().ingress.unwrap_or_default();
+        let mut described = workload(ground, "probe-1");
+        ensured(ground, &described).await.unwrap();
+        assert_eq!((names().await, rules().await), (vec!["default-deny".to_owned(), "probe-1".to_owned()], Vec::new()));
+        described.ports = vec![Port::new("http", 8080, Expose::Checks).reached_by(&["web", "drill"])];
+        ensured(ground, &described).await.unwrap();
+        let told = serde_json::to_value(rules().await).unwrap();
+        assert_eq!(told[0]["from"][0]["podSelector"]["matchExpressions"][0]["values"], json!(["web", "drill"]));
+        assert_eq!(told[0]["ports"], json!([{"port": 8080, "protocol": "TCP"}]));
+        // Whatever else runs in the namespace is somebody else's.
+        let denied = policies.get("default-deny").await.unwrap().spec.unwrap();
+        let selected = denied.pod_selector.unwrap().match_labels.unwrap();
+        assert_eq!(selected.into_keys().collect::<Vec<_>>(), ["provisioner.dev/stack"]);
+        ground.engine.remove(&id("probe-1")).await.unwrap();
+        assert_eq!(names().await, ["default-deny"]);
+    })
+    .await;
 }

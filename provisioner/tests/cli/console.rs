@@ -35,7 +35,7 @@ impl Component for Console {
             files: Vec::new(),
             mounts: Vec::new(),
             names: Vec::new(),
-            ports: vec![Port { name: "page".to_owned(), port: PORT, expose: Expose::Checks }],
+            ports: vec![Port::new("page", PORT, Expose::Checks)],
             user: None,
             scratch: Vec::new(),
             limits: Limits::default(),

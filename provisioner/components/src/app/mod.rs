@@ -22,7 +22,10 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{App as AppSection, AppChecks, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, ResourceId, Restart, Secret, SecretSource, Stack, Stop, Text, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, ResourceId, Restart,
+    Secret, SecretSource, Stack, Stop, Text, Workload,
+};
 use provisioner_core::trial::Trial;
 
 use crate::certificates::{self, AUTHORITY, AUTHORITY_FILE};
@@ -34,7 +37,7 @@ use crate::postgres::Postgres;
 use crate::rabbitmq::Rabbitmq;
 use crate::redis::Redis;
 use crate::route::Route;
-use crate::{nginx, recipe, redis, route};
+use crate::{monitoring, nginx, recipe, redis, route};
 
 pub(crate) use contract::Contract;
 
@@ -206,7 +209,7 @@ fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         workload.files.push(File { path, mode: 0o444, owner: (0, 0), content, on_change });
     }
     workload.command.clone_from(&app.serve);
-    workload.ports = vec![Port { name: HTTP.to_owned(), port: app.port, expose: Expose::Checks }];
+    workload.ports = vec![Port::new(HTTP, app.port, Expose::Checks).reached_by(&[nginx::NAME, monitoring::NAME])];
     open_metrics(&mut workload);
     // Whether it can serve depends on others, so that alone is no failed start.
     let listens = Probe::Tcp { port: app.port };
@@ -220,7 +223,7 @@ fn backend(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
 fn open_metrics(workload: &mut Workload) {
     let port = metrics_port(workload);
     if is_shop(workload) && workload.ports.iter().all(|open| open.port != port) {
-        workload.ports.push(Port { name: "metrics".to_owned(), port, expose: Expose::Nobody });
+        workload.ports.push(Port::new("metrics", port, Expose::Nobody).reached_by(&[monitoring::NAME]));
     }
 }
 

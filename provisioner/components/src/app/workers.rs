@@ -10,7 +10,7 @@ use provisioner_core::stack::{Expose, File, Limits, OnChange, Port, Probe, Probe
 
 use super::{NAME, open_metrics, process};
 use crate::http::Site;
-use crate::rabbitmq;
+use crate::{monitoring, rabbitmq};
 
 const PORT: &str = "metrics";
 /// Path that answers 200 while the worker works. It travels to the checks as a file, which restarts nothing.
@@ -35,7 +35,7 @@ fn workload(manifest: &Manifest, reached: &Stack, worker: &Worker, member: Membe
         Limits { memory_bytes: Some(worker.memory_bytes), cpu_millis: Some(worker.cpu_millis), shm_bytes: None };
     if let Some(WorkerHealth { port, path }) = &worker.health {
         workload.env.entry(LISTEN.to_owned()).or_insert_with(|| format!("0.0.0.0:{port}"));
-        workload.ports.push(Port { name: PORT.to_owned(), port: *port, expose: Expose::Checks });
+        workload.ports.push(Port::new(PORT, *port, Expose::Checks).reached_by(&[monitoring::NAME]));
         // It may wait for others before it listens, for as long as these take.
         workload.probes = Some(Probes::ready(Probe::http(*port, path.as_str())));
         workload.files.push(File {

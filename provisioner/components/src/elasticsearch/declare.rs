@@ -6,11 +6,14 @@ use std::sync::Arc;
 use minijinja::context;
 use provisioner_core::manifest::{Elasticsearch as Section, Environment, Manifest};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Expose, File, ImageId, ImageInput, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stop, Text, Volume, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, ImageInput, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
+    Stop, Text, Volume, Workload,
+};
 
 use super::{HTTP, NAME, TRANSPORT, User};
 use crate::template::render;
-use crate::{certificates, recipe};
+use crate::{app, certificates, monitoring, recipe};
 
 /// The newest one of its makers' builds for tests that Maven's central repository has.
 const ARCHIVE: &str = "https://repo1.maven.org/maven2/org/elasticsearch/distribution/integ-test-zip/elasticsearch/8.19.21/elasticsearch-8.19.21.zip";
@@ -106,8 +109,8 @@ fn workload(manifest: &Manifest, section: &Section, member: &Member, nodes: &[Me
         mounts: vec![Mount { volume: volume(member), path: DATA.to_owned() }],
         names: vec![NAME.to_owned()],
         ports: vec![
-            Port { name: "https".to_owned(), port: HTTP, expose: Expose::Checks },
-            Port { name: "transport".to_owned(), port: TRANSPORT, expose: Expose::Nobody },
+            Port::new("https", HTTP, Expose::Checks).reached_by(&[app::NAME, monitoring::NAME]),
+            Port::new("transport", TRANSPORT, Expose::Nobody).reached_by(&[NAME]),
         ],
         user: Some(ELASTICSEARCH),
         scratch: ["/tmp", "/usr/share/elasticsearch/logs"].map(str::to_owned).to_vec(),

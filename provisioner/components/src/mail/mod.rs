@@ -15,9 +15,12 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{Mail as Section, MailLogin, MailSecurity, MailServer, Manifest, Service};
 use provisioner_core::name::Member;
 use provisioner_core::secret;
-use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Text, Volume, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
+    SecretSource, Stack, Stop, Text, Volume, Workload,
+};
 
-use crate::recipe;
+use crate::{app, recipe};
 
 pub(crate) use verify::{swept, taken};
 
@@ -126,7 +129,6 @@ fn sink(service: &Service) -> Vec<Resource> {
 }
 
 fn workload(service: &Service) -> Workload {
-    let port = |name: &str, port| Port { name: name.to_owned(), port, expose: Expose::Checks };
     Workload {
         member: member(),
         component: NAME.to_owned(),
@@ -143,7 +145,10 @@ fn workload(service: &Service) -> Workload {
         }],
         mounts: vec![Mount { volume: DATA.to_owned(), path: "/var/lib/sink".to_owned() }],
         names: Vec::new(),
-        ports: vec![port("smtp", SMTP), port("http", HTTP)],
+        ports: vec![
+            Port::new("smtp", SMTP, Expose::Checks).reached_by(&[app::NAME]),
+            Port::new("http", HTTP, Expose::Checks),
+        ],
         user: Some(SINK),
         scratch: Vec::new(),
         limits: Limits {

@@ -16,11 +16,14 @@ use provisioner_core::component::{Access, Component, NotReady, Variable};
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{Manifest, Media as Section, Service};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Resource, Restart, Secret, Stack, Stop, Text, Volume, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Resource, Restart, Secret, Stack, Stop, Text,
+    Volume, Workload,
+};
 
 use crate::http::Site;
 use crate::template::render;
-use crate::{app, nginx, recipe};
+use crate::{app, monitoring, nginx, recipe};
 
 pub(crate) const NAME: &str = "media";
 /// Reads for everybody inside the stack, writes for whoever knows the password.
@@ -80,8 +83,7 @@ impl Component for Media {
             Section::Member(service) => service.disk_bytes,
             Section::SharedVolume => None,
         };
-        let volume =
-            Resource::Volume(Volume { name: VOLUME.to_owned(), component: NAME.to_owned(), size_bytes });
+        let volume = Resource::Volume(Volume { name: VOLUME.to_owned(), component: NAME.to_owned(), size_bytes });
         let Section::Member(service) = section else { return vec![volume] };
         let mut resources = match service.image.as_deref() {
             None => nginx::image(manifest),
@@ -129,7 +131,7 @@ fn workload(service: &Service) -> Workload {
         files: files(&OnChange::Reload { check: nginx(&["-t", "-c", CONFIG]), signal: "SIGHUP".to_owned() }),
         mounts: vec![mount()],
         names: Vec::new(),
-        ports: vec![Port { name: "http".to_owned(), port: PORT, expose: Expose::Checks }],
+        ports: vec![Port::new("http", PORT, Expose::Checks).reached_by(&[nginx::NAME, app::NAME, monitoring::NAME])],
         user: Some(OWNER),
         // Of a draft's way only names: the drafts themselves are on the volume.
         scratch: vec!["/tmp".to_owned()],

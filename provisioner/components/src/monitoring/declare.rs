@@ -6,7 +6,10 @@ use std::sync::Arc;
 use minijinja::context;
 use provisioner_core::component::Component;
 use provisioner_core::manifest::{Manifest, Monitoring as Section, Pager};
-use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Text, Volume, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
+    SecretSource, Stack, Stop, Text, Volume, Workload,
+};
 
 use super::targets::{Target, jobs};
 use super::{NAME, Program, exporters, rules};
@@ -68,8 +71,7 @@ pub(super) fn declare(manifest: &Manifest, section: &Section) -> Vec<Resource> {
         let is_prometheus = workload.member == Program::Prometheus.member();
         let size_bytes = section.service.disk_bytes.filter(|_| is_prometheus);
         let volumes = workload.mounts.iter().map(|mount| mount.volume.clone());
-        resources
-            .extend(volumes.map(|name| Resource::Volume(Volume { name, component: NAME.to_owned(), size_bytes })));
+        resources.extend(volumes.map(|name| Resource::Volume(Volume { name, component: NAME.to_owned(), size_bytes })));
         resources.push(Resource::Workload(Arc::new(workload)));
     }
     resources
@@ -200,7 +202,7 @@ pub(super) fn workload(program: Program, binary: &str, flags: Vec<String>, limit
         files: Vec::new(),
         mounts: Vec::new(),
         names: Vec::new(),
-        ports: vec![Port { name: "http".to_owned(), port: program.port(), expose: Expose::Checks }],
+        ports: vec![Port::new("http", program.port(), Expose::Checks).reached_by(&[NAME])],
         user: Some(PROMETHEUS),
         scratch: Vec::new(),
         limits: Limits { memory_bytes: Some(memory_bytes), cpu_millis: Some(cpu_millis), shm_bytes: None },

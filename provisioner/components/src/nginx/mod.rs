@@ -20,10 +20,13 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{HostFiles, Manifest, NginxTls};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Expose, ImageId, Limits, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop, Workload};
+use provisioner_core::stack::{
+    Expose, ImageId, Limits, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop,
+    Workload,
+};
 
 use crate::http::Site;
-use crate::{app, certificates, media, recipe};
+use crate::{app, certificates, media, monitoring, recipe};
 
 pub use files::rendered_files;
 pub(crate) use reload::{enlist, run_enlist};
@@ -130,14 +133,14 @@ fn health() -> Probe {
 
 fn workload(manifest: &Manifest) -> Workload {
     let nginx = &manifest.nginx;
-    let port = |name: &str, port, expose| Port { name: name.to_owned(), port, expose };
+    let watched = [monitoring::NAME];
     let mut ports = vec![
-        port("http", HTTP, Expose::Address { ip: manifest.expose, port: nginx.http_port }),
-        port("checks", CHECKS, Expose::Checks),
-        port("status", STATUS, Expose::Checks),
+        Port::new("http", HTTP, Expose::Address { ip: manifest.expose, port: nginx.http_port }),
+        Port::new("checks", CHECKS, Expose::Checks).reached_by(&watched),
+        Port::new("status", STATUS, Expose::Checks).reached_by(&watched),
     ];
     if let Some(tls) = &nginx.tls {
-        ports.push(port("https", HTTPS, Expose::Address { ip: manifest.expose, port: tls.https_port }));
+        ports.push(Port::new("https", HTTPS, Expose::Address { ip: manifest.expose, port: tls.https_port }));
     }
     Workload {
         member: member(),

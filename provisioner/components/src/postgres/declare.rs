@@ -6,13 +6,17 @@ use std::sync::Arc;
 use minijinja::{Value, context};
 use provisioner_core::manifest::{Manifest, PostgresMember, Synchronous};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Stop, Text, Volume, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Stop, Text, Volume,
+    Workload,
+};
 
 use super::encryption;
 use super::login::{self, Login};
 use super::settings::{self, Memory, Setting};
 use super::{NAME, PORT};
 use crate::template::render;
+use crate::{DRILL, monitoring, route};
 
 /// Above the data, so that data gets its name in one rename.
 pub(super) const DATA_ROOT: &str = "/var/lib/postgresql";
@@ -78,7 +82,13 @@ fn workload(manifest: &Manifest, member: &Member) -> Workload {
         files,
         mounts: vec![mount(member)],
         names: Vec::new(),
-        ports: vec![Port { name: "postgres".to_owned(), port: PORT, expose: Expose::Checks }],
+        // Replicas and jobs reach the primary itself; everybody else goes by the route.
+        ports: vec![Port::new("postgres", PORT, Expose::Checks).reached_by(&[
+            NAME,
+            route::NAME,
+            monitoring::NAME,
+            DRILL,
+        ])],
         user: Some(POSTGRES),
         scratch: scratch(),
         limits: Limits {

@@ -23,10 +23,13 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{Manifest, Rabbitmq as Section};
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack, Stop, Text, Volume, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack,
+    Stop, Text, Volume, Workload,
+};
 
 use crate::template::render;
-use crate::{certificates, recipe};
+use crate::{app, certificates, monitoring, recipe};
 
 pub(crate) use definitions::DEFINE;
 
@@ -177,7 +180,6 @@ impl Component for Rabbitmq {
 
 fn workload(section: &Section) -> Workload {
     let service = &section.service;
-    let port = |name: &str, port, expose| Port { name: name.to_owned(), port, expose };
     let (amqp, amqp_port) = if section.tls { ("amqps", AMQPS) } else { ("amqp", AMQP) };
     let env = [
         // The escape sequences of a terminal are no use in a log.
@@ -196,9 +198,9 @@ fn workload(section: &Section) -> Workload {
         mounts: vec![Mount { volume: DATA.to_owned(), path: HOME.to_owned() }],
         names: Vec::new(),
         ports: vec![
-            port(amqp, amqp_port, Expose::Checks),
-            port("management", MANAGEMENT, Expose::Checks),
-            port("prometheus", PROMETHEUS, Expose::Nobody),
+            Port::new(amqp, amqp_port, Expose::Checks).reached_by(&[app::NAME]),
+            Port::new("management", MANAGEMENT, Expose::Checks),
+            Port::new("prometheus", PROMETHEUS, Expose::Nobody).reached_by(&[monitoring::NAME]),
         ],
         user: Some(RABBITMQ),
         scratch: vec!["/tmp".to_owned()],

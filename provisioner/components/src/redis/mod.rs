@@ -15,12 +15,15 @@ use provisioner_core::drift::Comparisons;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack, Stop, Text, Volume, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack,
+    Stop, Text, Volume, Workload,
+};
 
 pub(crate) use encryption::is_declared as is_encrypted;
 
-use crate::recipe;
 use crate::template::render;
+use crate::{app, monitoring, recipe};
 
 pub(crate) const NAME: &str = "redis";
 const PORT: u16 = 6379;
@@ -142,7 +145,7 @@ fn workload(manifest: &Manifest) -> Workload {
         files: files(manifest),
         mounts: vec![Mount { volume: DATA.to_owned(), path: "/data".to_owned() }],
         names: Vec::new(),
-        ports: vec![Port { name: "redis".to_owned(), port: PORT, expose: Expose::Checks }],
+        ports: vec![Port::new("redis", PORT, Expose::Checks).reached_by(&[app::NAME, monitoring::NAME])],
         user: Some(REDIS),
         scratch: Vec::new(),
         limits: Limits {

@@ -27,10 +27,12 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Expose, File, ImageId, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Stop, Text, Workload};
+use provisioner_core::stack::{
+    Expose, File, ImageId, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Stop, Text, Workload,
+};
 
-use crate::postgres;
 use crate::template::render;
+use crate::{DRILL, app, monitoring, postgres};
 
 pub const NAME: &str = "route";
 pub const READ_WRITE: &str = "postgres-rw";
@@ -105,7 +107,8 @@ impl Component for Route {
 
 fn workload(manifest: &Manifest, member: Member) -> Workload {
     let service = &manifest.route.service;
-    let port = |name: &str, port| Port { name: name.to_owned(), port, expose: Expose::Checks };
+    let port = |name: &str, port, from: &[&str]| Port::new(name, port, Expose::Checks).reached_by(from);
+    let clients = [app::NAME, DRILL];
     Workload {
         member,
         component: NAME.to_owned(),
@@ -116,7 +119,11 @@ fn workload(manifest: &Manifest, member: Member) -> Workload {
         files: vec![configuration(manifest), start(), script()],
         mounts: Vec::new(),
         names: vec![READ_WRITE.to_owned(), READ_ONLY.to_owned()],
-        ports: vec![port("rw", READ_WRITE_PORT), port("ro", READ_ONLY_PORT), port("status", STATUS_PORT)],
+        ports: vec![
+            port("rw", READ_WRITE_PORT, &clients),
+            port("ro", READ_ONLY_PORT, &clients),
+            port("status", STATUS_PORT, &[monitoring::NAME]),
+        ],
         user: Some(HAPROXY),
         scratch: vec!["/run/haproxy".to_owned()],
         limits: Limits {

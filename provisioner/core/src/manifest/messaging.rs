@@ -68,8 +68,7 @@ pub(super) fn mail(mut table: Table<'_>) -> Option<Mail> {
         value.as_str().filter(is_address).map(str::to_owned)
     });
     let from = from.unwrap_or_else(|| "shop@example.com".to_owned());
-    let server =
-        if table.has("host") { smtp(&mut table) } else { Some(MailServer::Sink(keeper(&mut table, 64, 500))) };
+    let server = if table.has("host") { smtp(&mut table) } else { Some(MailServer::Sink(keeper(&mut table, 64, 500))) };
     table.finish();
     Some(Mail { from, server: server? })
 }

@@ -45,10 +45,12 @@ impl Stack {
 
     /// Without what only a cluster acts on: elsewhere a change of it must replace nobody.
     #[must_use]
-    pub fn without_probes(mut self) -> Self {
+    pub fn without_cluster_parts(mut self) -> Self {
         for resource in self.resources.values_mut() {
             if let Resource::Workload(workload) = resource {
-                Arc::make_mut(workload).probes = None;
+                let workload = Arc::make_mut(workload);
+                workload.probes = None;
+                workload.ports.iter_mut().for_each(|port| port.from.clear());
             }
         }
         self

@@ -199,6 +199,25 @@ pub struct Port {
     pub name: String,
     pub port: u16,
     pub expose: Expose,
+    /// Components whose members and jobs reach it, those of its own too; what is exposed by an address everybody reaches. A
+    /// cluster is told and refuses others, where its network can; a network of Docker's leads to all of its members.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+}
+
+impl Port {
+    pub fn new(name: impl Into<String>, port: u16, expose: Expose) -> Self {
+        Self { name: name.into(), port, expose, from: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn reached_by(self, components: &[&str]) -> Self {
+        Self { from: components.iter().map(|name| (*name).to_owned()).collect(), ..self }
+    }
+
+    pub fn lets_in(&self, component: &str) -> bool {
+        self.expose.address().is_some() || self.from.iter().any(|name| name == component)
+    }
 }
 
 /// Who reaches a port from outside the stack's network.

@@ -125,7 +125,7 @@ fn workload(component: &str, image: &str, nth: u32) -> Workload {
         files: Vec::new(),
         mounts: Vec::new(),
         names: Vec::new(),
-        ports: vec![Port { name: "main".into(), port: 80, expose: Expose::Checks }],
+        ports: vec![Port::new("main", 80, Expose::Checks)],
         user: None,
         scratch: Vec::new(),
         limits: Limits::default(),

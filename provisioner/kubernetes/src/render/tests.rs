@@ -46,7 +46,10 @@ fn database() -> Workload {
         ],
         mounts: vec![Mount { volume: "postgres-2-data".to_owned(), path: "/data".to_owned() }],
         names: vec!["postgres-any".to_owned()],
-        ports: vec![Port { name: "postgres".to_owned(), port: 5432, expose: Expose::Checks }],
+        ports: vec![
+            Port::new("postgres", 5432, Expose::Checks).reached_by(&["postgres", "route"]),
+            Port::new("debug", 5433, Expose::Checks),
+        ],
         user: Some((70, 70)),
         scratch: vec!["/run/postgresql".to_owned(), "/tmp".to_owned()],
         limits: Limits { memory_bytes: Some(384 << 20), cpu_millis: Some(1500), shm_bytes: Some(128 << 20) },
@@ -69,11 +72,7 @@ fn web() -> Workload {
         files: vec![file("/etc/nginx/nginx.conf", "events {}\n")],
         mounts: Vec::new(),
         names: Vec::new(),
-        ports: vec![Port {
-            name: "http".to_owned(),
-            port: 8080,
-            expose: Expose::Address { ip: "0.0.0.0".parse().unwrap(), port: 80 },
-        }],
+        ports: vec![Port::new("http", 8080, Expose::Address { ip: "0.0.0.0".parse().unwrap(), port: 80 })],
         user: Some((101, 101)),
         scratch: Vec::new(),
         limits: Limits { memory_bytes: Some(64 << 20), ..Limits::default() },
@@ -118,11 +117,8 @@ fn a_member_without_data_is_a_deployment_of_one() {
 
 #[test]
 fn a_volume_is_one_pods_alone() {
-    let described = Volume {
-        name: "postgres-2-data".to_owned(),
-        component: "postgres".to_owned(),
-        size_bytes: Some(20 << 30),
-    };
+    let described =
+        Volume { name: "postgres-2-data".to_owned(), component: "postgres".to_owned(), size_bytes: Some(20 << 30) };
     let options = Options {
         storage_class: Some("fast".to_owned()),
         access_mode: AccessMode::ReadWriteOncePod,
@@ -215,7 +211,7 @@ fn a_helper_sees_the_volumes_as_the_member_does_and_is_not_taken_for_it() {
 /// Every object reads as its kind: a field that the API does not know would be dropped here.
 #[test]
 fn what_is_rendered_is_what_the_api_knows() {
-    use k8s_openapi::api::{apps, core, policy};
+    use k8s_openapi::api::{apps, core, networking, policy};
 
     fn same<T: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) {
         let read: T = serde_json::from_value(object.clone()).unwrap();
@@ -239,6 +235,7 @@ fn what_is_rendered_is_what_the_api_knows() {
                 "Deployment" => same::<apps::v1::Deployment>(&object),
                 "Service" => same::<core::v1::Service>(&object),
                 "ServiceAccount" => same::<core::v1::ServiceAccount>(&object),
+                "NetworkPolicy" => same::<networking::v1::NetworkPolicy>(&object),
                 "PodDisruptionBudget" => same::<policy::v1::PodDisruptionBudget>(&object),
                 other => panic!("{other}"),
             }

@@ -33,6 +33,7 @@ pub(crate) fn workload(described: &Described<'_>) -> Vec<Value> {
     let mut objects = shared(names, &workload.component);
     let member = workload.member.as_str();
     let own = BTreeMap::from([(labels::MEMBER.to_owned(), member.to_owned())]);
+    objects.push(paths(names, workload));
     objects.push(service(names, member, &own, &workload.ports, &workload.component));
     objects.extend(public(names, options, workload, &own));
     objects.extend(workload.names.iter().map(|name| name_service(names, name, workload)));
@@ -57,6 +58,34 @@ pub(crate) fn shared(names: &Names, component: &str) -> Vec<Value> {
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": wanted}},
     });
     vec![account, budget]
+}
+
+/// Who reaches which port of the member. One without ports is named too: it had some, perhaps.
+fn paths(names: &Names, workload: &Workload) -> Value {
+    let mut wanted = names.labels(Kind::Workload);
+    wanted.insert(labels::MEMBER.to_owned(), workload.member.to_string());
+    let rules = workload.ports.iter().filter_map(|port| {
+        let open = json!([{"port": port.port, "protocol": "TCP"}]);
+        if port.expose.address().is_some() {
+            return Some(json!({"ports": open}));
+        }
+        let callers = json!({
+            "matchLabels": {labels::STACK: names.stack.as_str()},
+            "matchExpressions": [{"key": labels::COMPONENT, "operator": "In", "values": port.from}],
+        });
+        // An empty list of callers would be everybody.
+        (!port.from.is_empty()).then(|| json!({"from": [{"podSelector": callers}], "ports": open}))
+    });
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": workload.member.as_str(), "labels": wanted},
+        "spec": {
+            "podSelector": {"matchLabels": wanted},
+            "policyTypes": ["Ingress"],
+            "ingress": rules.collect::<Vec<_>>(),
+        },
+    })
 }
 
 fn labels_of(names: &Names, workload: &Workload) -> Labels {

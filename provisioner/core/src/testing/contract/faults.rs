@@ -71,7 +71,7 @@ pub async fn a_member_that_was_cut_off_has_its_published_port_back_when_healed(g
     }
     let engine = ground.engine();
     let mut described = workload(ground, "probe-1");
-    described.ports = vec![Port { name: "http".to_owned(), port: 8080, expose: Expose::Checks }];
+    described.ports = vec![Port::new("http", 8080, Expose::Checks)];
     let running = ensured(ground, &described).await?;
     faults(&*engine)?.inject(&described.member, Fault::Partition).await?;
     let cut = observed(&*engine, &described.member).await?;

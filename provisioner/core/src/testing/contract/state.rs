@@ -274,7 +274,7 @@ pub async fn a_missing_secret_is_named_and_leaves_the_member_alone(ground: &dyn 
 
 pub async fn ports_for_checks_are_published_on_loopback(ground: &dyn Ground) -> Outcome {
     let mut described = workload(ground, "probe-1");
-    described.ports = vec![Port { name: "http".to_owned(), port: 8080, expose: Expose::Checks }];
+    described.ports = vec![Port::new("http", 8080, Expose::Checks)];
     let found = ensured(ground, &described).await?;
     let address = ground.engine().address(&described.member, 8080).await?;
     assert!(address.ip().is_loopback() && address.port() != 0, "{address}");
@@ -286,7 +286,7 @@ pub async fn ports_for_checks_are_published_on_loopback(ground: &dyn Ground) -> 
 
 pub async fn a_port_for_members_is_published_nowhere(ground: &dyn Ground) -> Outcome {
     let mut described = workload(ground, "probe-1");
-    described.ports = vec![Port { name: "http".to_owned(), port: 8080, expose: Expose::Nobody }];
+    described.ports = vec![Port::new("http", 8080, Expose::Nobody)];
     let found = ensured(ground, &described).await?;
     assert_eq!(found.published, BTreeMap::new());
     let missing = ground.engine().address(&described.member, 8080).await;
@@ -319,7 +319,7 @@ pub async fn a_member_is_in_every_aspect_as_it_was_described(ground: &dyn Ground
     let mut described = with_volume(workload(ground, "probe-1"), "probe-1-data");
     described.env.insert("LOG".to_owned(), "plain".to_owned());
     described.names.push("probe".to_owned());
-    described.ports.push(Port { name: "http".to_owned(), port: 8000, expose: Expose::Checks });
+    described.ports.push(Port::new("http", 8000, Expose::Checks));
     described.limits.cpu_millis = Some(500);
     ground.engine().ensure(&volume("probe-1-data"), &images(ground).await?, &Quiet).await?;
     ensured(ground, &described).await?;
