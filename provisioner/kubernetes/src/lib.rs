@@ -26,6 +26,7 @@ mod pods;
 mod power;
 mod preflight;
 mod quantity;
+mod quota;
 mod rbac;
 mod records;
 mod render;

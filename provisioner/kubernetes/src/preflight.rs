@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ResourceQuota};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Resource};
@@ -21,6 +21,7 @@ use crate::host::{allocatable_memory, takes_pods};
 use crate::image::PushedImages;
 use crate::labels;
 use crate::namespace::Whose;
+use crate::quota;
 use crate::rbac::{self, Permission};
 
 const ASKED_AT_ONCE: usize = 16;
@@ -35,10 +36,16 @@ impl KubernetesEngine {
         if !permissions.is_empty() {
             return Ok(conditions);
         }
-        let (namespace, classes, nodes, pushed) =
-            future::try_join4(self.namespace_told(), self.all::<StorageClass>(), self.all::<Node>(), self.pushed())
-                .await?;
+        let (namespace, classes, nodes, pushed, quotas) = future::try_join5(
+            self.namespace_told(),
+            self.all::<StorageClass>(),
+            self.all::<Node>(),
+            self.pushed(),
+            self.list::<ResourceQuota>(""),
+        )
+        .await?;
         conditions.push(namespace);
+        conditions.extend(quota::told(&quotas, stack));
         let has_volumes =
             stack.is_none_or(|stack| stack.resources().any(|it| matches!(it, stack::Resource::Volume(_))));
         if has_volumes {
@@ -233,7 +240,7 @@ fn images(stack: &Stack, pushed: &PushedImages) -> Condition {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use provisioner_core::name::{Member, StackName};
@@ -258,7 +265,7 @@ mod tests {
         read(json!({"metadata": {"name": "n"}, "spec": {"taints": taints}, "status": status}))
     }
 
-    fn workload(member: &str, mib: u64) -> stack::Resource {
+    pub(crate) fn workload(member: &str, mib: u64) -> stack::Resource {
         let workload = stack::Workload {
             member: Member::named(member),
             component: "search".to_owned(),

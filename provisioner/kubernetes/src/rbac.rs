@@ -26,8 +26,8 @@ pub const RULES: &[Rule] = &[
     rule(CORE, &["configmaps"], &["get", "list", "create", "update", "delete"]),
     rule(CORE, &["secrets"], &["get", "list", "create", "update", "patch", "delete"]),
     rule(CORE, &["persistentvolumeclaims"], STANDING),
-    // Why a pod does not start.
-    rule(CORE, &["events"], &["list"]),
+    // Why a pod does not start, and what the namespace is kept to.
+    rule(CORE, &["events", "resourcequotas"], &["list"]),
     rule("apps", &["deployments", "statefulsets"], STANDING),
     rule("batch", &["jobs"], STANDING),
     rule("networking.k8s.io", &["networkpolicies"], &["create", "patch", "delete"]),

@@ -4,14 +4,15 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ResourceQuota};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
@@ -19,7 +20,9 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use provisioner_core::engine::{Engine, EngineError, ImageReferences, Power, Quiet};
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::State;
-use provisioner_core::stack::{Expose, Image, ImageId, Port, Probe, Probes, Resource, ResourceId, Restart, Text, Volume, Workload};
+use provisioner_core::stack::{
+    Expose, Image, ImageId, Port, Probe, Probes, Resource, ResourceId, Restart, Text, Volume, Workload,
+};
 use provisioner_core::testing::contract::{ensured, id, images, observed, secret, volume, with_volume, workload};
 use provisioner_core::wait::{self, Look};
 use provisioner_kubernetes::{Access, Exposure, Kubernetes, KubernetesEngine, Options};
@@ -488,12 +491,17 @@ async fn a_volume_has_the_size_that_was_asked_for_and_its_class_decides_whether_
         let (small, large) = (256 << 20, 512 << 20);
         assert_eq!(resized(&ground.engine, small).await, Ok(small));
         let said = resized(&ground.engine, small / 2).await.unwrap_err();
-        assert!(said.contains("resize volume data: it has 268435456 bytes") && said.contains("never shrinks"), "{said}");
+        assert!(
+            said.contains("resize volume data: it has 268435456 bytes") && said.contains("never shrinks"),
+            "{said}"
+        );
         let classes: Api<StorageClass> = Api::all(ground.client.clone());
         let all = classes.list(&ListParams::default()).await.unwrap().items;
         let is_default = |class: &&StorageClass| {
             let noted = class.metadata.annotations.as_ref();
-            noted.and_then(|noted| noted.get("storageclass.kubernetes.io/is-default-class")).is_some_and(|is| is == "true")
+            noted
+                .and_then(|noted| noted.get("storageclass.kubernetes.io/is-default-class"))
+                .is_some_and(|is| is == "true")
         };
         let default = all.iter().find(is_default).unwrap();
         if default.allow_volume_expansion != Some(true) {
@@ -564,6 +572,57 @@ async fn who_may_reach_a_member_is_told_to_the_cluster_and_goes_with_it() {
         assert_eq!(selected.into_keys().collect::<Vec<_>>(), ["provisioner.dev/stack"]);
         ground.engine.remove(&id("probe-1")).await.unwrap();
         assert_eq!(names().await, ["default-deny"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_have_no_token_a_budget_and_a_node_each() {
+    with_ground("manners", async |ground| {
+        let members = ["probe-1", "probe-2"].map(|member| {
+            let mut described = workload(ground, member);
+            described.limits.memory_bytes = Some(48 << 20);
+            described.limits.cpu_millis = Some(500);
+            described
+        });
+        for described in &members {
+            ensured(ground, described).await.unwrap();
+        }
+        let namespace = ground.engine.namespace();
+        let pods: Api<Pod> = Api::namespaced(ground.client.clone(), namespace);
+        let found = pods.list(&ListParams::default()).await.unwrap().items;
+        let mut nodes = BTreeSet::new();
+        for pod in &found {
+            let spec = pod.spec.as_ref().unwrap();
+            nodes.extend(spec.node_name.clone());
+            assert_eq!((spec.service_account_name.as_deref(), spec.containers.len()), (Some("probe"), 1));
+            let resources = serde_json::to_value(&spec.containers[0].resources).unwrap();
+            let expected = json!({"limits": {"cpu": "500m", "memory": "50331648"},
+                "requests": {"cpu": "50m", "memory": "50331648"}});
+            assert_eq!(resources, expected);
+        }
+        let all: Api<Node> = Api::all(ground.client.clone());
+        let is_ready = |node: &&Node| {
+            let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
+        };
+        let count = all.list(&ListParams::default()).await.unwrap().items.iter().filter(is_ready).count();
+        assert_eq!((found.len(), nodes.len()), (2, count.min(2)), "{nodes:?}");
+        for described in &members {
+            let argv = ["ls", "/var/run/secrets/kubernetes.io"].map(str::to_owned);
+            let looked = ground.engine.exec(&described.member, &argv, None).await.unwrap().finish().await.unwrap();
+            assert_ne!(looked.exit_code, 0, "{}", looked.stdout);
+        }
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(ground.client.clone(), namespace);
+        let counted = wait::until(Duration::from_secs(20), Duration::from_millis(200), async || {
+            let status = budgets.get("probe").await.map(|budget| budget.status.unwrap_or_default());
+            match status.map(|it| (it.expected_pods, it.disruptions_allowed)) {
+                Ok((2, 1)) => Look::Done(()),
+                Ok(other) => Look::Pending(format!("{other:?} of pods and disruptions, expected 2 and 1")),
+                Err(error) => Look::Broken(error),
+            }
+        });
+        counted.await.unwrap();
     })
     .await;
 }
