@@ -306,8 +306,7 @@ pub(crate) fn no_such_member(stack: &Stack, name: &str) -> Stop {
 }
 
 fn stack_of(manifest: &Manifest, components: &[Box<dyn Component>]) -> Stack {
-    let declared = components.iter().flat_map(|component| component.declare(manifest));
-    let stack = Stack::new(manifest.name.clone(), declared.chain([Resource::Network]));
+    let stack = Stack::of(manifest, components.iter().map(AsRef::as_ref)).and([Resource::Network]);
     if manifest.kubernetes.is_some() { stack } else { stack.without_cluster_parts() }
 }
 

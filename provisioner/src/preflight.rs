@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use provisioner_components::elasticsearch;
 use provisioner_core::engine::{Condition, Host};
-use provisioner_core::manifest::Manifest;
+use provisioner_core::manifest::{Elasticsearch, Manifest};
 use provisioner_core::observed::Observed;
 use provisioner_core::stack::{Expose, Image, Resource, Stack};
 use serde::Serialize;
@@ -111,6 +111,22 @@ pub(crate) fn place(place: &Place) -> Line {
     ok("cluster", place.to_string())
 }
 
+/// Whether a service that exists already takes connections from here.
+pub(crate) fn external(component: &str, address: &str, reached: Result<(), String>, is_here: bool) -> Line {
+    match reached {
+        Ok(()) => ok("external", format!("{component} at {address} takes connections")),
+        Err(error) if is_here => {
+            let text =
+                format!("{component} at {address} takes none: {error}; look at {component}.external and its network");
+            refused("external", text)
+        }
+        Err(error) => {
+            let text = format!("{component} at {address} is not reached from here ({error}); verify looks from inside");
+            Line { subject: "external", verdict: Verdict::Adapted, text }
+        }
+    }
+}
+
 /// Why there is no engine to look at.
 pub(crate) fn unreachable(error: &anyhow::Error) -> Line {
     refused("engine", format!("{error:#}"))
@@ -144,9 +160,10 @@ fn memory(host: &Host, manifest: &Manifest, stack: &Stack) -> Line {
 /// What to change in the manifest to save that much, the cheapest loss first.
 fn shrink(manifest: &Manifest, stack: &Stack, excess: u64) -> String {
     let Manifest { postgres, app, .. } = manifest;
-    let replicas = u64::from(postgres.replicas) * postgres.service.memory_bytes;
+    let own = u32::from(postgres.external.is_none());
+    let replicas = u64::from(own * postgres.replicas) * postgres.service.memory_bytes;
     let backends = u64::from(app.replicas.saturating_sub(1)) * app.memory_bytes;
-    let search = manifest.elasticsearch.as_ref();
+    let search = own_search(manifest);
     let nodes = search.map_or(0, |search| u64::from(search.nodes.saturating_sub(1)) * search.service.memory_bytes);
     let solo = "run `solo` in its place, one of everything (manifests/solo.yaml): provisioner up --env solo";
     if excess <= backends {
@@ -162,6 +179,11 @@ fn shrink(manifest: &Manifest, stack: &Stack, excess: u64) -> String {
         }
         None => solo.to_owned(),
     }
+}
+
+/// Nodes of an external one are not on this host.
+fn own_search(manifest: &Manifest) -> Option<&Elasticsearch> {
+    manifest.elasticsearch.as_ref().filter(|search| search.external.is_none())
 }
 
 /// Engines refuse a member that asks for more cores than there are; together they may ask for more.
@@ -231,8 +253,7 @@ fn open_files(facts: &Facts, manifest: Option<&Manifest>) -> Option<Line> {
         return Some(refused("open files", text));
     }
     let wanted = elasticsearch::OPEN_FILES_MIN;
-    let Some((manifest, search)) = manifest.and_then(|manifest| Some((manifest, manifest.elasticsearch.as_ref()?)))
-    else {
+    let Some((manifest, search)) = manifest.and_then(|manifest| Some((manifest, own_search(manifest)?))) else {
         return Some(ok("open files", format!("{limit} a process")));
     };
     if limit >= wanted {

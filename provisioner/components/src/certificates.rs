@@ -9,7 +9,7 @@ use provisioner_core::finding::Broken;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
 use provisioner_core::secret;
-use provisioner_core::stack::{File, OnChange, Resource, Secret, SecretSource, Text};
+use provisioner_core::stack::{File, OnChange, Resource, ResourceId, Secret, SecretSource, Stack, Text};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::version::{TLS12, TLS13};
@@ -59,6 +59,14 @@ pub fn authority_file() -> File {
     }
 }
 
+/// The same with those by whom external services are believed; `None`: nothing that the stack reaches encrypts.
+pub(crate) fn trusted_file(stack: &Stack) -> Option<File> {
+    let own = stack.resource(&ResourceId::Secret(AUTHORITY.to_owned())).map(|_| AUTHORITY);
+    let others = stack.externals().filter_map(|external| external.ca.as_deref());
+    let markers: Vec<String> = own.into_iter().chain(others).map(|name| Text::secret(&format!("{name}.crt"))).collect();
+    (!markers.is_empty()).then(|| File { content: Text::new(markers.concat()), ..authority_file() })
+}
+
 /// Whom a client believes.
 #[derive(Clone)]
 pub(crate) enum Trust {
@@ -75,6 +83,22 @@ impl Trust {
         Ok(Self::Authority(roots))
     }
 
+    /// Whoever is named in the certificates of this secret.
+    pub(crate) async fn signers(access: &Access<'_>, secret: &str) -> Result<Self, String> {
+        let text = certificates(access, secret).await?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+            let certificate =
+                certificate.map_err(|error| format!("read the certificates of secret {secret}: {error}"))?;
+            // A bundle of many may have some that no current client takes.
+            roots.add_parsable_certificates([certificate]);
+        }
+        if roots.is_empty() {
+            return Err(format!("secret {secret} has no certificate that can be trusted"));
+        }
+        Ok(Self::Authority(roots))
+    }
+
     pub(crate) async fn pinned(access: &Access<'_>, secret: &str) -> Result<Self, String> {
         Ok(Self::Pinned(first(access, secret).await?))
     }
@@ -82,6 +106,11 @@ impl Trust {
     pub(crate) fn client(&self) -> Result<ClientConfig, String> {
         tls::client(self, &[&TLS13, &TLS12]).map_err(|error| error.to_string())
     }
+}
+
+/// The certificates of a secret as PEM, for clients with an own idea of trust.
+pub(crate) async fn pem(access: &Access<'_>, secret: &str) -> Result<String, String> {
+    certificates(access, secret).await
 }
 
 /// The authority's certificate as PEM, for clients with an own idea of trust.

@@ -7,6 +7,7 @@ use provisioner_core::component::Access;
 use provisioner_core::failure::chain;
 use provisioner_core::finding::Broken;
 use provisioner_core::name::Member;
+use provisioner_core::stack::url_host;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, redirect};
 
@@ -17,7 +18,8 @@ use crate::certificates::Trust;
 pub(crate) struct Site {
     client: Client,
     scheme: &'static str,
-    address: SocketAddr,
+    /// Host and port.
+    address: String,
 }
 
 /// An answer, read to its end.
@@ -36,7 +38,17 @@ impl Site {
 
     pub(crate) fn at(address: SocketAddr, limit: Duration) -> Result<Self, String> {
         let client = builder(limit).build().map_err(|error| chain(&error))?;
-        Ok(Self { client, scheme: "http", address })
+        Ok(Self { client, scheme: "http", address: address.to_string() })
+    }
+
+    /// A service that exists already, by its own name; without `trust` in clear.
+    pub(crate) fn external(host: &str, port: u16, limit: Duration, trust: Option<Trust>) -> Result<Self, String> {
+        let (builder, scheme) = match trust {
+            Some(trust) => (builder(limit).tls_backend_preconfigured(trust.client()?), "https"),
+            None => (builder(limit), "http"),
+        };
+        let client = builder.build().map_err(|error| chain(&error))?;
+        Ok(Self { client, scheme, address: format!("{}:{port}", url_host(host)) })
     }
 
     /// The same over TLS.
@@ -50,7 +62,7 @@ impl Site {
         let address = access.engine.address(member, port).await.map_err(|error| error.to_string())?;
         let client =
             builder(limit).tls_backend_preconfigured(trust.client()?).build().map_err(|error| chain(&error))?;
-        Ok(Self { client, scheme: "https", address })
+        Ok(Self { client, scheme: "https", address: address.to_string() })
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -7,6 +7,7 @@ pub mod app;
 mod certificates;
 mod checks;
 pub mod elasticsearch;
+pub mod external;
 mod http;
 pub mod mail;
 pub mod media;
@@ -83,7 +84,7 @@ mod tests {
     /// A plan ignores what nobody offers, so a misspelt name would silently lose an order.
     #[test]
     fn whatever_is_waited_for_exists() {
-        for manifest in [testing::manifest(), testing::whole_manifest()] {
+        for manifest in [testing::manifest(), testing::whole_manifest(), testing::external_manifest()] {
             nothing_is_missing(&manifest);
         }
     }
@@ -92,8 +93,8 @@ mod tests {
     #[test]
     fn every_member_runs_as_a_number_that_is_not_root_on_ports_for_everybody() {
         let manifest = testing::whole_manifest();
-        let declared = all().into_iter().flat_map(|component| component.declare(&manifest));
-        let stack = Stack::new(manifest.name.clone(), declared);
+        let components = all();
+        let stack = Stack::of(&manifest, components.iter().map(AsRef::as_ref));
         assert!(stack.workloads().count() > 20);
         for workload in stack.workloads() {
             assert!(workload.user.is_some_and(|(user, _)| user != 0), "{}: {:?}", workload.member, workload.user);
@@ -153,8 +154,7 @@ mod tests {
 
     fn nothing_is_missing(manifest: &Manifest) {
         let components = all();
-        let declared = components.iter().flat_map(|component| component.declare(manifest));
-        let stack = Stack::new(manifest.name.clone(), declared.chain([Resource::Network]));
+        let stack = Stack::of(manifest, components.iter().map(AsRef::as_ref)).and([Resource::Network]);
         let (observed, changing) = (Observed::default(), BTreeSet::new());
         let situation = Situation { stack: &stack, observed: &observed, changing: &changing };
         let planned: Vec<_> = components.iter().flat_map(|component| component.tasks(&situation).tasks).collect();

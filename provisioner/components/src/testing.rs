@@ -19,6 +19,21 @@ pub(crate) fn whole_manifest() -> Manifest {
     parse(text.as_bytes()).expect("a manifest with every system is right")
 }
 
+/// The same with every service that may exist already.
+pub(crate) fn external_manifest() -> Manifest {
+    let login = "user: shop, password_file: password";
+    let text = format!(
+        "name: dev\n\
+         postgres: {{ external: {{ host: db.example.com, read_host: db-ro.example.com, {login}, database: shop, ca_file: ca.pem }} }}\n\
+         redis: {{ external: {{ host: cache.example.com, {login}, database: 2, ca_file: ca.pem }} }}\n\
+         rabbitmq: {{ external: {{ host: mq.example.com, {login}, vhost: shop, ca_file: ca.pem, management: {{}} }} }}\n\
+         elasticsearch: {{ external: {{ host: search.example.com, {login}, ca_file: ca.pem }} }}\n\
+         nginx: {{ tls: {{}} }}\nmail: {{}}\nmonitoring: {{}}\napp: {{ binary: target/app }}\n\
+         workers: {{ relay: {{}}, email: {{}}, search: {{}} }}\n"
+    );
+    parse(text.as_bytes()).expect("a manifest of external services is right")
+}
+
 /// A secret whose value may stay.
 pub(crate) fn made(secret: &Secret) -> ObservedSecret {
     let version = "1".to_owned();

@@ -15,7 +15,7 @@ use crate::manifest::Manifest;
 use crate::name::Member;
 use crate::observed::Observed;
 use crate::plan::Withheld;
-use crate::stack::{Resource, ResourceId, Stack, Text};
+use crate::stack::{External, Resource, ResourceId, Stack, Text};
 use crate::trial::Trial;
 
 /// One system. `declare`, `tasks`, `role` and `variables` are pure; the rest talks to running members.
@@ -25,6 +25,11 @@ pub trait Component: Send + Sync {
 
     /// What should exist. Everything is chosen here: images, ports, rendered files, secrets by name.
     fn declare(&self, manifest: &Manifest) -> Vec<Resource>;
+
+    /// The service that exists already and that the stack uses instead of members of its own.
+    fn external(&self, _manifest: &Manifest) -> Option<External> {
+        None
+    }
 
     /// What should be done besides making resources exist, decided from the snapshot alone.
     fn tasks(&self, _situation: &Situation<'_>) -> Tasks {
@@ -146,8 +151,8 @@ pub struct Variable {
     /// The stable name on the stack's network and the port there.
     pub host: String,
     pub port: u16,
-    /// The member whose published port leads there from outside.
-    pub member: Member,
+    /// The member whose published port leads there from outside; `None`: the same address does, for it is external.
+    pub member: Option<Member>,
     /// After the port: `/app`.
     pub suffix: String,
     /// The same for programs on the operator's machine, where it differs: the stack's files are not there.
@@ -159,11 +164,17 @@ pub struct Variable {
 pub struct Entrypoint {
     pub name: &'static str,
     pub scheme: &'static str,
-    /// Who answers there.
-    pub member: Member,
-    /// Inside the stack.
-    pub port: u16,
+    pub at: At,
     pub login: Option<Login>,
+}
+
+/// Who answers at an address that people open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum At {
+    /// The port is that inside the stack.
+    Member { member: Member, port: u16 },
+    /// Host and port of a service that exists already.
+    External { address: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,16 +195,31 @@ impl Variable {
         Text::new(format!("{}{}:{}{}", self.prefix.masked(), self.host, self.port, self.suffix))
     }
 
-    /// The value for programs on the operator's machine, with markers for secrets.
-    pub fn outside(&self, address: SocketAddr) -> Text {
+    /// The value for programs on the operator's machine, with markers for secrets; `address` is where the member is
+    /// published.
+    pub fn outside(&self, address: Option<SocketAddr>) -> Text {
         let suffix = self.suffix_outside.as_ref().unwrap_or(&self.suffix);
+        let address = address.map_or_else(|| format!("{}:{}", self.host, self.port), |address| address.to_string());
         Text::new(format!("{}{address}{suffix}", self.prefix.masked()))
     }
 }
 
 impl Entrypoint {
     pub fn new(name: &'static str, scheme: &'static str, member: &Member, port: u16) -> Self {
-        Self { name, scheme, member: member.clone(), port, login: None }
+        Self { name, scheme, at: At::Member { member: member.clone(), port }, login: None }
+    }
+
+    /// Of a service that exists already.
+    pub fn external(name: &'static str, scheme: &'static str, address: String) -> Self {
+        Self { name, scheme, at: At::External { address }, login: None }
+    }
+
+    /// `None`: it is external.
+    pub fn member(&self) -> Option<&Member> {
+        match &self.at {
+            At::Member { member, .. } => Some(member),
+            At::External { .. } => None,
+        }
     }
 
     pub fn login(mut self, user: &str, secret: &str) -> Self {
@@ -204,12 +230,16 @@ impl Entrypoint {
     /// Where it is reached from the operator's machine; `None`: its port is the engine's choice, and the member does
     /// not run.
     pub fn url(&self, stack: &Stack, observed: &Observed) -> Option<String> {
-        let found = observed.workload(&self.member);
+        let (member, port) = match &self.at {
+            At::External { address } => return Some(format!("{}://{address}/", self.scheme)),
+            At::Member { member, port } => (member, *port),
+        };
+        let found = observed.workload(member);
         let address = match found.and_then(|found| found.public.as_ref()) {
-            Some(public) => public.get(&self.port)?.clone(),
+            Some(public) => public.get(&port)?.clone(),
             None => {
-                let published = found.and_then(|found| found.published.get(&self.port)).copied();
-                let mut address = published.or_else(|| self.declared(stack))?;
+                let published = found.and_then(|found| found.published.get(&port)).copied();
+                let mut address = published.or_else(|| declared(stack, member, port))?;
                 if address.ip().is_unspecified() {
                     // Nobody can open the address that stands for all of them.
                     address.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -219,11 +249,10 @@ impl Entrypoint {
         };
         Some(format!("{}://{address}/", self.scheme))
     }
+}
 
-    fn declared(&self, stack: &Stack) -> Option<SocketAddr> {
-        let workload = stack.workload(&self.member)?;
-        workload.ports.iter().find(|port| port.port == self.port)?.expose.address()
-    }
+fn declared(stack: &Stack, member: &Member, port: u16) -> Option<SocketAddr> {
+    stack.workload(member)?.ports.iter().find(|declared| declared.port == port)?.expose.address()
 }
 
 impl Task {

@@ -71,6 +71,34 @@ monitoring:
 }
 
 #[test]
+fn beside_an_external_service_nothing_else_is_said_and_all_of_it_is_told_at_once() {
+    assert_snapshot!(problems(
+        "
+name: dev
+app: {binary: a}
+route: {replicas: 2}
+postgres: {replicas: 2, memory: 1GiB, settings: {work_mem: 4MB}, external: {host: localhost, user: shop, tls: verify}}
+redis: {tls: true, external: {host: 'cache.example.com:6379', user: shop, tls: off, ca_file: ca.pem}}
+rabbitmq: {queues: {email: [email.#]}, memory: 1GiB, external: {host: mq.example.com, tls: maybe}}
+elasticsearch: {nodes: 3, external: {host: search.example.com, tls: off, password_file: p}}
+"
+    ));
+    let text = "
+name: dev
+app: {binary: a}
+postgres: {external: {host: db.example.com, read_host: db-ro.example.com, user: shop, password_file: secrets/pg, database: shop, ca_file: ca.pem}}
+rabbitmq: {external: {host: 10.0.0.5, user: shop, password_file: p, tls: off, management: {}}, queues: {email: [email.#]}}
+";
+    let manifest = parse(text.as_bytes()).unwrap();
+    let external = manifest.postgres.external.unwrap();
+    assert_eq!((external.server.port, external.read_host.as_deref()), (5432, Some("db-ro.example.com")));
+    let rabbitmq = manifest.rabbitmq.unwrap();
+    let external = rabbitmq.external.unwrap();
+    assert_eq!((external.server.port, external.management), (5672, Some(("10.0.0.5".to_owned(), 15672))));
+    assert_eq!((external.vhost.as_str(), rabbitmq.queues.len()), ("/", 1));
+}
+
+#[test]
 fn a_required_standby_needs_a_replica() {
     assert_snapshot!(problems("name: dev\napp: {binary: a}\npostgres: {replicas: 0, synchronous: required}\n"));
 }

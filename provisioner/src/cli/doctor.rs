@@ -5,6 +5,7 @@ use super::exit::{self, Exit, Stop};
 use super::settings::ManifestSource;
 use crate::context::{Context, Place};
 use crate::preflight::{self, Facts, Line};
+use provisioner_components::external;
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::StackName;
 
@@ -58,8 +59,20 @@ pub(super) async fn lines(
             preflight::judge(&facts, &context.manifest, &context.stack, observed)
         }
     };
+    lines.extend(externals(context).await?);
     lines.extend(context.adapted.iter().map(|text| preflight::adapted(text)));
     Ok(lines)
+}
+
+/// A container of this machine's engine reaches what this machine reaches. From elsewhere nobody can tell before the stack
+/// stands; then verify looks from inside.
+async fn externals(context: &Context) -> anyhow::Result<Vec<Line>> {
+    let is_here = context.place.is_none() && context.engine.host().await?.is_local;
+    let looks = context.stack.externals().map(async |external| {
+        let reached = external::reached(&external.host, external.port).await.map(drop);
+        preflight::external(&external.component, &external.address(), reached, is_here)
+    });
+    Ok(futures_util::future::join_all(looks).await)
 }
 
 async fn in_cluster(context: &Context, place: &Place) -> anyhow::Result<Vec<Line>> {

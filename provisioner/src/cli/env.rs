@@ -40,8 +40,9 @@ pub(super) async fn env(call: &Call<'_>) -> anyhow::Result<Exit> {
 
 fn outside(call: &Call<'_>, context: &Context, variable: &Variable, observed: &Observed) -> Result<Text, Stop> {
     let Variable { name, member, port, .. } = variable;
+    let Some(member) = member else { return Ok(variable.outside(None)) };
     let published = observed.workload(member).and_then(|workload| workload.published.get(port));
-    published.map(|address| variable.outside(*address)).ok_or_else(|| {
+    published.map(|address| variable.outside(Some(*address))).ok_or_else(|| {
         let message = format!("find {name}: port {port} of {member} is not published, is stack {} up?", context.name());
         Stop::new(Exit::Error, message).hint(call.settings.again("up"))
     })

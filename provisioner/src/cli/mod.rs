@@ -11,6 +11,7 @@ mod drift;
 mod env;
 mod exec;
 pub mod exit;
+mod external;
 mod failover;
 mod history;
 mod images;
@@ -147,10 +148,12 @@ fn chain(error: &anyhow::Error) -> String {
 impl Call<'_> {
     /// Runs the verb within its time, and cuts it off when somebody interrupts, unless it handles both itself.
     async fn bounded(&self, verb: &Verb) -> anyhow::Result<Exit> {
+        // On the heap: it is as large as what the largest verb keeps while it waits.
+        let dispatched = Box::pin(self.dispatch(verb));
         if verb.ends_gracefully() {
-            return self.dispatch(verb).await;
+            return dispatched.await;
         }
-        self.cut(self.dispatch(verb)).await?
+        self.cut(dispatched).await?
     }
 
     /// Drops `work` when its time is over or somebody interrupts.

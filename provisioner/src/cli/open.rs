@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Args;
-use provisioner_core::component::Entrypoint;
+use provisioner_core::component::{At, Entrypoint};
 use provisioner_core::observed::{Observed, State};
 use serde::Serialize;
 
@@ -57,6 +57,9 @@ struct Credentials {
     /// `None`: the engine does not hold it yet.
     password: Option<String>,
 }
+
+/// In place of a state: the stack has no member there.
+const EXTERNAL: &str = "external";
 
 /// How long a program that hands an address on to the browser may take; it may also be the browser itself.
 const OPENER_LIMIT: Duration = Duration::from_secs(5);
@@ -116,7 +119,8 @@ fn named(
         let stop = Stop::new(Exit::Usage, format!("stack {} has nothing named {name} to open", context.name()));
         return Err(stop.hint(format!("there is: {names}")));
     };
-    let member = &entrypoint.member;
+    // It is not of this stack: whether it answers, verify says.
+    let Some(member) = entrypoint.member() else { return Ok(entrypoint) };
     if observed.is_running(member) {
         return Ok(entrypoint);
     }
@@ -139,10 +143,13 @@ fn door(context: &Context, observed: &Observed, passwords: &BTreeMap<String, Str
         .login
         .as_ref()
         .map(|login| Credentials { user: login.user.clone(), password: passwords.get(&login.secret).cloned() });
-    let state = observed.workload(&entrypoint.member).map_or("absent", |found| found.state.word());
+    let (member, state) = match entrypoint.member() {
+        Some(member) => (member.as_str(), observed.workload(member).map_or("absent", |found| found.state.word())),
+        None => (entrypoint.name, EXTERNAL),
+    };
     Door {
         address: address(context, observed, entrypoint),
-        member: entrypoint.member.to_string(),
+        member: member.to_owned(),
         state,
         login,
         is_forwarded: false,
@@ -151,7 +158,8 @@ fn door(context: &Context, observed: &Observed, passwords: &BTreeMap<String, Str
 
 /// What has no address of its own has one for as long as this process runs.
 fn forward(observed: &Observed, entrypoint: &Entrypoint, door: &mut Door) {
-    let forwarded = || observed.workload(&entrypoint.member)?.published.get(&entrypoint.port);
+    let At::Member { member, port } = &entrypoint.at else { return };
+    let forwarded = || observed.workload(member)?.published.get(port);
     if door.address.url.is_none()
         && let Some(address) = forwarded()
     {
@@ -171,12 +179,16 @@ fn human(door: &Door) -> String {
 fn table(doors: &[Door], color: bool) -> String {
     let mut table = Table::with_header(&["NAME", "MEMBER", "STATE", "URL", "USER", "PASSWORD"]);
     for Door { address: Address { name, url }, member, state, login, .. } in doors {
-        let tone = if *state == State::Running.word() { Tone::Good } else { Tone::Bad };
+        let tone = match *state {
+            EXTERNAL => None,
+            state if state == State::Running.word() => Some(Tone::Good),
+            _ => Some(Tone::Bad),
+        };
         let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
         table.row(vec![
             ((*name).to_owned(), None),
             (member.clone(), None),
-            ((*state).to_owned(), Some(tone)),
+            ((*state).to_owned(), tone),
             (or_none(url.as_deref()), None),
             (or_none(login.as_ref().map(|login| login.user.as_str())), None),
             (or_none(login.as_ref().and_then(|login| login.password.as_deref())), None),

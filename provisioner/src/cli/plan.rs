@@ -6,6 +6,7 @@ use provisioner_core::plan::{Action, Impact, Plan, Policy, Step, StepId, Withhel
 use serde::Serialize;
 
 use super::exit::Exit;
+use super::external::{self, ExternalView};
 use super::{Call, drift};
 use crate::context::{Context, Place};
 use crate::report::counted;
@@ -30,6 +31,8 @@ pub(super) struct PlanView<'a> {
     stack: &'a StackName,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<&'a Place>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    external: Vec<ExternalView>,
     changes: usize,
     steps: Vec<StepView<'a>>,
     withheld: &'a [Withheld],
@@ -58,7 +61,7 @@ pub(super) async fn plan(call: &Call<'_>, arguments: &PlanArgs) -> anyhow::Resul
 }
 
 pub(super) fn show(call: &Call<'_>, context: &Context, plan: &Plan) -> anyhow::Result<()> {
-    call.printer.data(&PlanView::of(context, plan), || human(&context.told(), plan))
+    call.printer.data(&PlanView::of(context, plan), || external::human(&context.stack) + &human(&context.told(), plan))
 }
 
 fn human(stack: &str, plan: &Plan) -> String {
@@ -74,7 +77,14 @@ impl<'a> PlanView<'a> {
     fn of(context: &'a Context, plan: &'a Plan) -> Self {
         let steps: Vec<StepView<'a>> = plan.steps.iter().map(StepView::of).collect();
         let (stack, cluster) = (context.name(), context.place.as_ref());
-        Self { stack, cluster, changes: steps.len(), steps, withheld: &plan.withheld }
+        Self {
+            stack,
+            cluster,
+            external: external::views(&context.stack),
+            changes: steps.len(),
+            steps,
+            withheld: &plan.withheld,
+        }
     }
 }
 

@@ -15,7 +15,8 @@ with `provisioner config schema > manifest.schema.json` and this first line in i
 
 Required are `name` and `app`. An unknown or absurd key is refused, all problems at once; `provisioner config --env NAME` shows a
 manifest with every default. A section that is missing is a system that the stack has not, except `nginx`, `route`, `postgres`
-and `redis`, which every stack has, and `media`, which the shop has. Paths count from the manifest's own folder.
+and `redis`, which every stack has, and `media`, which the shop has. Paths count from the manifest's own folder. A PostgreSQL,
+Redis, RabbitMQ or Elasticsearch that exists already stands under `external` in its section: the stack uses and verifies it.
 ";
 
 pub(super) fn page() -> anyhow::Result<String> {

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::apply::{under_lease, walk};
 use super::exit::{Exit, Stop};
+use super::external::refuse_postgres;
 use super::failover::cluster;
 use super::{Call, plan};
 use crate::context::{Context, no_such_member};
@@ -32,6 +33,7 @@ pub(super) struct RejoinArgs {
 
 pub(super) async fn rejoin(call: &Call<'_>, arguments: &RejoinArgs) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
+    refuse_postgres(&context, "rejoin")?;
     let member = Member::named(arguments.member.as_str());
     if !context.stack.members("postgres").any(|workload| workload.member == member) {
         return Err(no_such_member(&context.stack, &arguments.member).into());

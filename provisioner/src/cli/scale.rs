@@ -36,6 +36,10 @@ pub(super) async fn scale(call: &Call<'_>, arguments: &ScaleArgs) -> anyhow::Res
         return Err(stop.hint("other numbers are changed in the manifest, then: provisioner up").into());
     }
     let (path, bytes) = manifests::written(call.settings)?;
+    if parse(&bytes).is_ok_and(|manifest| manifest.postgres.external.is_some()) {
+        let stop = Stop::new(Exit::Refused, "scale: postgres is external: its operator scales it");
+        return Err(stop.into());
+    }
     let text = edited(&path, &bytes, arguments.replicas)?;
     let manifest = manifests::understand(call.settings, Program::Needed, &path, text.as_bytes())?;
     let context = call.cut(Context::to_change_to(call, manifest)).await??;

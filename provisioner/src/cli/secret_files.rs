@@ -33,6 +33,19 @@ pub(super) fn read(manifest: &mut Manifest, manifest_path: &Path, program: Progr
     if let Some(MailServer::Smtp { login: Some(login), .. }) = manifest.mail.as_mut().map(|mail| &mut mail.server) {
         read_one(&mut login.password, "mail.password_file", manifest_path, program)?;
     }
+    for (name, external) in manifest.externals() {
+        if let Some(password) = &mut external.password {
+            read_one(password, &format!("{name}.external.password_file"), manifest_path, program)?;
+        }
+        let Some(ca) = &mut external.ca else { continue };
+        let key = format!("{name}.external.ca_file");
+        let text = read_one(ca, &key, manifest_path, program)?;
+        if text.is_some_and(|text| secret::part(&text, "crt").is_none()) {
+            let files: Vec<_> = ca.files.iter().map(|file| file.display().to_string()).collect();
+            let message = format!("read {key} {}: there is no certificate, expected PEM", files.join(" and "));
+            return Err(Stop::new(Exit::Manifest, message).into());
+        }
+    }
     for (name, files) in &mut manifest.app.secret_env {
         read_one(files, &format!("app.secret_env.{name}"), manifest_path, program)?;
     }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Call;
 use super::exit::Exit;
+use super::external::{self, ExternalView};
 use super::open::{self, Address};
 use super::settings::parse_duration;
 use crate::context::Context;
@@ -47,6 +48,9 @@ pub(super) struct Status {
     /// Sums of what is known; a limit counts where the use does.
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<Usage>,
+    /// What the stack uses without having members of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    external: Vec<ExternalView>,
     entrypoints: Vec<Address>,
 }
 
@@ -101,7 +105,8 @@ impl Status {
         };
         let mut members: Vec<MemberStatus> = names.into_iter().map(|name| member(context, observed, name)).collect();
         members.sort_by_key(place);
-        Self { stack: context.name().clone(), entrypoints: open::addresses(context, observed), members, total: None }
+        let (entrypoints, external) = (open::addresses(context, observed), external::views(&context.stack));
+        Self { stack: context.name().clone(), external, entrypoints, members, total: None }
     }
 
     pub(super) async fn measure(&mut self, context: &Context) {
@@ -141,6 +146,10 @@ impl Status {
             table.row(row);
         }
         let mut text = table.render(color);
+        if !self.external.is_empty() {
+            text.push('\n');
+            text.extend(self.external.iter().map(ExternalView::human));
+        }
         let known: Vec<String> = self
             .entrypoints
             .iter()

@@ -9,6 +9,7 @@ use provisioner_core::plan::Plan;
 
 use super::apply::{Work, noted};
 use super::exit::Exit;
+use super::external::refuse_postgres;
 use super::failover::{Change, carry_out, cluster, finish, refused, settle, show};
 use super::{Call, plan};
 use crate::context::Context;
@@ -26,6 +27,7 @@ pub(super) struct SwitchoverArgs {
 
 pub(super) async fn switchover(call: &Call<'_>, arguments: &SwitchoverArgs) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
+    refuse_postgres(&context, "switchover")?;
     let to = arguments.to.as_str();
     let observed = call.cut(context.snapshot()).await??;
     let old = cluster(&observed)?.primary;

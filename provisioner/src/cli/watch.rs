@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Call;
 use super::apply::noted;
 use super::exit::{Exit, Stop};
+use super::external::refuse_postgres;
 use super::failover::{Change, Detected, Until, WAITED, detect, fail_over, show};
 use crate::context::Context;
 
@@ -17,6 +18,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 pub(super) async fn watch(call: &Call<'_>) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
+    refuse_postgres(&context, "watch")?;
     call.confirm(&context, &format!("let failovers of stack {} happen without asking", context.name())).await?;
     call.printer.note(&format!("watching the primary of stack {}", context.name()));
     let mut refused: Option<String> = None;

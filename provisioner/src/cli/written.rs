@@ -1,5 +1,6 @@
 //! The manifest in its own keys, defaults filled in.
 
+mod external;
 mod kubernetes;
 mod monitoring;
 
@@ -14,6 +15,7 @@ use provisioner_core::manifest::{
 use provisioner_core::name::{Member, StackName};
 use serde::Serialize;
 
+use self::external::{Or, WrittenExternal};
 use self::kubernetes::WrittenKubernetes;
 use self::monitoring::WrittenMonitoring;
 
@@ -27,13 +29,14 @@ pub(super) struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     kubernetes: Option<WrittenKubernetes<'a>>,
     nginx: WrittenNginx<'a>,
-    route: WrittenRoute<'a>,
-    postgres: WrittenPostgres<'a>,
-    redis: WrittenRedis<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rabbitmq: Option<WrittenRabbitmq<'a>>,
+    route: Option<WrittenRoute<'a>>,
+    postgres: Or<'a, WrittenPostgres<'a>>,
+    redis: Or<'a, WrittenRedis<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    elasticsearch: Option<WrittenElasticsearch<'a>>,
+    rabbitmq: Option<Or<'a, WrittenRabbitmq<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elasticsearch: Option<Or<'a, WrittenElasticsearch<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mail: Option<WrittenMail<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -214,24 +217,36 @@ impl<'a> From<&'a Manifest> for Written<'a> {
             certificate_days: manifest.certificate_days,
             kubernetes: manifest.kubernetes.as_ref().map(Into::into),
             nginx: (&manifest.nginx).into(),
-            route: WrittenRoute { service: (&manifest.route.service).into(), replicas: manifest.route.replicas },
-            postgres: (&manifest.postgres).into(),
-            redis: WrittenRedis {
+            route: manifest
+                .postgres
+                .external
+                .is_none()
+                .then(|| WrittenRoute { service: (&manifest.route.service).into(), replicas: manifest.route.replicas }),
+            postgres: Or::new(manifest.postgres.external.as_ref().map(WrittenExternal::postgres), || {
+                (&manifest.postgres).into()
+            }),
+            redis: Or::new(manifest.redis.external.as_ref().map(WrittenExternal::redis), || WrittenRedis {
                 service: (&manifest.redis.service).into(),
                 tls: manifest.redis.tls,
                 settings: &manifest.redis.settings,
-            },
-            rabbitmq: manifest.rabbitmq.as_ref().map(|rabbitmq| WrittenRabbitmq {
-                service: (&rabbitmq.service).into(),
-                tls: rabbitmq.tls,
-                queues: &rabbitmq.queues,
-                settings: &rabbitmq.settings,
             }),
-            elasticsearch: manifest.elasticsearch.as_ref().map(|elasticsearch| WrittenElasticsearch {
-                service: (&elasticsearch.service).into(),
-                nodes: elasticsearch.nodes,
-                heap: memory(elasticsearch.heap_bytes),
-                settings: &elasticsearch.settings,
+            rabbitmq: manifest.rabbitmq.as_ref().map(|rabbitmq| {
+                let external = rabbitmq.external.as_ref().map(WrittenExternal::rabbitmq);
+                let own = || WrittenRabbitmq {
+                    service: (&rabbitmq.service).into(),
+                    tls: rabbitmq.tls,
+                    queues: &rabbitmq.queues,
+                    settings: &rabbitmq.settings,
+                };
+                Or::new(external, own).with_queues(&rabbitmq.queues)
+            }),
+            elasticsearch: manifest.elasticsearch.as_ref().map(|elasticsearch| {
+                Or::new(elasticsearch.external.as_ref().map(WrittenExternal::of), || WrittenElasticsearch {
+                    service: (&elasticsearch.service).into(),
+                    nodes: elasticsearch.nodes,
+                    heap: memory(elasticsearch.heap_bytes),
+                    settings: &elasticsearch.settings,
+                })
             }),
             mail: manifest.mail.as_ref().map(Into::into),
             media: manifest.media.as_ref().map(|media| match media {

@@ -9,6 +9,7 @@ mod console;
 mod data;
 mod docs;
 mod drift;
+mod external;
 mod failover;
 mod init;
 mod kubernetes;

@@ -14,7 +14,7 @@ use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::record;
-use provisioner_core::stack::{Resource, Stack};
+use provisioner_core::stack::{External, Resource, Stack};
 use provisioner_core::trial::{Client, Expendable, Journey, Trial};
 use provisioner_core::wait;
 use serde_json::{Value, json};
@@ -84,6 +84,10 @@ impl Component for Player {
 
     fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
         self.component.declare(manifest)
+    }
+
+    fn external(&self, manifest: &Manifest) -> Option<External> {
+        self.component.external(manifest)
     }
 
     fn tasks(&self, situation: &Situation<'_>) -> Tasks {

@@ -13,6 +13,7 @@ mod cluster;
 mod data;
 mod drift;
 mod elasticsearch;
+mod external;
 mod failover;
 mod first_hour;
 mod foreign;
@@ -47,6 +48,7 @@ fn main() {
         first_hour::SCENARIOS,
         drift::SCENARIOS,
         elasticsearch::SCENARIOS,
+        external::SCENARIOS,
         lock::SCENARIOS,
         wire::SCENARIOS,
         data::SCENARIOS,

@@ -72,13 +72,19 @@ fn release(stack: &Stack, command: &[String]) -> String {
 /// What a job needs that is no member's own dependency: jobs are no resources.
 fn needs(stack: &Stack) -> Vec<Dependency> {
     let resource = Dependency::Resource;
-    let mut needs = vec![
-        resource(ResourceId::Network),
-        resource(ResourceId::Image(ImageId(NAME.to_owned()))),
-        resource(ResourceId::Secret(Login::Owner.secret().to_owned())),
-        Dependency::task(postgres::NAME, "roles"),
-        Dependency::task(route::NAME, route::POINT),
-    ];
+    let mut needs = vec![resource(ResourceId::Network), resource(ResourceId::Image(ImageId(NAME.to_owned())))];
+    if stack.external(postgres::NAME).is_none() {
+        needs.extend([
+            resource(ResourceId::Secret(Login::Owner.secret().to_owned())),
+            Dependency::task(postgres::NAME, "roles"),
+            Dependency::task(route::NAME, route::POINT),
+        ]);
+    } else {
+        // Nothing else is waited for that would be made after all of them.
+        let told = super::backends(stack).take(1).flat_map(|backend| backend.secret_env.values());
+        let names = told.flat_map(Text::secrets).map(|secret| resource(ResourceId::Secret(secret.to_owned())));
+        needs.extend(names);
+    }
     let trusted = super::backends(stack).take(1).flat_map(trusted).flat_map(|file| file.content.secrets());
     needs.extend(trusted.map(|secret| resource(ResourceId::Secret(secret.to_owned()))));
     needs.extend(stack.members(route::NAME).map(|route| Dependency::Ready(route.member.clone())));

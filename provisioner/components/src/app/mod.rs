@@ -23,12 +23,12 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{App as AppSection, AppChecks, AppSource, HostFiles, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, ResourceId, Restart,
-    Secret, SecretSource, Stack, Stop, Text, Workload,
+    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
+    SecretSource, Stack, Stop, Text, Workload,
 };
 use provisioner_core::trial::Trial;
 
-use crate::certificates::{self, AUTHORITY, AUTHORITY_FILE};
+use crate::certificates::{self, AUTHORITY_FILE};
 use crate::elasticsearch::Elasticsearch;
 use crate::http::Site;
 use crate::mail::{self, Mail};
@@ -37,7 +37,7 @@ use crate::postgres::Postgres;
 use crate::rabbitmq::Rabbitmq;
 use crate::redis::Redis;
 use crate::route::Route;
-use crate::{monitoring, nginx, recipe, redis, route};
+use crate::{monitoring, nginx, postgres, recipe, redis, route};
 
 pub(crate) use contract::Contract;
 
@@ -165,7 +165,7 @@ fn systems() -> [Box<dyn Component>; 7] {
 }
 
 fn reached(manifest: &Manifest) -> Stack {
-    Stack::new(manifest.name.clone(), systems().iter().flat_map(|system| system.declare(manifest)))
+    Stack::of(manifest, systems().iter().map(AsRef::as_ref))
 }
 
 /// How to reach every other system: the same names and values that `provisioner env` prints, seen from inside.
@@ -272,9 +272,9 @@ fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
     let app = &manifest.app;
     let mut env = BTreeMap::new();
     let mut files = Vec::new();
-    if reached.resource(&ResourceId::Secret(AUTHORITY.to_owned())).is_some() {
+    if let Some(file) = certificates::trusted_file(reached) {
         env.insert(CA_FILE.to_owned(), AUTHORITY_FILE.to_owned());
-        files.push(certificates::authority_file());
+        files.push(file);
     }
     env.extend(app.env.clone());
     Workload {
@@ -295,15 +295,20 @@ fn process(manifest: &Manifest, member: Member, reached: &Stack) -> Workload {
         stop: Stop { signal: "SIGTERM".to_owned(), grace_secs: 30 },
         restart: Restart::UnlessStopped,
         probes: None,
-        after: [
-            Dependency::task(NAME, jobs::MIGRATE),
-            Dependency::task(route::NAME, route::POINT),
-            Dependency::Ready(redis::member()),
-        ]
-        .into_iter()
-        .chain((1..=manifest.route.replicas).map(|nth| Dependency::Ready(Member::nth(route::NAME, nth))))
-        .collect(),
+        after: after(reached),
     }
+}
+
+/// Services that exist already are there: nobody waits for them.
+fn after(reached: &Stack) -> Vec<Dependency> {
+    let ready = |workload: &Workload| Dependency::Ready(workload.member.clone());
+    let mut after = vec![Dependency::task(NAME, jobs::MIGRATE)];
+    if reached.external(postgres::NAME).is_none() {
+        after.push(Dependency::task(route::NAME, route::POINT));
+    }
+    after.extend(reached.members(redis::NAME).map(ready));
+    after.extend(reached.members(route::NAME).map(ready));
+    after
 }
 
 /// Somebody's own image says itself who runs it.
@@ -318,7 +323,7 @@ fn limits(manifest: &Manifest) -> Limits {
 #[cfg(test)]
 mod tests {
     use provisioner_core::manifest::parse;
-    use provisioner_core::stack::{Fingerprint, Image};
+    use provisioner_core::stack::{Fingerprint, Image, ResourceId};
 
     use super::*;
     use crate::testing::manifest;

@@ -16,7 +16,7 @@ use super::{NAME, workers};
 use crate::checks::{self, nonce, unlimited};
 use crate::http::{Reply, Site};
 use crate::postgres::sql::Session;
-use crate::postgres::{Cluster, DATABASE, Login};
+use crate::postgres::{self, Cluster, DATABASE, Login};
 use crate::{mail, nginx, rabbitmq};
 
 const ORDERS: &str = "/api/v1/orders";
@@ -141,8 +141,8 @@ async fn cancel(access: &Access<'_>) -> Result<String, Broken> {
 
 /// A mail of the shop is seen only where the stack itself has every part of its way.
 pub(super) fn is_mailing(stack: &Stack) -> bool {
-    let parts = [rabbitmq::member(), mail::member()];
-    parts.iter().all(|part| stack.workload(part).is_some())
+    stack.has(rabbitmq::NAME)
+        && stack.has(mail::NAME)
         && ["relay", "email"].iter().all(|worker| workers::has(stack, worker))
 }
 
@@ -186,6 +186,9 @@ impl Ledger {
         let own = super::backends(access.stack).next().and_then(|backend| backend.secret_env.get(DATABASE_URL));
         if own.is_none_or(super::is_given) {
             return Ok(None);
+        }
+        if let Some(external) = access.stack.external(postgres::NAME) {
+            return postgres::external::session(access, external).await.map(|session| Some(Self(session)));
         }
         let cluster = Cluster::current(access).await.map_err(|failure| Broken::Unknown(failure.chain()))?;
         let session = Session::on(access, &cluster.primary, Login::App, DATABASE, SQL_LIMIT).await;

@@ -26,7 +26,7 @@ const INDEXED_LIMIT: Duration = Duration::from_secs(15);
 const EVERY: Duration = Duration::from_millis(200);
 
 pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
-    if elasticsearch::members(access.stack).next().is_none() {
+    if !access.stack.has(elasticsearch::NAME) {
         return Vec::new();
     }
     let mut findings = vec![check(NAME, "search", Level::L2, search(access)).await];
@@ -38,8 +38,7 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
 
 /// A change is seen in search only where the stack itself has every part of its way.
 pub(super) fn is_indexing(stack: &Stack) -> bool {
-    stack.workload(&rabbitmq::member()).is_some()
-        && ["relay", "search"].iter().all(|worker| workers::has(stack, worker))
+    stack.has(rabbitmq::NAME) && ["relay", "search"].iter().all(|worker| workers::has(stack, worker))
 }
 
 /// As customers ask: by a word of a product's name, with the counts of its brands.

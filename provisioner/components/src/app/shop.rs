@@ -54,9 +54,9 @@ async fn suggest(access: &Access<'_>) -> Result<String, Broken> {
     let begun: String = word(listed["items"][0]["name"].as_str().unwrap_or_default()).chars().take(4).collect();
     let path = format!("/api/v1/search/suggest?q={begun}");
     // A stack without a search engine has nothing that could be degraded.
-    let found = match elasticsearch::members(access.stack).next() {
-        Some(_) => answered(&site, &path).await?,
-        None => get(&site, &path).await?.expect(200, &format!("GET {path}"))?.json()?,
+    let found = match access.stack.has(elasticsearch::NAME) {
+        true => answered(&site, &path).await?,
+        false => get(&site, &path).await?.expect(200, &format!("GET {path}"))?.json()?,
     };
     match found["products"].as_array().map_or(0, Vec::len) {
         0 => Err(Broken::fail(format!("GET {path}: no product, expected some"))),

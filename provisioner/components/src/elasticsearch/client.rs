@@ -5,6 +5,7 @@ use std::time::Duration;
 use provisioner_core::component::Access;
 use provisioner_core::finding::Broken;
 use provisioner_core::name::Member;
+use provisioner_core::stack::External;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -12,11 +13,19 @@ use super::{HTTP, User};
 use crate::certificates::Trust;
 use crate::http::{self, Reply, Site};
 
-/// One node, and the passwords of the users.
+/// One node, and how to log in.
 pub(super) struct Node {
-    pub(super) member: Member,
+    /// As evidence has it.
+    name: String,
     site: Site,
-    passwords: [String; User::ALL.len()],
+    logins: Logins,
+}
+
+enum Logins {
+    /// Of the users, each with its password.
+    Own([String; User::ALL.len()]),
+    /// An external cluster has one account for all; user and password.
+    One(Option<(String, String)>),
 }
 
 impl Node {
@@ -27,7 +36,14 @@ impl Node {
             *password = access.secret(user.secret()).await.map_err(|failure| failure.chain())?;
         }
         let site = Site::tls(access, member, HTTP, limit, trust).await?;
-        Ok(Self { member: member.clone(), site, passwords })
+        Ok(Self { name: member.to_string(), site, logins: Logins::Own(passwords) })
+    }
+
+    pub(super) async fn external(access: &Access<'_>, external: &External, limit: Duration) -> Result<Self, String> {
+        let trust = crate::external::trust(access, external).await?;
+        let password = crate::external::password(access, external).await?;
+        let site = Site::external(&external.host, external.port, limit, trust)?;
+        Ok(Self { name: external.address(), site, logins: Logins::One(external.user.clone().zip(password)) })
     }
 
     /// An answer of whatever status; without a user as a stranger.
@@ -39,10 +55,14 @@ impl Node {
         body: Option<&Value>,
     ) -> Result<Reply, String> {
         let mut request = self.site.request(method, path);
-        if let Some(user) = user {
-            let login = User::ALL.into_iter().zip(&self.passwords).find(|(one, _)| *one == user);
-            request = request.basic_auth(user.name(), login.map(|(_, password)| password));
-        }
+        request = match (user, &self.logins) {
+            (Some(user), Logins::Own(passwords)) => {
+                let login = User::ALL.into_iter().zip(passwords).find(|(one, _)| *one == user);
+                request.basic_auth(user.name(), login.map(|(_, password)| password))
+            }
+            (Some(_), Logins::One(Some((user, password)))) => request.basic_auth(user, Some(password)),
+            (Some(_), Logins::One(None)) | (None, _) => request,
+        };
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -56,7 +76,7 @@ impl Node {
 
     /// What the administrator asks for, done.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Broken> {
-        let what = format!("{method} {path} on {}", self.member);
+        let what = format!("{method} {path} on {}", self.name);
         let reply = self.send(Some(User::Admin), method, path, body).await;
         let reply = reply.map_err(|error| Broken::fail(format!("{what}: {error}")))?;
         match reply.status {

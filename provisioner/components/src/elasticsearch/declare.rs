@@ -40,7 +40,7 @@ pub fn adapts(environment: Environment) -> bool {
 
 /// Nodes map their files into memory, which needs a host that allows enough maps.
 pub fn maps_files(manifest: &Manifest) -> bool {
-    let section = manifest.elasticsearch.as_ref();
+    let section = manifest.elasticsearch.as_ref().filter(|section| section.external.is_none());
     section.is_some_and(|section| settings(manifest, section).get(ALLOW_MMAP).is_none_or(|value| value != "false"))
 }
 

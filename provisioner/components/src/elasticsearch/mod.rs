@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod declare;
 mod drift;
+mod external;
 #[cfg(test)]
 mod golden;
 mod probe;
@@ -28,7 +29,7 @@ use provisioner_core::failure::Failure;
 use provisioner_core::finding::{Broken, Finding};
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
-use provisioner_core::stack::{Resource, Stack, Text};
+use provisioner_core::stack::{External, Resource, Stack, Text};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -78,8 +79,14 @@ pub(crate) fn members(stack: &Stack) -> impl Iterator<Item = &Member> {
 
 /// What the administrator finds in an index.
 pub(crate) async fn search(access: &Access<'_>, index: &str, query: &Value) -> Result<Value, Broken> {
-    let first = members(access.stack).next().ok_or_else(|| Broken::unknown("the stack has no node"))?;
-    let node = client::Node::of(access, first, SEARCH_LIMIT).await.map_err(Broken::Unknown)?;
+    let node = match access.stack.external(NAME) {
+        Some(external) => client::Node::external(access, external, SEARCH_LIMIT).await,
+        None => {
+            let first = members(access.stack).next().ok_or_else(|| Broken::unknown("the stack has no node"))?;
+            client::Node::of(access, first, SEARCH_LIMIT).await
+        }
+    };
+    let node = node.map_err(Broken::Unknown)?;
     node.call(Method::POST, &format!("/{index}/_search"), Some(query)).await
 }
 
@@ -90,7 +97,15 @@ impl Component for Elasticsearch {
     }
 
     fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
-        manifest.elasticsearch.as_ref().map(|section| declare::declare(manifest, section)).unwrap_or_default()
+        let Some(section) = &manifest.elasticsearch else { return Vec::new() };
+        match (&section.external, external::of(manifest)) {
+            (Some(server), Some(external)) => external.secrets(server),
+            _ => declare::declare(manifest, section),
+        }
+    }
+
+    fn external(&self, manifest: &Manifest) -> Option<External> {
+        external::of(manifest)
     }
 
     fn tasks(&self, situation: &Situation<'_>) -> Tasks {
@@ -98,13 +113,16 @@ impl Component for Elasticsearch {
     }
 
     fn variables(&self, stack: &Stack) -> Vec<Variable> {
+        if let Some(external) = stack.external(NAME) {
+            return vec![external::variable(external)];
+        }
         let first = stack.members(NAME).next();
         let variable = first.map(|workload| Variable {
             name: "ELASTICSEARCH_URL",
             prefix: Text::new(format!("https://{}:{}@", User::App.name(), Text::secret(User::App.secret()))),
             host: NAME.to_owned(),
             port: HTTP,
-            member: workload.member.clone(),
+            member: Some(workload.member.clone()),
             suffix: String::new(),
             suffix_outside: None,
         });
@@ -112,6 +130,9 @@ impl Component for Elasticsearch {
     }
 
     fn entrypoints(&self, stack: &Stack) -> Vec<Entrypoint> {
+        if let Some(external) = stack.external(NAME) {
+            return vec![external::entrypoint(external)];
+        }
         let first = stack.members(NAME).next();
         let entrypoint = first.map(|workload| {
             Entrypoint::new(NAME, "https", &workload.member, HTTP).login(User::Admin.name(), User::Admin.secret())
@@ -132,6 +153,9 @@ impl Component for Elasticsearch {
     }
 
     async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
-        verify::verify(access).await
+        match access.stack.external(NAME) {
+            Some(external) => external::verify(access, external).await,
+            None => verify::verify(access).await,
+        }
     }
 }

@@ -83,7 +83,7 @@ impl Component for Mail {
             prefix: Text::new("smtp://"),
             host: workload.member.to_string(),
             port: SMTP,
-            member: workload.member.clone(),
+            member: Some(workload.member.clone()),
             suffix: String::new(),
             suffix_outside: None,
         });
@@ -91,13 +91,7 @@ impl Component for Mail {
     }
 
     fn entrypoints(&self, stack: &Stack) -> Vec<Entrypoint> {
-        let found = stack.workload(&member()).map(|workload| Entrypoint {
-            name: NAME,
-            scheme: "http",
-            member: workload.member.clone(),
-            port: HTTP,
-            login: None,
-        });
+        let found = stack.workload(&member()).map(|workload| Entrypoint::new(NAME, "http", &workload.member, HTTP));
         found.into_iter().collect()
     }
 

@@ -101,7 +101,7 @@ impl Component for Media {
             prefix: Text::new(format!("http://{USER}:{}@", Text::secret(PASSWORD))),
             host: workload.member.to_string(),
             port: PORT,
-            member: workload.member.clone(),
+            member: Some(workload.member.clone()),
             suffix: "/media/".to_owned(),
             suffix_outside: None,
         });

@@ -53,7 +53,7 @@ pub(super) fn declare(manifest: &Manifest, section: &Section) -> Vec<Resource> {
         dockerfile: include_str!("../../recipes/monitoring/Dockerfile").to_owned(),
         inputs: Vec::new(),
     };
-    let systems = Stack::new(manifest.name.clone(), systems().iter().flat_map(|system| system.declare(manifest)));
+    let systems = Stack::of(manifest, systems().iter().map(AsRef::as_ref));
     let mut resources = recipe(NAME, section.service.image.as_deref(), own);
     resources.extend(pagers(section).map(|(service, pager)| {
         let source = SecretSource::Files { files: pager.key.files.clone(), digest: pager.key.digest.clone() };
@@ -122,7 +122,8 @@ fn prometheus(manifest: &Manifest, section: &Section, asked: &Stack) -> Workload
 
 /// What the manifest says about thresholds, directly or by what the stack has of a system.
 fn thresholds(manifest: &Manifest, section: &Section) -> BTreeMap<String, f64> {
-    let nodes = manifest.elasticsearch.as_ref().map(|search| (SEARCH_NODES.to_owned(), f64::from(search.nodes)));
+    let own = manifest.elasticsearch.as_ref().filter(|search| search.external.is_none());
+    let nodes = own.map(|search| (SEARCH_NODES.to_owned(), f64::from(search.nodes)));
     nodes.into_iter().chain(section.thresholds.clone()).collect()
 }
 

@@ -17,7 +17,16 @@ const BLACKBOX: &str = "/etc/prometheus/blackbox.yml";
 
 /// Those that the stack has something for.
 pub(super) fn workloads(manifest: &Manifest, stack: &Stack) -> Vec<Workload> {
-    let mut workloads = vec![of_postgres(stack), of_redis(stack), of_nginx(), blackbox(stack)];
+    let has = |component| stack.members(component).next().is_some();
+    let mut workloads = Vec::new();
+    // Of external services their operators have the figures.
+    if has(postgres::NAME) {
+        workloads.push(of_postgres(stack));
+    }
+    if has(redis::NAME) {
+        workloads.push(of_redis(stack));
+    }
+    workloads.extend([of_nginx(), blackbox(stack)]);
     // A cluster has many machines, and watching them is its own business: one pod would tell of the one that it is on.
     if manifest.kubernetes.is_none() {
         workloads.insert(0, node());

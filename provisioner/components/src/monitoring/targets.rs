@@ -35,6 +35,7 @@ pub(super) fn jobs(stack: &Stack) -> Jobs {
     let nginx = nginx::member();
     let has_tls = stack.workload(&nginx).is_some_and(|workload| workload.port("https").is_some());
     let has_node = stack.workload(&Program::Node.member()).is_some();
+    let has_redis = stack.workload(&redis::member()).is_some();
     let has_search = elasticsearch::members(stack).next().is_some();
     BTreeMap::from([
         ("prometheus", own(Program::Prometheus)),
@@ -43,7 +44,7 @@ pub(super) fn jobs(stack: &Stack) -> Jobs {
         ("nginx", told_by(nginx.clone(), Program::Nginx)),
         ("route", each(route::NAME, route::STATUS_PORT, "")),
         ("postgres", each(postgres::NAME, postgres::PORT, &format!("/{}", postgres::HOME))),
-        ("redis", told_by(redis::member(), Program::Redis)),
+        ("redis", if has_redis { told_by(redis::member(), Program::Redis) } else { Vec::new() }),
         ("app", of_app(backends)),
         ("workers", of_app(workers)),
         ("rabbitmq", each(rabbitmq::NAME, rabbitmq::PROMETHEUS, "")),

@@ -11,10 +11,10 @@ use provisioner_core::stack::{
     Workload,
 };
 
-use super::encryption;
 use super::login::{self, Login};
 use super::settings::{self, Memory, Setting};
 use super::{NAME, PORT};
+use super::{encryption, external};
 use crate::template::render;
 use crate::{DRILL, monitoring, route};
 
@@ -31,6 +31,9 @@ pub(super) const STOP_GRACE_SECS: u32 = 60;
 
 pub(super) fn declare(manifest: &Manifest) -> Vec<Resource> {
     let postgres = &manifest.postgres;
+    if let (Some(found), Some(external)) = (&postgres.external, external::of(manifest)) {
+        return external.secrets(&found.server);
+    }
     let own = || Recipe {
         id: ImageId(NAME.to_owned()),
         base: ImageId(crate::BASE.to_owned()),

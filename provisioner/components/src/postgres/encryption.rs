@@ -122,7 +122,7 @@ mod tests {
         let variable = &Postgres.variables(&stack)[0];
         let expected = "@postgres-rw:5432/app?sslmode=verify-full&sslrootcert=/run/provisioner/ca.crt";
         assert!(variable.inside().masked().ends_with(expected));
-        let outside = variable.outside("127.0.0.1:49153".parse().unwrap());
+        let outside = variable.outside(Some("127.0.0.1:49153".parse().unwrap()));
         assert!(outside.masked().ends_with("@127.0.0.1:49153/app?sslmode=require"));
     }
 }

@@ -2,7 +2,7 @@
 
 use provisioner_core::stack::{Resource, Secret, Stack, Text};
 
-use super::encryption;
+use super::{encryption, external};
 use crate::route;
 
 /// The application's database.
@@ -66,6 +66,9 @@ pub(super) fn prefix(login: Login) -> Text {
 
 /// The primary as the database's owner, for programs inside the stack that change its shape.
 pub fn owner_url(stack: &Stack) -> Text {
+    if let Some(url) = stack.external(super::NAME).and_then(external::url) {
+        return url;
+    }
     let (prefix, (parameters, _)) = (prefix(Login::Owner), encryption::parameters(stack));
     let (host, port) = (route::READ_WRITE, route::READ_WRITE_PORT);
     Text::new(format!("{}{host}:{port}/{DATABASE}{parameters}", prefix.masked()))

@@ -16,6 +16,7 @@ mod control;
 mod declare;
 mod drift;
 pub(crate) mod encryption;
+pub(crate) mod external;
 pub mod failover;
 #[cfg(test)]
 mod golden;
@@ -42,7 +43,7 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
-use provisioner_core::stack::{Resource, Stack};
+use provisioner_core::stack::{External, Resource, Stack};
 
 use crate::route;
 
@@ -71,6 +72,10 @@ impl Component for Postgres {
         declare::declare(manifest)
     }
 
+    fn external(&self, manifest: &Manifest) -> Option<External> {
+        external::of(manifest)
+    }
+
     fn tasks(&self, situation: &Situation<'_>) -> Tasks {
         tasks::tasks(situation)
     }
@@ -81,6 +86,9 @@ impl Component for Postgres {
     }
 
     fn variables(&self, stack: &Stack) -> Vec<Variable> {
+        if let Some(external) = stack.external(NAME) {
+            return external::variables(external);
+        }
         let Some(route) = stack.members(route::NAME).next() else { return Vec::new() };
         let (inside, outside) = encryption::parameters(stack);
         let variable = |name, host: &str, port| Variable {
@@ -88,7 +96,7 @@ impl Component for Postgres {
             prefix: login::prefix(Login::App),
             host: host.to_owned(),
             port,
-            member: route.member.clone(),
+            member: Some(route.member.clone()),
             suffix: format!("/{DATABASE}{inside}"),
             suffix_outside: Some(format!("/{DATABASE}{outside}")),
         };
@@ -115,6 +123,9 @@ impl Component for Postgres {
     }
 
     async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
-        verify::verify(access).await
+        match access.stack.external(NAME) {
+            Some(external) => external::verify(access, external).await,
+            None => verify::verify(access).await,
+        }
     }
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{AMQP, AMQPS, User, VHOST, is_tls, member};
+use super::{AMQP, AMQPS, NAME, User, VHOST, external, is_tls, member};
 use crate::certificates::Trust;
 
 const GREETING_LIMIT: Duration = Duration::from_millis(1500);
@@ -28,6 +28,7 @@ const START: [u8; 4] = [0, 10, 0, 10];
 /// A greeting is about 600 bytes.
 const GREETING_MAX: usize = 16 << 10;
 pub(super) const ACCESS_REFUSED: u16 = 403;
+pub(super) const NOT_FOUND: u16 = 404;
 pub(super) const RESOURCE_LOCKED: u16 = 405;
 
 pub(super) struct Link {
@@ -63,23 +64,47 @@ pub(super) fn code(error: &lapin::Error) -> Option<u16> {
     }
 }
 
-/// As `user` with its own password.
+/// Where clients go.
+struct Place {
+    address: SocketAddr,
+    /// Whom the certificate must name.
+    name: String,
+    /// `None`: in clear.
+    trust: Option<Trust>,
+    vhost: String,
+}
+
+impl Place {
+    async fn of(access: &Access<'_>) -> Result<Self, String> {
+        if let Some(server) = access.stack.external(NAME) {
+            let reached = crate::external::reached(&server.host, server.port).await;
+            let address = reached.map_err(|error| format!("reach {} from here: {error}", server.address()))?;
+            let trust = crate::external::trust(access, server).await?;
+            return Ok(Self { address, name: server.host.clone(), trust, vhost: external::vhost(server).to_owned() });
+        }
+        let is_tls = is_tls(access.stack);
+        let port = if is_tls { AMQPS } else { AMQP };
+        let address = access.engine.address(&member(), port).await.map_err(|error| error.to_string())?;
+        let trust = if is_tls { Some(Trust::authority(access).await?) } else { None };
+        Ok(Self { address, name: member().to_string(), trust, vhost: VHOST.to_owned() })
+    }
+}
+
+/// As `user` with its own password; an external broker has one account for all.
 pub(super) async fn connect(access: &Access<'_>, user: User) -> Result<Link, Refusal> {
+    if let Some(server) = access.stack.external(NAME) {
+        let password = crate::external::password(access, server).await.map_err(Refusal::NotMade)?;
+        return log_in(access, server.user.as_deref().unwrap_or_default(), password.unwrap_or_default()).await;
+    }
     let secret = access.secret(user.secret()).await.map_err(|failure| Refusal::NotMade(failure.chain()))?;
     log_in(access, user.name(), secret).await
 }
 
 pub(super) async fn log_in(access: &Access<'_>, user: &str, password: String) -> Result<Link, Refusal> {
-    let is_tls = is_tls(access.stack);
-    let port = if is_tls { AMQPS } else { AMQP };
-    let address = access.engine.address(&member(), port).await;
-    let address = address.map_err(|error| Refusal::NotMade(error.to_string()))?;
-    let tls: Option<RustlsConnector> = match is_tls {
-        true => {
-            let trust = Trust::authority(access).await.map_err(Refusal::NotMade)?;
-            Some(Arc::new(trust.client().map_err(Refusal::NotMade)?).into())
-        }
-        false => None,
+    let Place { address, name, trust, vhost } = Place::of(access).await.map_err(Refusal::NotMade)?;
+    let tls: Option<RustlsConnector> = match trust {
+        Some(trust) => Some(Arc::new(trust.client().map_err(Refusal::NotMade)?).into()),
+        None => None,
     };
     let uri = AMQPUri {
         scheme: AMQPScheme::AMQP,
@@ -88,20 +113,20 @@ pub(super) async fn log_in(access: &Access<'_>, user: &str, password: String) ->
             host: address.ip().to_string(),
             port: address.port(),
         },
-        vhost: VHOST.to_owned(),
+        vhost,
         query: AMQPQueryString::default(),
     };
-    tokio::time::timeout(LIMIT, open(uri, tls)).await.map_err(|_| Refusal::Silent)?
+    tokio::time::timeout(LIMIT, open(uri, name, tls)).await.map_err(|_| Refusal::Silent)?
 }
 
-async fn open(uri: AMQPUri, tls: Option<RustlsConnector>) -> Result<Link, Refusal> {
+async fn open(uri: AMQPUri, name: String, tls: Option<RustlsConnector>) -> Result<Link, Refusal> {
     let runtime = lapin::runtime::default_runtime()?;
     let stream = async move |uri: AMQPUri, runtime| {
         let plain = uri.connect_async(&runtime).await?;
         match &tls {
             None => Ok(plain),
             // By the name that the certificate is for, not by the address at which it is published here.
-            Some(tls) => Ok(plain.into_rustls(tls, member().as_str()).await?),
+            Some(tls) => Ok(plain.into_rustls(tls, &name).await?),
         }
     };
     let properties = ConnectionProperties::default().with_connection_name("provisioner".into());
@@ -128,17 +153,12 @@ impl Link {
 /// The broker's first words, which it says when clients may come: before any login, so that it is ready before its users
 /// are made.
 pub(super) async fn greeting(access: &Access<'_>) -> Result<String, String> {
-    let is_tls = is_tls(access.stack);
-    let port = if is_tls { AMQPS } else { AMQP };
-    let address = access.engine.address(&member(), port).await.map_err(|error| error.to_string())?;
-    let config = match is_tls {
-        true => Some(Trust::authority(access).await?.client()?),
-        false => None,
-    };
+    let Place { address, name, trust, .. } = Place::of(access).await?;
+    let config = trust.map(|trust| trust.client()).transpose()?;
     let greeted = async {
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let Some(config) = config else { return greet(stream).await };
-        let name = ServerName::try_from(member().to_string()).map_err(|error| error.to_string())?;
+        let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         greet(stream.map_err(|error| error.to_string())?).await
     };

@@ -9,18 +9,20 @@ use bytes::Bytes;
 use minijinja::context;
 use provisioner_core::component::{Access, Dependency, Planned, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
+use provisioner_core::finding::Broken;
 use provisioner_core::manifest::Rabbitmq as Section;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::Withheld;
 use provisioner_core::record;
-use provisioner_core::stack::{Fingerprint, Stack, Text};
+use provisioner_core::secret::url_encoded;
+use provisioner_core::stack::{External, Fingerprint, ResourceId, Stack, Text};
 use provisioner_core::wait::{self, Look};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::management::Management;
-use super::{NAME, User, VHOST, amqp, member};
+use super::{NAME, User, VHOST, amqp, external, member};
 use crate::template::render;
 
 pub(crate) const DEFINE: &str = "define";
@@ -52,6 +54,7 @@ struct Note {
 #[derive(Debug, Deserialize)]
 pub(super) struct Definitions {
     pub(super) queues: Vec<Queue>,
+    pub(super) exchanges: Vec<Exchange>,
     bindings: Vec<Binding>,
     pub(super) policies: Vec<Policy>,
 }
@@ -59,6 +62,13 @@ pub(super) struct Definitions {
 #[derive(Debug, Deserialize)]
 pub(super) struct Queue {
     pub(super) name: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Exchange {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -95,9 +105,26 @@ pub(super) fn rendered(section: &Section) -> String {
     render("definitions.j2", include_str!("../../recipes/rabbitmq/definitions.json.j2"), context)
 }
 
-fn text(stack: &Stack) -> Option<&Text> {
+/// The same for a virtual host that somebody else has made, with its users: what the app needs in it.
+pub(super) fn of_one_vhost(section: &Section) -> Option<String> {
+    let whole: Value = serde_json::from_str(&rendered(section)).ok()?;
+    let mut kept = serde_json::Map::new();
+    for kind in ["exchanges", "queues", "bindings", "policies"] {
+        let mut entries = whole.get(kind)?.as_array()?.clone();
+        for entry in &mut entries {
+            entry.as_object_mut()?.remove("vhost");
+        }
+        kept.insert(kind.to_owned(), Value::Array(entries));
+    }
+    Some(Value::Object(kept).to_string())
+}
+
+fn text(stack: &Stack) -> Option<Text> {
+    if let Some(external) = stack.external(NAME) {
+        return external.with.get(external::DEFINITIONS).map(Text::new);
+    }
     let files = &stack.workload(&member())?.files;
-    files.iter().find(|file| file.path == PATH).map(|file| &file.content)
+    files.iter().find(|file| file.path == PATH).map(|file| file.content.clone())
 }
 
 impl Definitions {
@@ -114,20 +141,39 @@ pub(super) fn wanted(stack: &Stack) -> Result<Value, String> {
 }
 
 /// Stands for the definitions with the passwords that they hold.
-fn fingerprint(text: &Text, observed: &Observed) -> String {
+fn fingerprint(text: &Text, stack: &Stack, observed: &Observed) -> String {
     let versions = observed.secret_versions();
+    let external = stack.external(NAME);
     // The administrator's is no part of them, and the task sees to it all the same.
-    let names = text.secrets().into_iter().chain([User::Admin.secret()]);
+    let login = external.map_or(Some(User::Admin.secret()), |external| external.password.as_deref());
+    let names = text.secrets().into_iter().chain(login).chain(external.map(|external| external.host.as_str()));
     let used: BTreeMap<&str, Option<&String>> = names.map(|name| (name, versions.get(name))).collect();
     Fingerprint::of(&(text.masked(), used)).to_string()
 }
 
 /// What the broker says that it has; nothing where it does not answer.
 pub(super) async fn facts(access: &Access<'_>) -> BTreeMap<String, String> {
+    if access.stack.external(NAME).is_some() {
+        return external_facts(access).await.unwrap_or_default();
+    }
     if access.stack.workload(&member()).is_none() || !access.observed.is_running(&member()) {
         return BTreeMap::new();
     }
     asked(access).await.unwrap_or_default()
+}
+
+/// Nothing of ours is noted in somebody else's broker: its queues themselves are looked at.
+async fn external_facts(access: &Access<'_>) -> Result<BTreeMap<String, String>, Broken> {
+    let management = Management::of(access, FACTS_LIMIT).await.map_err(Broken::Unknown)?;
+    let path = format!("/api/queues/{}?disable_stats=true&enable_queue_totals=true&columns=name", vhost(access.stack));
+    let queues: Vec<Queue> = management.read(&path).await?;
+    let names: Vec<String> = queues.into_iter().map(|queue| queue.name).collect();
+    Ok(BTreeMap::from([(QUEUES.to_owned(), names.join(","))]))
+}
+
+/// As paths of the API have it.
+fn vhost(stack: &Stack) -> String {
+    url_encoded(stack.external(NAME).map_or(VHOST, external::vhost))
 }
 
 async fn asked(access: &Access<'_>) -> Result<BTreeMap<String, String>, String> {
@@ -155,7 +201,17 @@ async fn asked(access: &Access<'_>) -> Result<BTreeMap<String, String>, String> 
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
     let Situation { stack, observed, .. } = situation;
     let Some(text) = text(stack) else { return Tasks::default() };
-    let wanted = fingerprint(text, observed);
+    let wanted = fingerprint(&text, stack, observed);
+    if let Some(external) = stack.external(NAME) {
+        let secrets = external.password.iter().chain(&external.ca).cloned().map(ResourceId::Secret);
+        let planned = Planned {
+            because: external_because(&wanted, situation),
+            task: Task::new(NAME, DEFINE).with(FINGERPRINT, wanted),
+            after: secrets.map(Dependency::Resource).collect(),
+            before: Vec::new(),
+        };
+        return Tasks { tasks: vec![planned], ..Tasks::default() };
+    }
     let planned = Planned {
         because: because(&wanted, situation),
         task: Task::new(NAME, DEFINE).on(&member()).with(FINGERPRINT, wanted),
@@ -163,6 +219,22 @@ pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
         before: Vec::new(),
     };
     Tasks { tasks: vec![planned], withheld: retired(situation), ..Tasks::default() }
+}
+
+fn external_because(wanted: &str, situation: &Situation<'_>) -> Option<String> {
+    let Situation { stack, observed, .. } = situation;
+    if let (Some(found), Ok(definitions)) = (observed.fact(NAME, QUEUES), Definitions::of(stack)) {
+        let found: BTreeSet<&str> = found.split(',').collect();
+        let mut queues = definitions.queues.iter().map(|queue| queue.name.as_str());
+        if let Some(missing) = queues.find(|name| !found.contains(name)) {
+            return Some(format!("the external broker has no queue {missing}"));
+        }
+    }
+    match observed.records.read::<Note>(RECORD) {
+        Ok(Some(note)) if note.fingerprint == wanted => None,
+        Ok(Some(_)) => Some("the broker, its login or what the app needs of it changed".to_owned()),
+        Ok(None) | Err(_) => Some("no record says that the external broker has what the app needs".to_owned()),
+    }
 }
 
 fn because(wanted: &str, situation: &Situation<'_>) -> Option<String> {
@@ -202,14 +274,17 @@ fn retired(situation: &Situation<'_>) -> Vec<Withheld> {
 }
 
 pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure> {
+    if task.name != DEFINE {
+        return Err(Failure::new(format!("run {task}: component {NAME} has no such task")));
+    }
+    if let Some(external) = access.stack.external(NAME) {
+        return run_external(task, access, external).await;
+    }
     let fail =
         |what: String| Failure::new(format!("run {task}: {what}")).hint(format!("provisioner logs {}", member()));
-    if task.name != DEFINE {
-        return Err(fail(format!("component {NAME} has no such task")));
-    }
     let text = text(access.stack).ok_or_else(|| fail(format!("{} has no file {PATH}", member())))?;
     // Before the passwords are read: one that is replaced meanwhile makes another version, and another run.
-    let fingerprint = fingerprint(text, &access.engine.observe().await?);
+    let fingerprint = fingerprint(&text, access.stack, &access.engine.observe().await?);
     let names = text.secrets().into_iter().map(str::to_owned).collect();
     let resolved = text.resolve(&access.engine.secrets(&names).await?).map_err(|error| fail(error.to_string()))?;
     // The parser's own message could repeat what it read.
@@ -225,6 +300,32 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
     let note = json!({ "value": Note { fingerprint: fingerprint.clone() } });
     let path = format!("/api/global-parameters/{NOTE}");
     management.apply(Method::PUT, &path, Some(&note)).await.map_err(fail)?;
+    record::update(access.engine.records(), RECORD, |_: Option<Note>| Some(Note { fingerprint: fingerprint.clone() }))
+        .await?;
+    Ok(())
+}
+
+/// Made where the management API is named; else looked for, and what is missing is named.
+async fn run_external(task: &Task, access: &Access<'_>, external: &External) -> Result<(), Failure> {
+    let fail = |what: String| Failure::new(format!("run {task}: {}: {what}", external.address()));
+    let text = text(access.stack).ok_or_else(|| fail("nothing says what it should have".to_owned()))?;
+    let fingerprint = fingerprint(&text, access.stack, &access.engine.observe().await?);
+    let definitions = Definitions::of(access.stack).map_err(fail)?;
+    if external::management(external).is_some() {
+        let wanted: Value =
+            serde_json::from_str(text.masked()).map_err(|_| fail("the definitions are not JSON".to_owned()))?;
+        let management = Management::of(access, IMPORT_LIMIT).await.map_err(fail)?;
+        let path = format!("/api/definitions/{}", vhost(access.stack));
+        management.apply(Method::POST, &path, Some(&wanted)).await.map_err(fail)?;
+        unbind(&management, access).await.map_err(fail)?;
+    }
+    let missing = external::missing(access, &definitions).await.map_err(|broken| match broken {
+        Broken::Fail(reason) | Broken::Unknown(reason) => fail(reason),
+    })?;
+    if !missing.is_empty() {
+        let failure = fail(format!("there is no {}", missing.join(", ")));
+        return Err(failure.hint("have its operator make them, or name rabbitmq.external.management, which makes them"));
+    }
     record::update(access.engine.records(), RECORD, |_: Option<Note>| Some(Note { fingerprint: fingerprint.clone() }))
         .await?;
     Ok(())
@@ -271,8 +372,9 @@ async fn tell_password(access: &Access<'_>) -> Result<(), String> {
 /// only those of queues of work.
 async fn unbind(management: &Management, access: &Access<'_>) -> Result<(), String> {
     const SOURCE: &str = "events";
-    let wanted = Definitions::of(access.stack)?.bindings;
-    let path = format!("/api/exchanges/{VHOST}/{SOURCE}/bindings/source");
+    let Definitions { bindings: wanted, queues, .. } = Definitions::of(access.stack)?;
+    let vhost = vhost(access.stack);
+    let path = format!("/api/exchanges/{vhost}/{SOURCE}/bindings/source");
     let found: Vec<Binding> = management.read(&path).await.map_err(|broken| format!("{broken:?}"))?;
     let is_wanted = |found: &Binding| {
         wanted.iter().any(|binding| {
@@ -280,9 +382,15 @@ async fn unbind(management: &Management, access: &Access<'_>) -> Result<(), Stri
                 == (&found.source, &found.destination, &found.routing_key)
         })
     };
-    for binding in found.iter().filter(|found| found.destination.starts_with(PREFIX) && !is_wanted(found)) {
+    // Of an external broker only those of the manifest's queues: others are somebody else's.
+    let is_external = access.stack.external(NAME).is_some();
+    let is_own = |found: &Binding| match is_external {
+        true => queues.iter().any(|queue| queue.name == found.destination),
+        false => found.destination.starts_with(PREFIX),
+    };
+    for binding in found.iter().filter(|found| is_own(found) && !is_wanted(found)) {
         let Binding { destination, properties_key, .. } = binding;
-        let path = format!("/api/bindings/{VHOST}/e/{SOURCE}/q/{destination}/{properties_key}");
+        let path = format!("/api/bindings/{vhost}/e/{SOURCE}/q/{destination}/{properties_key}");
         management.apply(Method::DELETE, &path, None).await?;
     }
     Ok(())
@@ -306,7 +414,7 @@ mod tests {
     }
 
     fn wanted(stack: &Stack, observed: &Observed) -> String {
-        fingerprint(text(stack).unwrap(), observed)
+        fingerprint(&text(stack).unwrap(), stack, observed)
     }
 
     fn told(note: &str, queues: &str) -> Observed {

@@ -8,6 +8,7 @@
 mod amqp;
 mod definitions;
 mod drift;
+mod external;
 mod management;
 mod probe;
 mod verify;
@@ -17,15 +18,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use minijinja::context;
-use provisioner_core::component::{Access, Component, Entrypoint, Login, NotReady, Situation, Task, Tasks, Variable};
+use provisioner_core::component::{Access, Component, Entrypoint, NotReady, Situation, Task, Tasks, Variable};
 use provisioner_core::drift::Comparisons;
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
 use provisioner_core::manifest::{Manifest, Rabbitmq as Section};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack,
-    Stop, Text, Volume, Workload,
+    Expose, External, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
+    Stack, Stop, Text, Volume, Workload,
 };
 
 use crate::template::render;
@@ -101,8 +102,15 @@ impl Component for Rabbitmq {
         NAME
     }
 
+    fn external(&self, manifest: &Manifest) -> Option<External> {
+        external::of(manifest)
+    }
+
     fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
         let Some(section) = &manifest.rabbitmq else { return Vec::new() };
+        if let (Some(found), Some(external)) = (&section.external, external::of(manifest)) {
+            return external.secrets(&found.server);
+        }
         let own = || Recipe {
             id: ImageId(NAME.to_owned()),
             base: ImageId(crate::BASE.to_owned()),
@@ -130,6 +138,9 @@ impl Component for Rabbitmq {
     }
 
     fn variables(&self, stack: &Stack) -> Vec<Variable> {
+        if let Some(external) = stack.external(NAME) {
+            return vec![external::variable(external)];
+        }
         if stack.workload(&member()).is_none() {
             return Vec::new();
         }
@@ -139,20 +150,18 @@ impl Component for Rabbitmq {
             prefix: Text::new(format!("{scheme}://{}:{}@", User::App.name(), Text::secret(User::App.secret()))),
             host: member().to_string(),
             port,
-            member: member(),
+            member: Some(member()),
             suffix: format!("/{VHOST}"),
             suffix_outside: None,
         }]
     }
 
     fn entrypoints(&self, stack: &Stack) -> Vec<Entrypoint> {
-        let login = Login { user: User::Admin.name().to_owned(), secret: User::Admin.secret().to_owned() };
-        let found = stack.workload(&member()).map(|workload| Entrypoint {
-            name: NAME,
-            scheme: "http",
-            member: workload.member.clone(),
-            port: MANAGEMENT,
-            login: Some(login),
+        if let Some(external) = stack.external(NAME) {
+            return external::entrypoint(external).into_iter().collect();
+        }
+        let found = stack.workload(&member()).map(|workload| {
+            Entrypoint::new(NAME, "http", &workload.member, MANAGEMENT).login(User::Admin.name(), User::Admin.secret())
         });
         found.into_iter().collect()
     }
@@ -174,7 +183,10 @@ impl Component for Rabbitmq {
     }
 
     async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
-        verify::verify(access).await
+        match access.stack.external(NAME) {
+            Some(external) => external::verify(access, external).await,
+            None => verify::verify(access).await,
+        }
     }
 }
 

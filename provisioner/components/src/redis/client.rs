@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use provisioner_core::component::Access;
 use provisioner_core::name::Member;
+use provisioner_core::stack::External;
 use redis::aio::MultiplexedConnection;
 use redis::io::AsyncDNSResolver;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisFuture, TlsCertificates};
 
-use super::{PORT, User, encryption};
+use super::{PORT, User, encryption, external};
 use crate::certificates;
 
 /// A healthy server took more than a second to let a check in while three stacks started on two cores.
@@ -44,6 +45,30 @@ pub(super) async fn connect(
     let trust = TlsCertificates { client_tls: None, root_cert: Some(authority.into_bytes()) };
     let client = Client::build_with_tls(format!("rediss://{login}{member}:{PORT}/0"), trust)?;
     let config = config.set_dns_resolver(Published(address));
+    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+}
+
+/// To somebody's own server, as the app logs in.
+pub(super) async fn external(access: &Access<'_>, external: &External) -> Result<MultiplexedConnection, Refusal> {
+    let url = external::variable(external).inside();
+    let names = url.secrets().into_iter().map(str::to_owned).collect();
+    let values = access.engine.secrets(&names).await.map_err(|error| Refusal::NotMade(error.to_string()))?;
+    let url = url.resolve(&values).map_err(|error| Refusal::NotMade(error.to_string()))?;
+    let address = crate::external::reached(&external.host, external.port).await;
+    let not_made = |error| Refusal::NotMade(format!("reach {} from here: {error}", external.address()));
+    let address = address.map_err(not_made)?;
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
+    let config = config.set_dns_resolver(Published(address));
+    let client = match &external.ca {
+        None => Client::open(url)?,
+        Some(secret) => {
+            let authority = certificates::pem(access, secret).await.map_err(Refusal::NotMade)?;
+            // Another crate of the program may have chosen a provider already; any one will do.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let trust = TlsCertificates { client_tls: None, root_cert: Some(authority.into_bytes()) };
+            Client::build_with_tls(url, trust)?
+        }
+    };
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 

@@ -3,6 +3,7 @@
 mod client;
 mod drift;
 mod encryption;
+mod external;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -16,8 +17,8 @@ use provisioner_core::finding::Finding;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack,
-    Stop, Text, Volume, Workload,
+    Expose, External, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
+    Stack, Stop, Text, Volume, Workload,
 };
 
 pub(crate) use encryption::is_declared as is_encrypted;
@@ -84,7 +85,14 @@ impl Component for Redis {
         NAME
     }
 
+    fn external(&self, manifest: &Manifest) -> Option<External> {
+        external::of(manifest)
+    }
+
     fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
+        if let (Some(found), Some(external)) = (&manifest.redis.external, external::of(manifest)) {
+            return external.secrets(&found.server);
+        }
         let own = || Recipe {
             id: ImageId(NAME.to_owned()),
             base: ImageId(crate::BASE.to_owned()),
@@ -104,6 +112,9 @@ impl Component for Redis {
     }
 
     fn variables(&self, stack: &Stack) -> Vec<Variable> {
+        if let Some(external) = stack.external(NAME) {
+            return vec![external::variable(external)];
+        }
         vec![Variable {
             name: "REDIS_URL",
             prefix: Text::new(format!(
@@ -114,7 +125,7 @@ impl Component for Redis {
             )),
             host: member().to_string(),
             port: PORT,
-            member: member(),
+            member: Some(member()),
             suffix: "/0".to_owned(),
             suffix_outside: None,
         }]
@@ -129,7 +140,10 @@ impl Component for Redis {
     }
 
     async fn verify(&self, access: &Access<'_>) -> Vec<Finding> {
-        verify::verify(access).await
+        match access.stack.external(NAME) {
+            Some(external) => external::verify(access, external).await,
+            None => verify::verify(access).await,
+        }
     }
 }
 

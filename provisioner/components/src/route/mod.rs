@@ -68,6 +68,9 @@ impl Component for Route {
     }
 
     fn declare(&self, manifest: &Manifest) -> Vec<Resource> {
+        if manifest.postgres.external.is_some() {
+            return Vec::new();
+        }
         let route = &manifest.route;
         let own = || Recipe {
             id: ImageId(NAME.to_owned()),

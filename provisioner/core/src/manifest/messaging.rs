@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::read::Table;
 use super::sections::{count, flag, is_host, keeper, path, port, unread};
-use super::{HostFiles, Mail, MailLogin, MailSecurity, MailServer, Rabbitmq, Worker, WorkerHealth, bounds};
+use super::{HostFiles, Mail, MailLogin, MailSecurity, MailServer, Rabbitmq, Worker, WorkerHealth, bounds, external};
 
 const MIB: u64 = 1 << 20;
 const SECURITY: [(&str, MailSecurity); 3] =
@@ -16,6 +16,7 @@ const QUEUES: [&str; 3] = ["custom", "email", "search"];
 
 pub(super) fn rabbitmq(mut table: Table<'_>) -> Rabbitmq {
     let rabbitmq = Rabbitmq {
+        external: external::rabbitmq(&mut table),
         service: keeper(&mut table, 384, 1000),
         tls: flag(&mut table, "tls"),
         queues: queues(&mut table),

@@ -2,6 +2,7 @@
 //! path, what was found and what would be right.
 
 mod bounds;
+mod external;
 mod kubernetes;
 mod messaging;
 mod monitoring;
@@ -148,8 +149,43 @@ pub struct Route {
     pub replicas: u32,
 }
 
+/// A service that exists already: the stack uses it and has no member of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct External {
+    pub host: String,
+    pub port: u16,
+    pub user: Option<String>,
+    pub password: Option<HostFiles>,
+    /// Certificates of who signed its own; `None`: the connection is in clear.
+    pub ca: Option<HostFiles>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalPostgres {
+    pub server: External,
+    /// Where readers go, on the same port; `None`: to the primary.
+    pub read_host: Option<String>,
+    pub database: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalRedis {
+    pub server: External,
+    pub database: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalRabbitmq {
+    pub server: External,
+    pub vhost: String,
+    /// Host and port of its management API, by which queues are made; `None`: they must be there.
+    pub management: Option<(String, u16)>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Postgres {
+    /// In place of everything else here.
+    pub external: Option<ExternalPostgres>,
     pub service: Service,
     /// Replicas beside the one primary.
     pub replicas: u32,
@@ -200,6 +236,8 @@ pub enum Synchronous {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redis {
+    /// In place of everything else here.
+    pub external: Option<ExternalRedis>,
     pub service: Service,
     /// Every connection is encrypted.
     pub tls: bool,
@@ -209,6 +247,8 @@ pub struct Redis {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rabbitmq {
+    /// In place of everything else here but the queues.
+    pub external: Option<ExternalRabbitmq>,
     pub service: Service,
     /// Every client's connection is encrypted, on port 5671.
     pub tls: bool,
@@ -220,6 +260,8 @@ pub struct Rabbitmq {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Elasticsearch {
+    /// In place of everything else here.
+    pub external: Option<External>,
     pub service: Service,
     /// One, or three and more that survive the loss of one.
     pub nodes: u32,
@@ -360,6 +402,23 @@ impl AccessMode {
             Self::OncePod => "read_write_once_pod",
             Self::Once => "read_write_once",
         }
+    }
+}
+
+impl Manifest {
+    /// The sections whose service exists already, by their name.
+    pub fn externals(&mut self) -> impl Iterator<Item = (&'static str, &mut External)> {
+        let postgres = self.postgres.external.as_mut().map(|external| &mut external.server);
+        let redis = self.redis.external.as_mut().map(|external| &mut external.server);
+        let rabbitmq = self.rabbitmq.as_mut().and_then(|section| section.external.as_mut());
+        let elasticsearch = self.elasticsearch.as_mut().and_then(|section| section.external.as_mut());
+        let all = [
+            ("postgres", postgres),
+            ("redis", redis),
+            ("rabbitmq", rabbitmq.map(|external| &mut external.server)),
+            ("elasticsearch", elasticsearch),
+        ];
+        all.into_iter().filter_map(|(name, external)| Some((name, external?)))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::read::{Table, excerpt};
 use super::sections::{count, flag, keeper};
-use super::{Objectives, Postgres, PostgresMember, Synchronous};
+use super::{Objectives, Postgres, PostgresMember, Synchronous, external};
 use crate::name::Member;
 
 const SYNCHRONOUS: [(&str, Synchronous); 3] =
@@ -42,11 +42,13 @@ const POSTGRES_RESERVED: [&str; 21] = [
 ];
 
 pub(super) fn postgres(mut table: Table<'_>) -> Postgres {
+    let external = external::postgres(&mut table);
     let replicas = count(&mut table, "replicas", 0, 8).unwrap_or(1);
     let expected =
         "1: PostgreSQL takes writes on one node, and which one it is belongs to run time, not to the manifest";
     let _ = table.value("primaries", expected, |value| (value.as_u64() == Some(1)).then_some(()));
     let postgres = Postgres {
+        external,
         service: keeper(&mut table, 384, 1000),
         replicas,
         synchronous: table.choice("synchronous", &SYNCHRONOUS).unwrap_or(Synchronous::Preferred),

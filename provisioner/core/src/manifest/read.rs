@@ -104,6 +104,17 @@ impl<'a> Table<'a> {
         self.map.contains_key(key)
     }
 
+    /// Problems for every other key than `key` and those that go with it.
+    pub(super) fn refuse_beside(&mut self, key: &str, shared: &[&str], expected: &str) {
+        let is_right = |name: &str| name == key || shared.contains(&name);
+        let (right, wrong): (Map<String, Value>, Map<String, Value>) =
+            std::mem::take(&mut self.map).into_iter().partition(|(name, _)| is_right(name));
+        self.map = right;
+        for (name, value) in wrong {
+            self.problem(&excerpt(&name), describe(&value), expected);
+        }
+    }
+
     /// Neither written nor given a value.
     pub(super) fn is_absent(&self, key: &str) -> bool {
         self.map.get(key).is_none_or(Value::is_null)

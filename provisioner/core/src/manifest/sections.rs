@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::read::Table;
 use super::{
     App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Media, Nginx,
-    NginxTls, Redis, Route, Service, bounds, kubernetes, messaging, monitoring, postgres,
+    NginxTls, Redis, Route, Service, bounds, external, kubernetes, messaging, monitoring, postgres,
 };
 use crate::name::StackName;
 use crate::stack::Fingerprint;
@@ -32,8 +32,13 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
     let certificate_days = count(&mut table, "certificate_days", 1, 3650).unwrap_or(365);
     let kubernetes = table.has("kubernetes").then(|| kubernetes::kubernetes(table.section("kubernetes")));
     let nginx = nginx(table.section("nginx"));
+    let has_route = table.is_set("route");
     let route = route(table.section("route"));
     let postgres = postgres::postgres(table.section("postgres"));
+    if has_route && postgres.external.is_some() {
+        let found = "a section beside `postgres.external`".to_owned();
+        table.problem("route", found, "nothing: clients go to the external server themselves");
+    }
     let redis = redis(table.section("redis"));
     let rabbitmq = table.has("rabbitmq").then(|| messaging::rabbitmq(table.section("rabbitmq")));
     let elasticsearch = table.has("elasticsearch").then(|| elasticsearch(table.section("elasticsearch")));
@@ -160,6 +165,7 @@ fn route(mut table: Table<'_>) -> Route {
 
 fn redis(mut table: Table<'_>) -> Redis {
     let redis = Redis {
+        external: external::redis(&mut table),
         service: keeper(&mut table, 128, 500),
         tls: flag(&mut table, "tls"),
         settings: table.settings("settings", is_redis_setting, ["yes", "no"]).into_iter().collect(),
@@ -170,6 +176,7 @@ fn redis(mut table: Table<'_>) -> Redis {
 
 /// Elasticsearch's own advice: the other half is for the file cache and for what Java needs beside its heap.
 fn elasticsearch(mut table: Table<'_>) -> Elasticsearch {
+    let external = external::elasticsearch(&mut table);
     let service = keeper(&mut table, 1024, 2000);
     let heap = table.value("heap", bounds::MEMORY, bounds::memory);
     let heap_bytes = heap.unwrap_or(service.memory_bytes / 8 * 3 / MIB * MIB);
@@ -183,7 +190,7 @@ fn elasticsearch(mut table: Table<'_>) -> Elasticsearch {
     }
     let settings = table.settings("settings", is_elasticsearch_setting, ["true", "false"]).into_iter().collect();
     table.finish();
-    Elasticsearch { service, nodes, heap_bytes, settings }
+    Elasticsearch { external, service, nodes, heap_bytes, settings }
 }
 
 fn media(mut table: Table<'_>) -> Media {

@@ -3,6 +3,7 @@
 //! A stack names members, never roles: who is primary and where a route points is run-time truth and lives in
 //! [`crate::record`].
 
+mod external;
 mod fingerprint;
 mod probes;
 mod resource;
@@ -12,6 +13,7 @@ mod variables;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use external::{External, url_host};
 pub use fingerprint::Fingerprint;
 pub use probes::{Probe, Probes, Started};
 pub use resource::{
@@ -21,8 +23,9 @@ pub use resource::{
 pub use text::{MissingSecret, Text};
 pub use variables::{SECRET_ENV_FILE, secret_env_text, secret_shell};
 
-use crate::component::Dependency;
+use crate::component::{Component, Dependency};
 use crate::engine::ImageReferences;
+use crate::manifest::Manifest;
 use crate::name::{Member, StackName};
 
 /// Everything that should exist under one name, in the order in which it was declared.
@@ -30,6 +33,8 @@ use crate::name::{Member, StackName};
 pub struct Stack {
     pub name: StackName,
     resources: BTreeMap<ResourceId, Resource>,
+    /// What is only used, by its component.
+    externals: BTreeMap<String, External>,
 }
 
 impl Stack {
@@ -40,7 +45,43 @@ impl Stack {
         for resource in declared {
             resources.insert(resource.id(), resource);
         }
-        Self { name, resources }
+        Self { name, resources, externals: BTreeMap::new() }
+    }
+
+    /// What these components declare of a manifest.
+    pub fn of<'a>(manifest: &Manifest, components: impl IntoIterator<Item = &'a dyn Component>) -> Self {
+        let (mut declared, mut externals) = (Vec::new(), Vec::new());
+        for component in components {
+            declared.extend(component.declare(manifest));
+            externals.extend(component.external(manifest));
+        }
+        Self::new(manifest.name.clone(), declared).using(externals)
+    }
+
+    /// The same with services that exist already.
+    pub fn using(mut self, externals: impl IntoIterator<Item = External>) -> Self {
+        self.externals.extend(externals.into_iter().map(|external| (external.component.clone(), external)));
+        self
+    }
+
+    /// The same with more resources.
+    pub fn and(mut self, declared: impl IntoIterator<Item = Resource>) -> Self {
+        self.resources.extend(declared.into_iter().map(|resource| (resource.id(), resource)));
+        self
+    }
+
+    pub fn externals(&self) -> impl Iterator<Item = &External> {
+        self.externals.values()
+    }
+
+    /// The service that stands for this component's members.
+    pub fn external(&self, component: &str) -> Option<&External> {
+        self.externals.get(component)
+    }
+
+    /// Whether its programs can use the system, whoever runs it.
+    pub fn has(&self, component: &str) -> bool {
+        self.external(component).is_some() || self.members(component).next().is_some()
     }
 
     /// Without what only a cluster acts on: elsewhere a change of it must replace nobody.

@@ -25,6 +25,7 @@ use super::strike::{Strike, Struck};
 use crate::cli::Call;
 use crate::cli::apply::{Work, note, under_lease};
 use crate::cli::exit::Exit;
+use crate::cli::external::refuse_postgres;
 use crate::context::Context;
 use crate::machine;
 use crate::report::write_private;
@@ -129,6 +130,7 @@ pub(super) async fn drill(call: &Call<'_>, arguments: &DrillArgs, wish: Wish) ->
 
 async fn series(call: &Call<'_>, arguments: &SeriesArgs, strike: Strike) -> anyhow::Result<Exit> {
     let context = call.cut(Context::to_change(call)).await??;
+    refuse_postgres(&context, "drill")?;
     let drill = Drill { call, context: &context, probe: Probe::read(&machine::probe()?)?, strike };
     call.confirm(&context, &drill.strike.question(context.name())).await?;
     let mut series = Series::default();

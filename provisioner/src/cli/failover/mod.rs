@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::apply::noted;
 use super::exit::{Exit, Stop};
+use super::external::refuse_postgres;
 use super::{Call, plan};
 use crate::context::Context;
 use crate::progress::{millis, seconds};
@@ -75,6 +76,7 @@ pub(super) async fn failover(call: &Call<'_>, arguments: &FailoverArgs) -> anyho
         return drill::drill(call, &arguments.practice, arguments.wish()).await;
     }
     let context = call.cut(Context::to_change(call)).await??;
+    refuse_postgres(&context, "failover")?;
     let lost = match call.cut(detect(call, &context, Until::Clear)).await?? {
         Detected::Lost(lost) => *lost,
         Detected::Healthy { cluster: Cluster { primary, .. }, .. } => {
