@@ -116,7 +116,7 @@ lint: check-monitoring ## Formatting, clippy, fuzz targets, dependency rules, sh
 	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	cargo deny --log-level error check bans licenses sources
 	actionlint
-	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point postgres/bootstrap postgres/clone postgres/common.sh postgres/member postgres/rejoin rabbitmq/member elasticsearch/node)
+	shellcheck -x scripts/*.sh .ci/run nginx/site/nginx.sh $(addprefix provisioner/components/recipes/,haproxy/point haproxy/start postgres/bootstrap postgres/clone postgres/common.sh postgres/member postgres/rejoin rabbitmq/member elasticsearch/node)
 
 .PHONY: check-monitoring
 check-monitoring: ## Rules, their tests, routes and probes of monitoring/ (`IMAGE=…` with the programs of an image)

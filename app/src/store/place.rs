@@ -183,8 +183,11 @@ async fn attempt(databases: &Databases, purchase: &Purchase<'_>) -> Result<Answe
             Ok(Answered { outcome, position })
         }
         Err(error) => {
-            if matches!(&error, PlaceError::Store(error) if error.condemns_connection()) {
-                session.close();
+            match &error {
+                PlaceError::Store(error) if error.condemns_connection() => session.close(),
+                PlaceError::Store(_) => {}
+                // What a refusal rolled back was over before its key was looked up.
+                _ => session.keep(),
             }
             Err(error)
         }

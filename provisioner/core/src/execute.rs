@@ -111,15 +111,11 @@ pub async fn execute(plan: &Plan, execution: &Execution<'_>) -> Outcomes {
             }
         }
         let Some((id, outcome)) = running.next().await else {
+            let is_waiting = !is_held && !waiting.is_empty() && !execution.stop.is_requested();
             match execution.lease {
-                Some(lease) if !is_held && !waiting.is_empty() && !execution.stop.is_requested() => {
-                    if lease.is_regained().await {
-                        continue;
-                    }
-                }
-                _ => {}
+                Some(lease) if is_waiting && lease.is_regained().await => continue,
+                _ => break,
             }
-            break;
         };
         if let Some(step) = steps.get(&id) {
             execution.listener.hear(Event::Finished(step, &outcome));

@@ -197,7 +197,7 @@ fn external_services() {
     let gateway = docker(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
     let (gateway, pair) = (gateway.trim(), Pair::of(gateway.trim()));
     let _running = Running::start(&images, gateway, &pair);
-    for (name, text) in [("password", format!("{PASSWORD}\n")), ("pem", pair.authority.clone())] {
+    for (name, text) in [("password", format!("{PASSWORD}\n")), ("pem", pair.authority)] {
         std::fs::write(root().join(format!("manifests/.sc-ext.{name}")), text).unwrap();
     }
     let stack = Stack::of("sc-ext", |_| manifest(gateway));

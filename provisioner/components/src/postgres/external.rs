@@ -99,7 +99,7 @@ pub(super) async fn verify(access: &Access<'_>, external: &External) -> Vec<Find
     findings
 }
 
-fn failed(error: SqlError) -> Broken {
+fn failed(error: &SqlError) -> Broken {
     match error.code() {
         Some(DENIED) => Broken::Unknown(format!("the account may not: {error}")),
         _ => Broken::Fail(error.to_string()),
@@ -109,13 +109,13 @@ fn failed(error: SqlError) -> Broken {
 async fn login(access: &Access<'_>, external: &External) -> Result<String, Broken> {
     let session = session(access, external).await?;
     let query = "SELECT format('%s in database %s', current_user, current_database())";
-    let told = session.text(query, &[]).await.map_err(failed)?;
+    let told = session.text(query, &[]).await.map_err(|error| failed(&error))?;
     Ok(format!("external, {}: {told}", external.address()))
 }
 
 async fn version(access: &Access<'_>, external: &External) -> Result<String, Broken> {
     let session = session(access, external).await?;
-    let found = session.text("SELECT current_setting('server_version')", &[]).await.map_err(failed)?;
+    let found = session.text("SELECT current_setting('server_version')", &[]).await.map_err(|error| failed(&error))?;
     external::at_least("PostgreSQL", &found, VERSION_MIN)
 }
 
@@ -123,7 +123,7 @@ async fn version(access: &Access<'_>, external: &External) -> Result<String, Bro
 async fn encrypted(access: &Access<'_>, external: &External) -> Result<String, Broken> {
     let session = session(access, external).await?;
     let query = "SELECT coalesce((SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), '')";
-    let version = session.text(query, &[]).await.map_err(failed)?;
+    let version = session.text(query, &[]).await.map_err(|error| failed(&error))?;
     let behind = if version.is_empty() { "ended before the server itself".to_owned() } else { version };
     Ok(format!("certificate for {} by the manifest's ca_file; {behind}", external.host))
 }
@@ -134,11 +134,12 @@ async fn round_trip(access: &Access<'_>, external: &External) -> Result<String, 
     let nonce = nonce();
     // One transaction: a pool in between may give each to another session.
     let made = "BEGIN; CREATE TEMPORARY TABLE provisioner_probe (nonce text NOT NULL) ON COMMIT DROP";
-    session.execute(made).await.map_err(failed)?;
+    session.execute(made).await.map_err(|error| failed(&error))?;
     let query = "INSERT INTO pg_temp.provisioner_probe VALUES ($1) RETURNING nonce";
-    session.row(query, &[&nonce]).await.map_err(failed)?;
-    let found = session.text("SELECT nonce FROM pg_temp.provisioner_probe", &[]).await.map_err(failed)?;
-    session.execute("COMMIT").await.map_err(failed)?;
+    session.row(query, &[&nonce]).await.map_err(|error| failed(&error))?;
+    let found =
+        session.text("SELECT nonce FROM pg_temp.provisioner_probe", &[]).await.map_err(|error| failed(&error))?;
+    session.execute("COMMIT").await.map_err(|error| failed(&error))?;
     if found != nonce {
         return Err(Broken::fail(format!("read {found:?} from a table of its own, expected {nonce:?}")));
     }
@@ -148,10 +149,10 @@ async fn round_trip(access: &Access<'_>, external: &External) -> Result<String, 
 /// What the primary has written by now is replayed there.
 async fn follows(access: &Access<'_>, external: &External, host: &str) -> Result<String, Broken> {
     let (primary, reader) = (session(access, external).await?, open(access, external, host).await?);
-    if !reader.flag("SELECT pg_is_in_recovery()").await.map_err(failed)? {
+    if !reader.flag("SELECT pg_is_in_recovery()").await.map_err(|error| failed(&error))? {
         return Ok(format!("{host} answers, and takes writes itself: readers go to a primary"));
     }
-    let position = primary.text("SELECT pg_current_wal_lsn()::text", &[]).await.map_err(failed)?;
+    let position = primary.text("SELECT pg_current_wal_lsn()::text", &[]).await.map_err(|error| failed(&error))?;
     let begin = Instant::now();
     let query = "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)";
     let waited = wait::until(REPLAY_LIMIT, Duration::from_millis(50), || async {
