@@ -67,11 +67,11 @@ test-restricted: engine build ## The whole dev stack on read-only root file syst
 
 .PHONY: test-app
 test-app: engine build build-live ## The app's own tests and its OpenAPI document, against real servers
-	scripts/tier.sh app 5 $(SCENARIOS) app_
+	scripts/tier.sh app 5 $(SCENARIOS) app_ --skip kubernetes_
 
 .PHONY: test-drill
 test-drill: engine build ## Failovers of a small PostgreSQL stack, each fault and each hard case once
-	scripts/tier.sh drill 8 $(SCENARIOS) failover_
+	scripts/tier.sh drill 8 $(SCENARIOS) failover_ --skip kubernetes_
 
 .PHONY: test-smoke
 test-smoke: engine build ## The smoke of manifests/ci.yaml, and what becomes of one that fails, is ended or killed
@@ -83,7 +83,7 @@ smoke: build ## Stand a stack of its own up, prove it, order, kill and recover, 
 
 .PHONY: smoke-scenarios
 smoke-scenarios:
-	$(SCENARIOS) smoke_
+	$(SCENARIOS) smoke_ --skip kubernetes_
 
 .PHONY: test-page
 test-page: ## Every command of docs/getting-started.md, in order; makes and removes a stack dev
