@@ -69,7 +69,7 @@ impl Stack {
         let stack = Self { name: name.into(), manifest: root().join(format!("manifests/.{name}.yaml")) };
         stack.rewrite(manifest);
         std::fs::write(stack.kubeconfig(), kubeconfig).unwrap();
-        let is_first = stack.begin();
+        let is_first = stack.is_first();
         (stack, is_first)
     }
 
@@ -88,13 +88,20 @@ impl Stack {
 
     /// Removes what a killed run left under this name. True the first time.
     fn begin(&self) -> bool {
-        let mut begun = begun();
-        if begun.iter().any(|(name, _)| *name == self.name) {
-            return false;
+        let is_first = self.is_first();
+        if is_first {
+            self.ok(&["down", "--volumes", "--yes"]);
         }
-        begun.push((self.name.clone(), self.manifest.clone()));
-        self.ok(&["down", "--volumes", "--yes"]);
-        true
+        is_first
+    }
+
+    fn is_first(&self) -> bool {
+        let mut begun = begun();
+        let is_known = begun.iter().any(|(name, _)| *name == self.name);
+        if !is_known {
+            begun.push((self.name.clone(), self.manifest.clone()));
+        }
+        !is_known
     }
 
     /// There for a stack on a cluster.
@@ -105,11 +112,12 @@ impl Stack {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_provisioner"));
         let (verb, rest) = arguments.split_first().unwrap();
-        command.arg(verb).arg("--file").arg(&self.manifest).args(["--name", &self.name]).args(rest);
-        command.current_dir(root()).stdin(Stdio::null());
+        command.arg(verb).arg("--file").arg(&self.manifest).args(["--name", &self.name]);
         if self.kubeconfig().exists() {
-            command.env("KUBECONFIG", self.kubeconfig());
+            // The manifest's namespace is that of the stack that it names.
+            command.args(["--namespace", &self.name]).env("KUBECONFIG", self.kubeconfig());
         }
+        command.args(rest).current_dir(root()).stdin(Stdio::null());
         command
     }
 
