@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use provisioner_core::component::Access;
-use provisioner_core::finding::Broken;
+use provisioner_core::finding::{Broken, Finding, Level, check};
 use provisioner_core::stack::External;
 use tokio::net::TcpStream;
 
@@ -76,6 +76,27 @@ pub(crate) async fn reached_from_inside(access: &Access<'_>, host: &str, port: u
         TIMED_OUT => Err(Broken::fail(format!("reach {host}:{port} from {member}: no answer within {LIMIT:?}"))),
         code => Err(Broken::unknown(format!("look from {member}: bash ended with {code}: {said}"))),
     }
+}
+
+/// What every one of them is asked first: the way from inside, the login, the release, and encryption where it is declared.
+pub(crate) async fn first_checks(
+    access: &Access<'_>,
+    external: &External,
+    (name, login): (&str, impl Future<Output = Result<String, Broken>>),
+    version: impl Future<Output = Result<String, Broken>>,
+    tls: impl Future<Output = Result<String, Broken>>,
+) -> Vec<Finding> {
+    let component = &external.component;
+    let inside = reached_from_inside(access, &external.host, external.port);
+    let mut findings = vec![
+        check(component, "reached-from-inside", Level::L1, inside).await,
+        check(component, name, Level::L1, login).await,
+        check(component, "version", Level::L1, version).await,
+    ];
+    if external.ca.is_some() {
+        findings.push(check(component, "tls", Level::L1, tls).await);
+    }
+    findings
 }
 
 /// A server that begins with the handshake: believed, and for how long still.

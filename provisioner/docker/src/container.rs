@@ -7,8 +7,8 @@ use bollard::models::{
     MountVolumeOptions, NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
 use provisioner_core::stack::{
-    Expose, Job, Limits, MissingSecret, Mount, Port, Restart, SECRET_ENV_FILE, SecretVersions, Text, Workload,
-    secret_env_text, secret_shell,
+    Job, Limits, MissingSecret, Mount, Port, Restart, SECRET_ENV_FILE, SecretVersions, Text, Workload, secret_env_text,
+    secret_shell,
 };
 
 use crate::archive::Entry;
@@ -184,7 +184,7 @@ fn volume_mount(names: &Names, mount: &Mount) -> EngineMount {
 fn ports(ports: &[Port]) -> (Vec<String>, PortMap) {
     let key = |port: &Port| format!("{}/tcp", port.port);
     // What members reach needs no word here: they share a network.
-    let exposed = || ports.iter().filter(|port| port.expose != Expose::Nobody);
+    let exposed = || ports.iter().filter(|port| port.is_exposed());
     let bindings = exposed().map(|port| {
         // An empty port lets the engine pick a free one.
         let picked = || ("127.0.0.1".to_owned(), String::new());
@@ -198,7 +198,7 @@ fn ports(ports: &[Port]) -> (Vec<String>, PortMap) {
 #[cfg(test)]
 mod tests {
     use provisioner_core::name::StackName;
-    use provisioner_core::stack::Text;
+    use provisioner_core::stack::{Expose, Text};
 
     use super::*;
 

@@ -259,11 +259,6 @@ impl<'a> Trouble<'a> {
         }
     }
 
-    /// How long no node has been found.
-    fn unschedulable(&self, is_now: bool) -> Duration {
-        lasting(&self.unschedulable_since, is_now)
-    }
-
     /// One that was started again counts once it stays up: between two ends it is up as well.
     fn is_steady(&self, pod: &Pod) -> bool {
         let restarts = pods::main_status(pod).map_or(0, |status| status.restart_count);
@@ -276,7 +271,7 @@ impl<'a> Trouble<'a> {
     async fn judge(&self, pod: Option<Pod>, ending: Ending) -> Result<Seen<Pod>, EngineError> {
         let failed = |why: String| Err(EngineError::failed(self.operation, why));
         let Some(pod) = pod else {
-            self.unschedulable(false);
+            lasting(&self.unschedulable_since, false);
             if self.started.elapsed() < TICK {
                 return Ok(Seen::Pending("there is no pod yet".to_owned()));
             }
@@ -292,7 +287,7 @@ impl<'a> Trouble<'a> {
         if let Some(node) = untaken_by.filter(|_| untaken > UNTAKEN_LIMIT) {
             return failed(format!("node {node} does not answer: it has not taken pod {}", pods::name(&pod.metadata)));
         }
-        let stuck = self.unschedulable(matches!(progress, Progress::Unschedulable(_)));
+        let stuck = lasting(&self.unschedulable_since, matches!(progress, Progress::Unschedulable(_)));
         match progress {
             Progress::Up if ending == Ending::IsTrouble && !self.is_steady(&pod) => {
                 Ok(Seen::Pending("it ended and was started again".to_owned()))

@@ -69,7 +69,7 @@ mod tests {
     fn looked(variables: &[(&str, &str)]) -> Vec<String> {
         let variables: BTreeMap<_, _> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let environment = Environment { variables, directory: PathBuf::from("/work") };
+        let environment = Environment { variables, directory: PathBuf::from("/srv/shop") };
         kubeconfig(&environment).into_iter().map(|path| path.display().to_string()).collect()
     }
 
@@ -84,7 +84,7 @@ mod tests {
     fn the_kubeconfig_is_the_one_that_kubectl_takes() {
         assert_eq!(looked(&[("HOME", "/home/ada")]), ["/home/ada/.kube/config"]);
         assert_eq!(looked(&[("HOME", "/home/ada"), ("KUBECONFIG", "")]), ["/home/ada/.kube/config"]);
-        assert_eq!(looked(&[("KUBECONFIG", "/etc/a::b.yaml")]), ["/etc/a", "/work/b.yaml"]);
+        assert_eq!(looked(&[("KUBECONFIG", "/etc/a::b.yaml")]), ["/etc/a", "/srv/shop/b.yaml"]);
         assert!(looked(&[]).is_empty());
     }
 }

@@ -51,15 +51,9 @@ pub(super) fn entrypoint(external: &External) -> Entrypoint {
 }
 
 pub(super) async fn verify(access: &Access<'_>, external: &External) -> Vec<Finding> {
-    let inside = external::reached_from_inside(access, &external.host, external.port);
-    let mut findings = vec![
-        check(NAME, "reached-from-inside", Level::L1, inside).await,
-        check(NAME, "login", Level::L1, login(access, external)).await,
-        check(NAME, "version", Level::L1, version(access, external)).await,
-    ];
-    if external.ca.is_some() {
-        findings.push(check(NAME, "tls", Level::L1, external::serves(access, external)).await);
-    }
+    let login = ("login", login(access, external));
+    let (version, tls) = (version(access, external), external::serves(access, external));
+    let mut findings = external::first_checks(access, external, login, version, tls).await;
     findings.extend([
         check(NAME, "round-trip", Level::L2, permitted(round_trip(access, external))).await,
         check(NAME, "app-index", Level::L2, permitted(app_index(access, external))).await,

@@ -81,15 +81,9 @@ async fn open(access: &Access<'_>, external: &External, host: &str) -> Result<Se
 }
 
 pub(super) async fn verify(access: &Access<'_>, external: &External) -> Vec<Finding> {
-    let inside = external::reached_from_inside(access, &external.host, external.port);
-    let mut findings = vec![
-        check(NAME, "reached-from-inside", Level::L1, inside).await,
-        check(NAME, "login", Level::L1, login(access, external)).await,
-        check(NAME, "version", Level::L1, version(access, external)).await,
-    ];
-    if external.ca.is_some() {
-        findings.push(check(NAME, "tls", Level::L1, encrypted(access, external)).await);
-    }
+    let login = ("login", login(access, external));
+    let (version, tls) = (version(access, external), encrypted(access, external));
+    let mut findings = external::first_checks(access, external, login, version, tls).await;
     findings.push(check(NAME, "round-trip", Level::L2, round_trip(access, external)).await);
     if let Some(host) = external.with.get(READ_HOST) {
         let inside = external::reached_from_inside(access, host, external.port);

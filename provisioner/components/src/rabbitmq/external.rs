@@ -66,15 +66,9 @@ pub(super) fn entrypoint(external: &External) -> Option<Entrypoint> {
 }
 
 pub(super) async fn verify(access: &Access<'_>, external: &External) -> Vec<Finding> {
-    let inside = external::reached_from_inside(access, &external.host, external.port);
-    let mut findings = vec![
-        check(NAME, "reached-from-inside", Level::L1, inside).await,
-        check(NAME, "login", Level::L1, login(access, external)).await,
-        check(NAME, "version", Level::L1, version(access)).await,
-    ];
-    if external.ca.is_some() {
-        findings.push(check(NAME, "tls", Level::L1, external::serves(access, external)).await);
-    }
+    let login = ("login", login(access, external));
+    let (version, tls) = (version(access), external::serves(access, external));
+    let mut findings = external::first_checks(access, external, login, version, tls).await;
     findings.extend([
         check(NAME, "round-trip", Level::L2, permitted(probe::round_trip(access))).await,
         check(NAME, "unroutable", Level::L2, permitted(probe::unroutable(access))).await,

@@ -41,16 +41,10 @@ pub(super) fn database(external: &External) -> &str {
 }
 
 pub(super) async fn verify(access: &Access<'_>, external: &External) -> Vec<Finding> {
-    let inside = external::reached_from_inside(access, &external.host, external.port);
-    let mut findings = vec![
-        check(NAME, "reached-from-inside", Level::L1, inside).await,
-        check(NAME, "ping", Level::L1, ping(access, external)).await,
-        check(NAME, "version", Level::L1, version(access, external)).await,
-        check(NAME, "round-trip", Level::L2, round_trip(access, external)).await,
-    ];
-    if external.ca.is_some() {
-        findings.push(check(NAME, "tls", Level::L1, external::serves(access, external)).await);
-    }
+    let ping = ("ping", ping(access, external));
+    let (version, tls) = (version(access, external), external::serves(access, external));
+    let mut findings = external::first_checks(access, external, ping, version, tls).await;
+    findings.push(check(NAME, "round-trip", Level::L2, round_trip(access, external)).await);
     findings
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::{Actual, Comparison, Comparisons, FoundFile, Repair, Verdict};
-use crate::stack::{Expose, File, Fingerprint, Restart, Text, Workload};
+use crate::stack::{File, Fingerprint, Restart, Text, Workload};
 
 const MIB: u64 = 1 << 20;
 
@@ -39,7 +39,7 @@ pub fn workload(workload: &Workload, actual: &Actual, is_running: bool) -> Compa
     let found = actual.names.as_ref().map(|names| listed(names.iter().cloned()));
     compare("names", listed(names), found.unwrap_or_else(|| "not on the stack's network".to_owned()));
     compare("networks", "the stack's own".to_owned(), networks(&actual.other_networks));
-    let exposed = workload.ports.iter().filter(|port| port.expose != Expose::Nobody);
+    let exposed = workload.ports.iter().filter(|port| port.is_exposed());
     let ports = exposed.map(|port| published(port.port, port.expose.address()));
     let found = actual.ports.iter().map(|(port, public)| published(*port, *public));
     compare("ports", listed(ports), listed(found));

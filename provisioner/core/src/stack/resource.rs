@@ -215,6 +215,11 @@ impl Port {
         Self { from: components.iter().map(|name| (*name).to_owned()).collect(), ..self }
     }
 
+    /// Somebody reaches it from outside the stack's network.
+    pub fn is_exposed(&self) -> bool {
+        self.expose != Expose::Nobody
+    }
+
     pub fn lets_in(&self, component: &str) -> bool {
         self.expose.address().is_some() || self.from.iter().any(|name| name == component)
     }

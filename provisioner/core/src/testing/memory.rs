@@ -26,7 +26,7 @@ use crate::name::{Member, StackName};
 use crate::observed::{Observed, ObservedSecret, ObservedWorkload, State};
 use crate::record::{Record, RecordError, Records, Version};
 use crate::secret;
-use crate::stack::{Expose, File, Fingerprint, Job, OnChange, Resource, ResourceId, Secret, SecretSource, Workload};
+use crate::stack::{File, Fingerprint, Job, OnChange, Resource, ResourceId, Secret, SecretSource, Workload};
 
 pub use logs::EPOCH;
 
@@ -223,7 +223,7 @@ impl World {
         self.instances += 1;
         let nth = self.instances;
         let picked = SocketAddr::from(([127, 0, 0, 1], 40_000 + u16::try_from(nth % 10_000).unwrap_or(0)));
-        let exposed = workload.ports.iter().filter(|port| port.expose != Expose::Nobody);
+        let exposed = workload.ports.iter().filter(|port| port.is_exposed());
         let published = exposed.map(|port| (port.port, port.expose.address().unwrap_or(picked)));
         let running = ObservedWorkload {
             instance: format!("instance-{nth}"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use provisioner_core::stack::{Expose, Port, Restart, Volume, Workload};
+use provisioner_core::stack::{Port, Restart, Volume, Workload};
 use serde_json::{Map, Value, json};
 
 use super::pod::{Process, object};
@@ -192,8 +192,12 @@ fn controller(described: &Described<'_>) -> Value {
 
 fn pod_spec(options: &Options, workload: &Workload, image: &str, names: &Names) -> Map<String, Value> {
     let mut main = Map::new();
-    let ports: Vec<Value> =
-        exposed(&workload.ports).map(|port| json!({"containerPort": port.port, "protocol": "TCP"})).collect();
+    let ports: Vec<Value> = workload
+        .ports
+        .iter()
+        .filter(|port| port.is_exposed())
+        .map(|port| json!({"containerPort": port.port, "protocol": "TCP"}))
+        .collect();
     if !ports.is_empty() {
         main.insert("ports".to_owned(), json!(ports));
     }
@@ -226,15 +230,11 @@ fn restart_word(restart: Restart) -> &'static str {
     }
 }
 
-/// Those that somebody reaches from outside.
-fn exposed(ports: &[Port]) -> impl Iterator<Item = &Port> {
-    ports.iter().filter(|port| port.expose != Expose::Nobody)
-}
-
 /// Port to where people expect it, empty for checks.
 fn ports_text(ports: &[Port]) -> String {
     let public = |port: &Port| port.expose.address().map(|address| address.to_string()).unwrap_or_default();
-    let told: BTreeMap<String, String> = exposed(ports).map(|port| (port.port.to_string(), public(port))).collect();
+    let told: BTreeMap<String, String> =
+        ports.iter().filter(|port| port.is_exposed()).map(|port| (port.port.to_string(), public(port))).collect();
     serde_json::to_string(&told).unwrap_or_default()
 }
 

@@ -6,14 +6,14 @@ use super::World;
 use crate::drift::{Actual, FoundFile};
 use crate::engine::EngineError;
 use crate::name::Member;
-use crate::stack::{Expose, Fingerprint, Restart, Workload};
+use crate::stack::{Fingerprint, Restart, Workload};
 
 pub(super) fn as_described(workload: &Workload, image: &str) -> Actual {
     let restart = match workload.restart {
         Restart::UnlessStopped => "unless_stopped",
         Restart::Never => "never",
     };
-    let exposed = workload.ports.iter().filter(|port| port.expose != Expose::Nobody);
+    let exposed = workload.ports.iter().filter(|port| port.is_exposed());
     let names = std::iter::once(workload.member.to_string()).chain(workload.names.iter().cloned());
     Actual {
         image: image.to_owned(),
