@@ -272,6 +272,7 @@ impl<'a> Trouble<'a> {
         let failed = |why: String| Err(EngineError::failed(self.operation, why));
         let Some(pod) = pod else {
             lasting(&self.unschedulable_since, false);
+            lasting(&self.untaken_since, false);
             if self.started.elapsed() < TICK {
                 return Ok(Seen::Pending("there is no pod yet".to_owned()));
             }
