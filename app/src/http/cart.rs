@@ -106,7 +106,7 @@ pub(crate) async fn remove_line(
 }
 
 async fn current(state: &AppState, caller: &Caller) -> Result<Vec<CartLine>, StoreError> {
-    let mut connection = state.databases.primary.acquire().await?;
+    let mut connection = state.databases.connection().await?;
     cart::lines(&mut connection, caller.user.id).await
 }
 

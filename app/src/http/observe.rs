@@ -22,7 +22,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(pub(crate) String);
 
-pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    observe_within(REQUEST_TIMEOUT, request, next).await
+}
+
+async fn observe_within(limit: Duration, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
@@ -35,7 +39,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     // Of the highest level, so that also a log of nothing but errors says whose they are.
     let span = tracing::error_span!("request", request_id = %id);
     let trace = traces::request(method_label(&method), &route, &id, request.headers());
-    let answer = timeout(REQUEST_TIMEOUT, next.run(request)).instrument(trace.clone()).instrument(span.clone()).await;
+    let answer = timeout(limit, next.run(request)).instrument(trace.clone()).instrument(span.clone()).await;
     let mut response = answer.unwrap_or_else(|_| Problem::timed_out().into_response());
 
     let status = response.status().as_u16();
@@ -82,6 +86,8 @@ fn method_label(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, middleware::from_fn, routing::get};
+
     use super::*;
 
     #[test]
@@ -92,5 +98,20 @@ mod tests {
             assert_eq!(of(bad).len(), 36, "{bad}");
         }
         assert_eq!(request_id(&HeaderMap::new()).len(), 36);
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_ends_with_a_problem_that_has_the_requests_id() {
+        let limited = |request, next| observe_within(Duration::from_millis(50), request, next);
+        let routes = Router::new().route("/never", get(std::future::pending::<()>)).layer(from_fn(limited));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/never", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        let response = reqwest::Client::new().get(url).header("x-request-id", "slow-1").send().await.unwrap();
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!((response.status().as_u16(), header("x-request-id")), (504, "slow-1".to_owned()));
+        assert_eq!(header("content-type"), "application/problem+json");
+        let problem: serde_json::Value = response.json().await.unwrap();
+        assert_eq!(problem["code"], "timeout");
     }
 }

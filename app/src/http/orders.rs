@@ -168,7 +168,7 @@ async fn find(
 ) -> Result<Found, Problem> {
     let missing = || Problem::not_found("no order has this id");
     let id = Uuid::try_parse(id).map_err(|_| missing())?;
-    let mut connection = state.databases.primary.acquire().await.map_err(StoreError::from)?;
+    let mut connection = state.databases.connection().await?;
     let found = orders::by_id(&mut connection, id).await?.ok_or_else(missing)?;
     match (found.user, caller) {
         (None, _) => {}

@@ -162,6 +162,11 @@ impl Databases {
         warm(Source::Primary, &self.writers).await
     }
 
+    /// A session of the primary that can write, and how long it was waited for is measured.
+    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        take(&self.primary, Source::Primary).await
+    }
+
     /// Reads that may lag: the replica, or the primary when there is no replica or it is away.
     pub(crate) async fn read<T, Fut>(&self, query: impl Fn(PgPool) -> Fut) -> Result<(T, Source), StoreError>
     where
@@ -208,7 +213,7 @@ impl Databases {
     }
 
     async fn reading<Q: Query>(&self, is_dated: bool, query: &Q) -> Result<Reading<Q::Answer>, StoreError> {
-        let mut connection = take(&self.primary, Source::Primary).await?;
+        let mut connection = self.connection().await?;
         let found = reading(&mut connection, Source::Primary, is_dated, query).await;
         if found.as_ref().is_err_and(StoreError::condemns_connection) {
             connection.close_on_drop();

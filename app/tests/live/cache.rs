@@ -136,6 +136,21 @@ async fn what_is_old_is_served_at_once_and_renewed_by_one_query() {
 }
 
 #[tokio::test]
+async fn what_is_kept_ends_within_a_minute_and_what_was_filled_together_does_not_age_together() {
+    let shop = Shop::open().await;
+    for sku in shop.skus(12).await {
+        assert_eq!(shop.get(&format!("/api/v1/products/{sku}")).await.status(), 200);
+    }
+    let each = "local found = {} for _, key in ipairs(redis.call('KEYS', 'products:entry:*')) do \
+                found[#found + 1] = {redis.call('TTL', key), redis.call('GETRANGE', key, 20, 29)} end return found";
+    let entries: Vec<(i64, String)> = redis::from_redis_value(shop.redis(&["EVAL", each, "0"]).await).unwrap();
+    assert_eq!(entries.len(), 12);
+    assert!(entries.iter().all(|(seconds, _)| (1..=60).contains(seconds)), "{entries:?}");
+    let until: std::collections::BTreeSet<&str> = entries.iter().map(|(_, until)| until.as_str()).collect();
+    assert!(until.len() > 2, "fresh until {until:?}");
+}
+
+#[tokio::test]
 async fn a_change_reaches_readers_in_time_though_the_broker_is_away() {
     let shop = Shop::open().await;
     let (_relay, _gate) = shop.relay().await;

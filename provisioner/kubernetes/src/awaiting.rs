@@ -151,7 +151,7 @@ impl KubernetesEngine {
         self.follow(selector, operation, limit, async |all: Vec<Pod>| match all.first() {
             None => Ok(Seen::Done(())),
             Some(pod) => {
-                let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("no node");
+                let node = pods::node(pod).unwrap_or("no node");
                 let name = pods::name(&pod.metadata);
                 Ok(Seen::Pending(format!("pod {name} on {node} is still there, {}", pods::phase(pod))))
             }

@@ -11,6 +11,7 @@ use crate::access::{self, Access, AccessError, Cluster, Options};
 use crate::error::translate;
 use crate::forward::Forwards;
 use crate::labels::Names;
+use crate::silence::Silence;
 
 /// A server that does not say who it is for this long is taken for unreachable.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ pub struct KubernetesEngine {
     pub(crate) names: Names,
     /// The namespace was there when it was last looked for.
     pub(crate) has_namespace: Mutex<bool>,
+    pub(crate) silence: Silence,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +85,12 @@ impl Kubernetes {
             is_given: namespace.is_some(),
             namespace: namespace.unwrap_or_else(|| name.to_string()),
         };
-        KubernetesEngine { kubernetes: self.clone(), names, has_namespace: Mutex::new(false) }
+        KubernetesEngine {
+            kubernetes: self.clone(),
+            names,
+            has_namespace: Mutex::new(false),
+            silence: Silence::default(),
+        }
     }
 }
 

@@ -31,6 +31,7 @@ mod rbac;
 mod records;
 mod render;
 mod secrets;
+mod silence;
 mod usage;
 mod workload;
 

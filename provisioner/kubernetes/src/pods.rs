@@ -66,10 +66,14 @@ pub(crate) fn is_up(pod: &Pod) -> bool {
     main_state(pod).is_some_and(|state| state.running.is_some())
 }
 
+pub(crate) fn node(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
 /// The node that was given the pod and has said nothing about it.
 pub(crate) fn untaken_by(pod: &Pod) -> Option<&str> {
     let is_taken = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
-    pod.spec.as_ref()?.node_name.as_deref().filter(|_| !is_taken)
+    node(pod).filter(|_| !is_taken)
 }
 
 /// The member's own process ran and ended, and the node would start it again.

@@ -20,6 +20,8 @@ use crate::workload::grace_secs;
 const KILL_GRACE_SECS: u32 = 1;
 /// A node that says nothing for so long may be dead or cut off; nobody waits for it to confirm an end.
 const UNANSWERED_LIMIT: Duration = Duration::from_secs(2);
+/// Its pods are gone by then, where it answers for them in some other way.
+const UNCONFIRMED_LIMIT: Duration = Duration::from_millis(200);
 /// All that run in the container but its first process, which only the node can kill.
 const KILL_ALL: [&str; 3] = ["/bin/sh", "-c", "kill -KILL -1"];
 
@@ -54,7 +56,11 @@ impl KubernetesEngine {
                 if does_answer {
                     return self.await_no_pods(&selector, &operation, KILL_GRACE_SECS.into()).await;
                 }
-                self.await_no_pods_for(UNANSWERED_LIMIT, &selector, &operation).await
+                let gone = self.await_no_pods_for(UNCONFIRMED_LIMIT, &selector, &operation).await;
+                if gone.is_err() {
+                    pods.iter().filter_map(pods::node).for_each(|node| self.silence.note(node));
+                }
+                gone
             }
         }
     }
@@ -66,6 +72,9 @@ impl KubernetesEngine {
         self.delete_with::<Pod>(name, params).await?;
         if !pods::is_up(pod) {
             return Ok(true);
+        }
+        if self.silence.check(pods::node(pod).unwrap_or_default(), "kill").is_err() {
+            return Ok(false);
         }
         // Before it can do anything about the node's signal. It may be gone already, and its shell kills itself.
         let argv = KILL_ALL.map(str::to_owned);
@@ -129,7 +138,7 @@ impl KubernetesEngine {
         }
         let all = self.list::<Pod>("").await?;
         if let Some(pod) = found.pods(&self.names, &all).next() {
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("no node");
+            let node = pods::node(pod).unwrap_or("no node");
             return failed(format!("pod {} on {node} is still there", pods::name(&pod.metadata)));
         }
         let claims: Vec<&str> = found.template.spec.iter().flat_map(pods::claims).collect();

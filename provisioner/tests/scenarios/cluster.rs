@@ -1,7 +1,8 @@
 //! The shape of `manifests/prod.yaml` on a real cluster, as its operator works with it. They need what
 //! `scripts/cluster.sh` provides: a kubeconfig, and a registry that both this machine and the nodes reach.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -22,6 +23,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const NAMESPACE: &str = "sc-prod";
+/// Whom `config rbac` gives its Role to.
+const OPERATOR: &str = "OPERATOR";
 
 #[allow(clippy::disallowed_methods, reason = "the tests' own place that reads the environment")]
 fn setting(name: &str) -> String {
@@ -81,6 +84,27 @@ fn from_nothing() {
     assert_eq!(components, all.into());
 }
 
+/// The API server over plain HTTP for whoever is on this machine, as the operator.
+struct Proxy(Child, String);
+
+impl Proxy {
+    fn start() -> Self {
+        let mut command = Command::new("kubectl");
+        command.args(["proxy", "--port", "0", "--as", OPERATOR, "--reject-paths", "^$"]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut told = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut told).unwrap();
+        let address = told.trim().rsplit(' ').next().unwrap().to_owned();
+        Self(child, address)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).unwrap();
+    }
+}
+
 fn nothing_to_do() {
     let stack = stack();
     let pods = || kubectl(&["get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"]);
@@ -88,6 +112,23 @@ fn nothing_to_do() {
     assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0, "{}", stack.plan());
     let report = stack.json(&["up", "--yes", "--no-verify"]);
     assert_eq!(report["steps"].as_array().map(Vec::len), Some(0), "{report}");
+    let proxy = Proxy::start();
+    let gate = Gate::open(&proxy.1);
+    let through = root().join("target/proxy.kubeconfig");
+    let config = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config",
+        "clusters": [{"name": "plain", "cluster": {"server": format!("http://{}", gate.address)}}],
+        "contexts": [{"name": kubectl(&["config", "current-context"]).trim(), "context": {"cluster": "plain", "user": "none"}}],
+        "users": [{"name": "none", "user": {}}],
+    });
+    std::fs::write(&through, config.to_string()).unwrap();
+    let begin = Instant::now();
+    let mut up = stack.command(&["up", "--yes", "--no-verify"]);
+    let ran = Ran::of(up.env("KUBECONFIG", &through));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let requests = gate.requests();
+    eprintln!("{} requests in {} ms", requests.len(), begin.elapsed().as_millis());
+    assert!(requests.len() > 5 && requests.iter().all(|request| request.starts_with("GET ")), "{requests:#?}");
     assert_eq!(pods(), before);
 }
 
@@ -257,7 +298,7 @@ fn drill() {
 fn kubeconfig(gate: Option<(&Gate, &str)>) -> String {
     let mut config: Value =
         serde_json::from_str(&kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])).unwrap();
-    config["users"][0]["user"]["as"] = "OPERATOR".into();
+    config["users"][0]["user"]["as"] = OPERATOR.into();
     if let Some((gate, server)) = gate {
         let cluster = &mut config["clusters"][0]["cluster"];
         cluster["server"] = format!("https://{}", gate.address).into();

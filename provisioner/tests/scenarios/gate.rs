@@ -1,5 +1,7 @@
-//! A TCP forwarder that can be shut: how a scenario takes a server away from one client and gives it back.
+//! A TCP forwarder that can be shut: how a scenario takes a server away from one client and gives it back. Of plain HTTP/1.1 it
+//! knows what was asked for.
 
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -7,6 +9,8 @@ use std::sync::{Arc, Mutex};
 struct State {
     is_shut: bool,
     streams: Vec<TcpStream>,
+    /// `GET /api/v1/pods`, in the order in which they came.
+    requests: Vec<String>,
 }
 
 pub(crate) struct Gate {
@@ -29,8 +33,13 @@ impl Gate {
                 }
                 let Ok(far) = TcpStream::connect(&target) else { continue };
                 state.streams.extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
-                forward(near.try_clone().unwrap(), far.try_clone().unwrap());
-                forward(far, near);
+                let asked = Arc::clone(&shared);
+                forward(near.try_clone().unwrap(), far.try_clone().unwrap(), move |line| {
+                    if let Some(request) = line.trim_end().strip_suffix(" HTTP/1.1") {
+                        asked.lock().unwrap().requests.push(request.to_owned());
+                    }
+                });
+                forward(far, near, |_| {});
             }
         });
         Self { address, state }
@@ -46,14 +55,25 @@ impl Gate {
         }
     }
 
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.state.lock().unwrap().requests.clone()
+    }
+
     pub(crate) fn reopen(&self) {
         self.state.lock().unwrap().is_shut = false;
     }
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream) {
+fn forward(mut from: TcpStream, mut to: TcpStream, look: impl Fn(&str) + Send + 'static) {
     std::thread::spawn(move || {
-        let _ = std::io::copy(&mut from, &mut to);
+        let mut piece = [0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut piece) {
+            // A client sends the head of a request in one piece.
+            String::from_utf8_lossy(&piece[..length]).lines().for_each(&look);
+            if to.write_all(&piece[..length]).is_err() {
+                break;
+            }
+        }
         let _ = to.shutdown(Shutdown::Write);
     });
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::eventually;
+
 pub(crate) struct Response {
     pub(crate) status: u16,
     head: String,
@@ -37,6 +39,13 @@ pub(crate) fn order_of(base: &str, key: &str, sku: &str, qty: usize, email: &str
     let body = format!(r#"{{"email":"{email}","items":[{{"sku":"{sku}","qty":{qty}}}]}}"#);
     let headers = format!("Idempotency-Key: {key}\r\nContent-Type: application/json\r\n");
     request("POST", &format!("{base}/api/v1/orders"), &headers, &body)
+}
+
+/// The answer to a request once NGINX lets it through, which it does with so many a second of an address.
+pub(crate) fn let_through(ask: impl Fn() -> Response) -> Response {
+    eventually("a request is let through", Duration::from_secs(15), || {
+        Some(ask()).filter(|response| response.status != 429)
+    })
 }
 
 /// HTTP/1.0, so that the answer ends where the connection does.

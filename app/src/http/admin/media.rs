@@ -56,7 +56,7 @@ pub(crate) async fn list(
     Staff(_): Staff,
     Path(sku): Path<String>,
 ) -> Result<Response, Problem> {
-    let mut connection = state.databases.primary.acquire().await.map_err(StoreError::from)?;
+    let mut connection = state.databases.connection().await?;
     let items = media::list(&mut connection, &known(&sku)?).await?;
     Ok(([NO_STORE], Json(json!({ "items": items }))).into_response())
 }

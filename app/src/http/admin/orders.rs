@@ -114,7 +114,7 @@ fn order_id(text: &str) -> Result<Uuid, Problem> {
 }
 
 async fn show(state: &AppState, id: Uuid) -> Result<Response, Problem> {
-    let mut connection = state.databases.primary.acquire().await.map_err(StoreError::from)?;
+    let mut connection = state.databases.connection().await?;
     let (order, items) = orders::by_id(&mut connection, id).await?;
     Ok(([NO_STORE], Json(WithItems { order, items })).into_response())
 }

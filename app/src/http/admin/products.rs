@@ -111,7 +111,7 @@ pub(crate) async fn read(
     Staff(_): Staff,
     Path(sku): Path<String>,
 ) -> Result<Response, Problem> {
-    let mut connection = state.databases.primary.acquire().await.map_err(crate::store::StoreError::from)?;
+    let mut connection = state.databases.connection().await?;
     Ok(answer(&products::by_sku(&mut connection, &known(&sku)?).await?))
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn read(
     Staff(_): Staff,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let mut connection = state.databases.primary.acquire().await.map_err(StoreError::from)?;
+    let mut connection = state.databases.connection().await?;
     Ok(([NO_STORE], Json(users::by_id(&mut connection, user_id(&id)?).await?)).into_response())
 }
 

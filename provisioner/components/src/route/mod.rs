@@ -14,7 +14,7 @@ mod verify;
 
 pub(crate) use state::answers;
 pub use state::untold;
-pub(crate) use tasks::{close_task, hold_task, point_task, reopen_task};
+pub(crate) use tasks::{close_task, fenced, hold_task, point_task, reopen_task};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ const HOLD: &str = "hold";
 const CLOSE: &str = "close";
 /// Says to `point` that this has been done.
 const CLOSED: &str = "closed";
+/// Says that the old primary can acknowledge nothing any more, whoever is led there.
+const FENCED: &str = "fenced";
 
 pub(crate) const STATUS_PORT: u16 = 8404;
 const STATUS_LIMIT: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use provisioner_core::name::Member;
 
 use super::held::Held;
 use super::state::{Administered, RO, RW, administered};
-use super::{CLOSE, CLOSED, HOLD, NAME, POINT, SCRIPT};
+use super::{CLOSE, CLOSED, FENCED, HOLD, NAME, POINT, SCRIPT};
 use crate::order::Order;
 
 /// What an order prints after its account once the old targets are closed.
@@ -50,7 +50,7 @@ pub(super) async fn run(task: &Task, access: &Access<'_>, held: &Held) -> Result
     match task.name.as_str() {
         POINT => point(task, access, &route, &target, held).await,
         HOLD => hold_all(access, &route, &target, held).await,
-        CLOSE => close_held(access, &route, &target, held).await,
+        CLOSE => close_held(task, access, &route, &target, held).await,
         _ => Err(Failure::new(format!("run {task}: component {NAME} has no such task"))),
     }
 }
@@ -62,26 +62,24 @@ async fn point(
     target: &Target,
     held: &Held,
 ) -> Result<(), Failure> {
+    let is_closed = task.with.contains_key(CLOSED);
     // Where there is one member, its own order is everybody's. What does not come through is told again, in two orders.
     let at_once = match route {
-        _ if task.with.contains_key(CLOSED) => {
-            join_all(route.iter().map(|member| reopen(access, member, target, held))).await
-        }
+        _ if is_closed => join_all(route.iter().map(|member| reopen(access, member, target, held))).await,
         [member] => vec![lead(access, member, target).await],
         _ => Vec::new(),
     };
-    if !at_once.is_empty() && at_once.iter().all(Result::is_ok) {
-        return Ok(());
-    }
-    let Closed { told, untold } = close_all(access, route, target).await?;
-    let led = !told.is_empty();
+    let mut at_once = at_once.iter().map(Result::is_ok);
+    let again: Vec<&Member> = route.iter().copied().filter(|_| at_once.next() != Some(true)).collect();
+    let Closed { told, untold } = close_all(task, access, &again, target).await?;
+    let leads = again.len() < route.len() || !told.is_empty();
     for opened in join_all(told.into_iter().map(|member| open(access, member, target))).await {
         opened?;
     }
     // The others lead where they should by now. That one is missing is still no success, but the rest of a change of the
     // primary must not wait for it.
     match untold {
-        Some(failure) if led && task.with.contains_key(CLOSED) => {
+        Some(failure) if leads && is_closed => {
             access.output.tell(&format!("the route leads there by fewer members than it has: {}", failure.chain()));
             Ok(())
         }
@@ -97,14 +95,19 @@ struct Closed<'a> {
 }
 
 /// Nothing is opened anywhere while any route member may still lead to an old target.
-async fn close_all<'a>(access: &Access<'_>, route: &[&'a Member], target: &Target) -> Result<Closed<'a>, Failure> {
+async fn close_all<'a>(
+    task: &Task,
+    access: &Access<'_>,
+    route: &[&'a Member],
+    target: &Target,
+) -> Result<Closed<'a>, Failure> {
     let results = join_all(route.iter().map(|member| close(access, member, target))).await;
     let mut closed = Closed { told: Vec::new(), untold: None };
     for (member, result) in route.iter().zip(results) {
         match result {
             Ok(()) => closed.told.push(member),
             Err(failure) => {
-                stop(access, member, &failure).await?;
+                stop(task, access, member, &failure).await?;
                 closed.untold = Some(failure);
             }
         }
@@ -140,11 +143,17 @@ async fn give(access: &Access<'_>, member: &Member, target: &Target) -> Result<O
 
 /// Closes the old targets everywhere; each order waits for the word to open. Whoever cannot be told is stopped, which is as good
 /// here: opening it is what fails.
-async fn close_held(access: &Access<'_>, route: &[&Member], target: &Target, held: &Held) -> Result<(), Failure> {
+async fn close_held(
+    task: &Task,
+    access: &Access<'_>,
+    route: &[&Member],
+    target: &Target,
+    held: &Held,
+) -> Result<(), Failure> {
     let results = join_all(route.iter().map(|member| close_one(access, member, target, held))).await;
     for (member, result) in route.iter().zip(results) {
         if let Err(failure) = result {
-            stop(access, member, &failure).await?;
+            stop(task, access, member, &failure).await?;
         }
     }
     Ok(())
@@ -175,12 +184,21 @@ fn check_led(member: &Member, target: &Target, servers: &[Administered]) -> Resu
     check_open(member, target, servers)
 }
 
-/// A route member that cannot be told leads to nobody once it is down.
-async fn stop(access: &Access<'_>, member: &Member, failure: &Failure) -> Result<(), Failure> {
+/// A route member that cannot be told leads to nobody once it is down. Where its old target is fenced, whoever it still leads
+/// there is acknowledged nothing, and its end need not be proven: its machine may be cut off together with the primary.
+async fn stop(task: &Task, access: &Access<'_>, member: &Member, failure: &Failure) -> Result<(), Failure> {
     access.output.line(&format!("{member} cannot be told where to lead, so it is stopped: {}", failure.chain()));
-    access.engine.set(member, Power::Killed).await?;
-    access.engine.stopped(member).await?;
-    Ok(())
+    let stopped = async {
+        access.engine.set(member, Power::Killed).await?;
+        access.engine.stopped(member).await
+    };
+    match stopped.await {
+        Err(error) if task.with.contains_key(FENCED) => {
+            access.output.tell(&format!("{member} leads to what is fenced, if it still leads anywhere: {error}"));
+            Ok(())
+        }
+        stopped => Ok(stopped.map(|_| ())?),
+    }
 }
 
 async fn close(access: &Access<'_>, member: &Member, target: &Target) -> Result<(), Failure> {
@@ -246,4 +264,58 @@ fn servers_in(member: &Member, printed: &str) -> Result<Vec<Administered>, Failu
         return Err(Failure::new(format!("tell {member}: its answer names no server")).output(printed.to_owned()));
     }
     Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use provisioner_core::component::Component as _;
+    use provisioner_core::engine::{ImageReferences, Output};
+    use provisioner_core::stack::Stack;
+    use provisioner_core::testing::memory::MemoryEngine;
+
+    use super::*;
+    use crate::route::{Route, close_task, fenced};
+    use crate::testing::{manifest, settled};
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Output for Told {
+        fn line(&self, _line: &str) {}
+
+        fn tell(&self, line: &str) {
+            self.0.lock().unwrap().push(line.to_owned());
+        }
+    }
+
+    /// In a world where nothing comes of ending it, and nothing proves that it ended by itself.
+    async fn stop_cut_off(task: &Task) -> (Result<(), Failure>, Vec<String>) {
+        let manifest = manifest();
+        let stack = Stack::new(manifest.name.clone(), Route::default().declare(&manifest));
+        let observed = settled(&stack);
+        let engine = MemoryEngine::with(stack.name.clone(), observed.clone());
+        engine.fail_after(Some(0));
+        let (told, images) = (Told::default(), ImageReferences::default());
+        let access = Access { engine: &engine, stack: &stack, observed: &observed, images: &images, output: &told };
+        let result = stop(task, &access, &Member::nth(NAME, 1), &Failure::new("no answer")).await;
+        (result, told.0.into_inner().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_member_that_may_lead_to_an_old_primary_that_serves_stops_the_change() {
+        let (primary, none) = (Member::nth("postgres", 2), BTreeSet::new());
+        let (result, _) = stop_cut_off(&close_task(&primary, &none)).await;
+        assert_eq!(result.unwrap_err().chain(), "set route-1 Killed: the engine is gone");
+    }
+
+    #[tokio::test]
+    async fn a_member_that_may_lead_to_a_fenced_primary_is_told_and_no_obstacle() {
+        let (primary, none) = (Member::nth("postgres", 2), BTreeSet::new());
+        let (result, told) = stop_cut_off(&fenced(close_task(&primary, &none))).await;
+        result.unwrap();
+        let failed = "set route-1 Killed: the engine is gone";
+        assert_eq!(told, [format!("route-1 leads to what is fenced, if it still leads anywhere: {failed}")]);
+    }
 }

@@ -8,7 +8,7 @@ use provisioner_core::plan::Withheld;
 use provisioner_core::stack::{Stack, Workload};
 
 use super::state::{RO, RW, hidden_key, names, open_key};
-use super::{CLOSE, CLOSED, HOLD, NAME, POINT};
+use super::{CLOSE, CLOSED, FENCED, HOLD, NAME, POINT};
 use crate::postgres::{self, Layout};
 
 pub(super) fn tasks(situation: &Situation<'_>) -> Tasks {
@@ -58,6 +58,11 @@ pub(crate) fn close_task(primary: &Member, replicas: &BTreeSet<Member>) -> Task 
 
 pub(crate) fn reopen_task(primary: &Member, replicas: &BTreeSet<Member>) -> Task {
     leading(POINT, primary, replicas).with(CLOSED, "yes")
+}
+
+/// The same task, after the proof that the old primary can acknowledge nothing any more.
+pub(crate) fn fenced(task: Task) -> Task {
+    task.with(FENCED, "yes")
 }
 
 fn leading(name: &str, primary: &Member, replicas: &BTreeSet<Member>) -> Task {

@@ -226,8 +226,13 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
     let promoted = draft.step(Action::Run { task }, because, after);
     let run = |task: Task| Action::Run { task };
     let leads = format!("writes lead to {old}, expected {winner}");
-    let closed = draft.step(run(route::close_task(winner, &followers)), leads.as_str(), after);
-    let pointed = draft.step(run(route::reopen_task(winner, &followers)), leads.as_str(), &[promoted, closed]);
+    let lead = |task| match kind {
+        ChangeKind::Failover => run(route::fenced(task)),
+        // It has stopped in order, and could be started again.
+        ChangeKind::Switchover => run(task),
+    };
+    let closed = draft.step(lead(route::close_task(winner, &followers)), leads.as_str(), after);
+    let pointed = draft.step(lead(route::reopen_task(winner, &followers)), leads.as_str(), &[promoted, closed]);
     for other in &followers {
         let task = |name| Task::new(NAME, name).on(other).with("upstream", winner.as_str());
         let looks = draft.step(run(task(tasks::REDIRECT)), format!("it followed {old}"), after);

@@ -300,7 +300,7 @@ fn who_follows_the_promoted_one_already_is_part_of_what_is_carried_on() {
             ChangeKind::Switchover => switchover(&scene, "postgres-3"),
         };
         let plan = plan.unwrap().to_string();
-        assert!(plan.contains("route.point closed=yes ro=postgres-2 rw=postgres-3"), "{plan}");
+        assert!(plan.contains("route.point closed=yes fenced=yes ro=postgres-2 rw=postgres-3"), "{plan}");
         assert!(plan.contains("route.point ro=postgres-1 postgres-2 rw=postgres-3"), "{plan}");
         assert!(!plan.contains("postgres.rejoin postgres-2"), "{plan}");
     }
