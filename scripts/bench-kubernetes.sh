@@ -33,17 +33,17 @@ describe() {
 
 chart() {
 	printf 'apiVersion: v2\nname: prod\nversion: 1.0.0\n' >"$work/chart/Chart.yaml"
-	# Helm's own brackets may stand in what is rendered.
-	"$provisioner" render --env .bench-kubernetes | tee "$work/objects.yaml" |
+	# The running members have another random word there. Helm's own brackets may stand in what is rendered.
+	"$provisioner" render --file "$manifest" | grep -v 'provisioner.dev/instance: ' | tee "$work/objects.yaml" |
 		sed 's/{{/{{ "{{" }}/g' >"$work/chart/templates/objects.yaml"
 }
 
-up_provisioner() { "$provisioner" up --env .bench-kubernetes --yes --no-verify --progress quiet >/dev/null; }
+up_provisioner() { "$provisioner" up --file "$manifest" --yes --no-verify --progress quiet >/dev/null; }
 upgrade_helm() { "$helm" upgrade prod "$work/chart" --namespace "$namespace" >/dev/null; }
-diff_kubectl() { kubectl diff --server-side --field-manager provisioner -n "$namespace" -f "$work/objects.yaml" >/dev/null; }
+diff_kubectl() { kubectl diff --server-side --field-manager bench -n "$namespace" -f "$work/objects.yaml" >/dev/null; }
 
 clean() {
-	"$provisioner" down --env .bench-kubernetes --volumes --yes --progress quiet >/dev/null || true
+	"$provisioner" down --file "$manifest" --volumes --yes --progress quiet >/dev/null || true
 	kubectl delete namespace "$namespace" --ignore-not-found >/dev/null || true
 	rm -f "$manifest"
 }
@@ -65,7 +65,7 @@ cargo build --locked --release -p provisioner
 build_helm
 describe
 trap clean EXIT
-"$provisioner" images push --env .bench-kubernetes --registry "${PROVISIONER_TEST_REGISTRY:?}" >/dev/null
+"$provisioner" images push --file "$manifest" --registry "${PROVISIONER_TEST_REGISTRY:?}" >/dev/null
 up_provisioner
 chart
 # The objects are there already; Helm takes them for its own from now on, which changes labels that the provisioner leaves alone.

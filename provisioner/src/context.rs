@@ -141,9 +141,12 @@ impl Context {
         Ok(Offline { manifest, stack })
     }
 
-    /// The manifest's own wishes, though nothing will be changed.
+    /// The manifest's own wishes, though nothing will be changed. Whether the app's image was pushed can be told with its program
+    /// alone, which need not be built yet.
     pub(crate) async fn for_doctor(call: &Call<'_>) -> anyhow::Result<Self> {
-        Self::open(call, manifests::load(call.settings, Program::Unneeded)?, Port::Wanted).await
+        let manifest = manifests::load(call.settings, Program::Needed);
+        let manifest = manifest.or_else(|_| manifests::load(call.settings, Program::Unneeded))?;
+        Self::open(call, manifest, Port::Wanted).await
     }
 
     async fn open(call: &Call<'_>, mut manifest: Manifest, port: Port) -> anyhow::Result<Self> {

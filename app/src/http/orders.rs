@@ -22,7 +22,7 @@ use crate::{
     catalogue::invalidation,
     state::{AppState, Shared},
     store::{
-        StoreError, cancel,
+        cancel,
         idempotency::{self, Key},
         orders::{self, Found},
         place::{self, Answered, CREATED, Outcome, PlaceError, Purchase},

@@ -26,7 +26,7 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(2);
 /// A node may be found once a volume is made or another pod is gone.
 const UNSCHEDULABLE_LIMIT: Duration = Duration::from_secs(6);
-/// A node that answers takes a pod within a second of its being given one.
+/// A node that answers takes a pod within a second of its being given one, and has ended one that soon after its grace.
 const UNTAKEN_LIMIT: Duration = Duration::from_secs(10);
 /// One that ended once is up when it has stayed up for as long.
 const STEADY: Duration = Duration::from_secs(5);
@@ -307,6 +307,10 @@ impl<'a> Trouble<'a> {
                 match claim {
                     Some(claim) => failed(format!("{why}; {claim}")),
                     None if stuck > UNSCHEDULABLE_LIMIT && !is_volume => failed(why),
+                    None if is_volume && stuck > UNTAKEN_LIMIT => match self.unended_holder(&pod, stuck).await? {
+                        Some(holder) => failed(holder),
+                        None => Ok(Seen::Pending(why)),
+                    },
                     None => Ok(Seen::Pending(why)),
                 }
             }
@@ -318,6 +322,17 @@ impl<'a> Trouble<'a> {
                 failed(format!("{why}{words}"))
             }
         }
+    }
+
+    /// Another pod has the volume and was told to go, and its node lets the time for that pass.
+    async fn unended_holder(&self, pod: &Pod, stuck: Duration) -> Result<Option<String>, EngineError> {
+        let claims: Vec<&str> = pod.spec.iter().flat_map(pods::claims).collect();
+        let all = self.engine.list::<Pod>("").await?;
+        Ok(all.iter().filter(|other| pods::is_unended(other, stuck.saturating_sub(UNTAKEN_LIMIT))).find_map(|other| {
+            let claim = other.spec.iter().flat_map(pods::claims).find(|claim| claims.contains(claim))?;
+            let (node, holder) = (pods::node(other).unwrap_or("no node"), pods::name(&other.metadata));
+            Some(format!("node {node} does not answer: it has not ended pod {holder}, which has claim {claim}"))
+        }))
     }
 
     /// Why a volume that the pod needs cannot be made or attached.

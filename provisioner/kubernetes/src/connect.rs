@@ -1,5 +1,6 @@
 //! The connection, and what every request shares.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -35,7 +36,7 @@ pub struct KubernetesEngine {
     pub(crate) names: Names,
     /// The namespace was there when it was last looked for.
     pub(crate) has_namespace: Mutex<bool>,
-    pub(crate) silence: Silence,
+    pub(crate) silence: Arc<Silence>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,12 +86,7 @@ impl Kubernetes {
             is_given: namespace.is_some(),
             namespace: namespace.unwrap_or_else(|| name.to_string()),
         };
-        KubernetesEngine {
-            kubernetes: self.clone(),
-            names,
-            has_namespace: Mutex::new(false),
-            silence: Silence::default(),
-        }
+        KubernetesEngine { kubernetes: self.clone(), names, has_namespace: Mutex::new(false), silence: Arc::default() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Commands inside members, and what members print.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,24 +55,27 @@ impl KubernetesEngine {
         self.silence.check(node, &operation)?;
         let api = self.api::<Pod>();
         let started = self.ask(operation.as_str(), api.exec(pods::name(&pod.metadata), argv, &params));
-        let mut process = tokio::time::timeout(START_LIMIT, started).await.map_err(|_| {
+        let mut process = tokio::time::timeout(START_LIMIT, started).await.unwrap_or_else(|_| {
             self.silence.note(node);
-            EngineError::failed(
-                operation.as_str(),
-                format!("no answer of node {node} within {} s", START_LIMIT.as_secs()),
-            )
-        })??;
+            let detail = format!("no answer of node {node} within {} s", START_LIMIT.as_secs());
+            Err(EngineError::failed(operation.as_str(), detail))
+        })?;
         if let (Some(theirs), Some(ours)) = (process.stdin(), input) {
             // On a task of its own: a command that prints much before it reads would wait for us for ever.
             tokio::spawn(feed(theirs, ours));
         }
         let status = process.take_status();
+        let (silence, node) = (Arc::clone(&self.silence), node.to_owned());
         let exit = Box::pin(async move {
             let status = match status {
                 Some(status) => status.await,
                 None => None,
             };
-            exit_code(status, &operation)
+            exit_code(status, &operation).inspect_err(|error| {
+                if is_undialed(&error.to_string()) {
+                    silence.note(&node);
+                }
+            })
         });
         Ok(Execution { output: output(process), exit })
     }
@@ -168,6 +172,12 @@ fn pieces(
     })
 }
 
+/// The API server's words for a node that it does not reach, once it has taken the command from us: its proxy's, and those of
+/// Go's network package.
+fn is_undialed(error: &str) -> bool {
+    error.contains("error dialing backend") || error.contains("dial tcp ")
+}
+
 /// `command terminated with exit code 7`, as the server writes it.
 fn exit_code(status: Option<Status>, operation: &str) -> Result<i64, EngineError> {
     let Some(status) = status else {
@@ -198,5 +208,17 @@ mod tests {
         let said = read(json!({"status": "Failure", "message": "executable not found"})).unwrap_err().to_string();
         assert_eq!(said, "exec: executable not found");
         assert!(exit_code(None, "exec").is_err());
+    }
+
+    #[test]
+    fn a_node_that_is_down_is_told_from_a_command_that_cannot_run() {
+        // Kubernetes 1.34, of a node without power and of a container without a shell.
+        assert!(is_undialed(
+            "exec `/bin/sh` in redis-1: error sending request: Post \"https://10.0.0.11:10250/exec/shop/redis-1-0/main?output=1\": \
+             dial tcp 10.0.0.11:10250: connect: connection refused"
+        ));
+        assert!(!is_undialed(
+            "exec `/bin/sh` in redis-1: exec failed: unable to start container process: no such file"
+        ));
     }
 }

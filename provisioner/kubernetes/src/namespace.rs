@@ -85,7 +85,6 @@ pub(crate) fn default_deny(names: &Names) -> Value {
         "spec": {
             "podSelector": {"matchLabels": {labels::STACK: names.stack.as_str()}},
             "policyTypes": ["Ingress"],
-            "ingress": [],
         },
     })
 }

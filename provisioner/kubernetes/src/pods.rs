@@ -1,5 +1,7 @@
 //! Pods as they stand: what one does, and why one does not come up.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -41,6 +43,12 @@ pub(crate) fn name(meta: &ObjectMeta) -> &str {
 
 pub(crate) fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
+}
+
+/// It was told to go, and the grace that it was given is over.
+pub(crate) fn is_unended(pod: &Pod, waited: Duration) -> bool {
+    let grace = pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    is_leaving(pod) && !is_done(pod) && waited > Duration::from_secs(grace.unwrap_or_default())
 }
 
 /// It is through: it holds on to nothing any more.
@@ -205,6 +213,15 @@ mod tests {
         let state = json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}});
         let status = json!({"phase": "Pending", "initContainerStatuses": [container("files", &state)]});
         assert_eq!(failed(&status), "ErrImagePull: not found");
+    }
+
+    #[test]
+    fn a_pod_is_given_its_grace_before_its_node_is_blamed() {
+        let leaving = json!({"metadata": {"name": "a-0", "deletionTimestamp": "2026-11-30T10:00:00Z", "deletionGracePeriodSeconds": 30}});
+        let pod: Pod = serde_json::from_value(leaving).unwrap();
+        assert!(!is_unended(&pod, Duration::from_secs(30)) && is_unended(&pod, Duration::from_secs(31)));
+        let stays: Pod = serde_json::from_value(json!({"metadata": {"name": "a-0"}})).unwrap();
+        assert!(!is_unended(&stays, Duration::from_secs(31)));
     }
 
     #[test]

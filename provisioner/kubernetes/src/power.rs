@@ -48,19 +48,21 @@ impl KubernetesEngine {
             Power::Killed => {
                 let pods = self.pods_of(member).await?;
                 self.scale(member, found.is_stateful, 0).await?;
-                let mut does_answer = true;
+                let mut silent = Vec::new();
                 for pod in &pods {
-                    does_answer &= self.kill(member, pod).await?;
+                    if !self.kill(member, pod).await? {
+                        silent.extend(pods::node(pod));
+                    }
                 }
                 let operation = format!("kill {member}");
-                if does_answer {
+                if silent.is_empty() {
                     return self.await_no_pods(&selector, &operation, KILL_GRACE_SECS.into()).await;
                 }
                 let gone = self.await_no_pods_for(UNCONFIRMED_LIMIT, &selector, &operation).await;
-                if gone.is_err() {
-                    pods.iter().filter_map(pods::node).for_each(|node| self.silence.note(node));
-                }
-                gone
+                gone.map_err(|_| {
+                    silent.iter().for_each(|node| self.silence.note(node));
+                    EngineError::failed(operation, format!("node {} does not answer", silent.join(", ")))
+                })
             }
         }
     }
@@ -73,9 +75,6 @@ impl KubernetesEngine {
         if !pods::is_up(pod) {
             return Ok(true);
         }
-        if self.silence.check(pods::node(pod).unwrap_or_default(), "kill").is_err() {
-            return Ok(false);
-        }
         // Before it can do anything about the node's signal. It may be gone already, and its shell kills itself.
         let argv = KILL_ALL.map(str::to_owned);
         let killed = async {
@@ -83,7 +82,8 @@ impl KubernetesEngine {
                 let _ = execution.finish().await;
             }
         };
-        Ok(tokio::time::timeout(UNANSWERED_LIMIT, killed).await.is_ok())
+        let is_over = tokio::time::timeout(UNANSWERED_LIMIT, killed).await.is_ok();
+        Ok(is_over && self.silence.check(pods::node(pod).unwrap_or_default(), "kill").is_ok())
     }
 
     /// The number of pods has a manager entry of its own, so that power and description do not stand in each other's way.

@@ -22,10 +22,7 @@ use crate::{
         observe::RequestId,
     },
     state::Shared,
-    store::{
-        StoreError,
-        admin::media::{self, Picture},
-    },
+    store::admin::media::{self, Picture},
 };
 
 pub(crate) const SIZE_MAX: usize = 5 * 1024 * 1024;

@@ -21,7 +21,6 @@ use crate::{
     },
     state::{AppState, Shared},
     store::{
-        StoreError,
         admin::orders::{self, Order, Search, Status},
         cancel,
         orders::OrderItem,

@@ -20,10 +20,7 @@ use crate::{
         page::{Page, text},
     },
     state::Shared,
-    store::{
-        StoreError,
-        admin::users::{self, Search},
-    },
+    store::admin::users::{self, Search},
 };
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -34,7 +34,10 @@ pub(crate) fn workload(described: &Described<'_>) -> Vec<Value> {
     let member = workload.member.as_str();
     let own = BTreeMap::from([(labels::MEMBER.to_owned(), member.to_owned())]);
     objects.push(paths(names, workload));
-    objects.push(service(names, member, &own, &workload.ports, &workload.component));
+    let mut address = service(names, member, &own, &workload.ports, &workload.component);
+    // Members find each other before anybody can use them; whom a primary leads to is the route's decision.
+    address["spec"]["publishNotReadyAddresses"] = json!(true);
+    objects.push(address);
     objects.extend(public(names, options, workload, &own));
     objects.extend(workload.names.iter().map(|name| name_service(names, name, workload)));
     objects.push(controller(described));
@@ -76,15 +79,17 @@ fn paths(names: &Names, workload: &Workload) -> Value {
         // An empty list of callers would be everybody.
         (!port.from.is_empty()).then(|| json!({"from": [{"podSelector": callers}], "ports": open}))
     });
+    let rules: Vec<Value> = rules.collect();
+    let mut spec = object(json!({"podSelector": {"matchLabels": wanted}, "policyTypes": ["Ingress"]}));
+    // The server keeps no empty list: one would be a difference for whoever compares.
+    if !rules.is_empty() {
+        spec.insert("ingress".to_owned(), rules.into());
+    }
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {"name": workload.member.as_str(), "labels": wanted},
-        "spec": {
-            "podSelector": {"matchLabels": wanted},
-            "policyTypes": ["Ingress"],
-            "ingress": rules.collect::<Vec<_>>(),
-        },
+        "spec": spec,
     })
 }
 
@@ -96,14 +101,13 @@ fn labels_of(names: &Names, workload: &Workload) -> Labels {
     wanted
 }
 
-/// A stable address; one without ports cannot have an address of its own and leads to the pods'.
+/// A stable address of those that can be used; one without ports cannot have an address of its own and leads to the pods'.
 fn service(names: &Names, name: &str, selected: &Labels, ports: &[Port], component: &str) -> Value {
     let mut wanted = names.labels(Kind::Workload);
     wanted.insert(labels::COMPONENT.to_owned(), component.to_owned());
     let mut selector = names.labels(Kind::Workload);
     selector.extend(selected.clone());
-    // Who is usable is decided by the route and by checks, not by an address that comes and goes.
-    let mut spec = object(json!({"selector": selector, "publishNotReadyAddresses": true}));
+    let mut spec = object(json!({"selector": selector}));
     if ports.is_empty() {
         spec.insert("clusterIP".to_owned(), json!("None"));
     } else {
@@ -118,7 +122,7 @@ fn service_ports<'a>(ports: impl Iterator<Item = &'a Port>) -> Value {
         .collect()
 }
 
-/// The address of a name that several members may share.
+/// The address of a name that several members may share: it leads past one that is on its way out, or whose node is dead.
 pub(crate) fn name_service(names: &Names, name: &str, workload: &Workload) -> Value {
     let selected = BTreeMap::from([(labels::name_label(name), "true".to_owned())]);
     service(names, name, &selected, &workload.ports, &workload.component)
@@ -139,10 +143,6 @@ fn public(names: &Names, options: &Options, workload: &Workload, own: &Labels) -
     public["spec"]["type"] = json!(kind);
     for (described, declared) in public["spec"]["ports"].as_array_mut().into_iter().flatten().zip(&ports) {
         described["port"] = json!(declared.expose.address().map(|address| address.port()));
-    }
-    // People are led to those alone who can be used: nobody else decides it for them.
-    if let Some(spec) = public["spec"].as_object_mut() {
-        spec.remove("publishNotReadyAddresses");
     }
     Some(public)
 }
