@@ -336,6 +336,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_lock_that_could_not_be_written_is_regained_unless_somebody_took_it() {
+        for is_taken in [false, true] {
+            let memory = Arc::new(MemoryEngine::new(StackName::new("lease").unwrap()));
+            let engine: Arc<dyn Engine> = memory.clone();
+            let lease = acquire(&engine, "first", 1).await.unwrap();
+            memory.fail_after(Some(0));
+            wait::pause(HELD_FOR + BEAT).await;
+            assert!(!lease.is_held());
+            memory.fail_after(None);
+            if is_taken {
+                release_by_id(&*engine, "first").await.unwrap();
+            }
+            let begin = Instant::now();
+            assert_eq!(lease.is_regained().await, !is_taken);
+            assert!(begin.elapsed() <= BEAT * 2, "{:?}", begin.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn of_twenty_at_once_one_wins() {
         let engine = engine();
         let tries = (0..20).map(|nth| {
