@@ -340,7 +340,7 @@ pub async fn a_member_is_stopped_by_its_own_signal(ground: &dyn Ground) -> Outco
     printed(&*engine, &described.member, "started").await?;
     // Followed from before: what a member that is down has printed is gone with it on some engines.
     let log = engine.logs(&described.member, LogOptions { follow: true, ..LogOptions::default() }).await?;
-    let (stopped, log) = futures_util::join!(engine.set(&described.member, Power::Stopped), collect_text(log));
+    let (stopped, log) = tokio::join!(engine.set(&described.member, Power::Stopped), collect_text(log));
     stopped?;
     let log = log?;
     assert!(log.contains("by usr1"), "{log}");
