@@ -3,9 +3,10 @@
 # shape of manifests/prod.yaml, one cluster, in turn. Prints medians and ratios; ends with 1 when the gate was not reached.
 #
 # `up` asks for pods, volumes, secrets and records besides; the others look at the rendered objects alone.
-# Needs kubectl, go (Helm is built from the Go module proxy) and what scripts/cluster.sh provides: run it as
-# `scripts/cluster.sh scripts/bench-kubernetes.sh`. BENCH_RUNS sets the rounds (default 15).
+# Needs kubectl, jq, go (Helm is built from the Go module proxy), `make build` beforehand, and what scripts/cluster.sh provides:
+# run it as `scripts/cluster.sh scripts/bench-kubernetes.sh`. BENCH_RUNS sets the rounds (default 15).
 set -euo pipefail
+export LC_ALL=C
 cd "$(dirname "$0")/.."
 . scripts/bench-lib.sh
 
@@ -23,10 +24,10 @@ build_helm() {
 
 # Production, but for what a laptop's cluster has not: limits that somebody raised, a mail server, a load balancer.
 describe() {
-	sed -E "s/^environment: .*/environment: ci/
-		s/^  # context: .*/  context: $(kubectl config current-context)/
-		s/^  namespace: .*/  namespace: $namespace/
-		s/^  service: .*/  service: node_port/
+	sed -E "s|^environment: .*|environment: ci|
+		s|^  # context: .*|  context: $(kubectl config current-context)|
+		s|^  namespace: .*|  namespace: $namespace|
+		s|^  service: .*|  service: node_port|
 		s|^  registry: .*|  registry: ${PROVISIONER_TEST_REGISTRY_IN_CLUSTER:?}|
 		/^  (host|port|security): /d" manifests/prod.yaml >"$manifest"
 }
@@ -77,6 +78,8 @@ for _ in $(seq "$runs"); do
 	milliseconds upgrade_helm >>"$work/helm"
 	milliseconds diff_kubectl >>"$work/diff"
 done
+# Whatever Helm has done: there was nothing to do all the time.
+"$provisioner" plan --file "$manifest" --detailed-exitcode >/dev/null
 printf 'nothing to do, %s rounds, %s objects\n' "$runs" "$(grep -c '^kind:' "$work/objects.yaml")"
 told up 'provisioner up --no-verify'
 told helm 'helm v4.3.1 upgrade'

@@ -230,6 +230,7 @@ struct Trouble<'a> {
     started: Instant,
     unschedulable_since: std::sync::Mutex<Option<Instant>>,
     untaken_since: std::sync::Mutex<Option<Instant>>,
+    unended_since: std::sync::Mutex<Option<Instant>>,
     /// How often it was restarted, and when it was first seen up since.
     up_since: std::sync::Mutex<Option<(i32, Instant)>>,
 }
@@ -255,6 +256,7 @@ impl<'a> Trouble<'a> {
             started: Instant::now(),
             unschedulable_since: std::sync::Mutex::default(),
             untaken_since: std::sync::Mutex::default(),
+            unended_since: std::sync::Mutex::default(),
             up_since: std::sync::Mutex::default(),
         }
     }
@@ -307,7 +309,7 @@ impl<'a> Trouble<'a> {
                 match claim {
                     Some(claim) => failed(format!("{why}; {claim}")),
                     None if stuck > UNSCHEDULABLE_LIMIT && !is_volume => failed(why),
-                    None if is_volume && stuck > UNTAKEN_LIMIT => match self.unended_holder(&pod, stuck).await? {
+                    None if is_volume => match self.unended_holder(&pod).await? {
                         Some(holder) => failed(holder),
                         None => Ok(Seen::Pending(why)),
                     },
@@ -325,13 +327,19 @@ impl<'a> Trouble<'a> {
     }
 
     /// Another pod has the volume and was told to go, and its node lets the time for that pass.
-    async fn unended_holder(&self, pod: &Pod, stuck: Duration) -> Result<Option<String>, EngineError> {
+    async fn unended_holder(&self, pod: &Pod) -> Result<Option<String>, EngineError> {
         let claims: Vec<&str> = pod.spec.iter().flat_map(pods::claims).collect();
         let all = self.engine.list::<Pod>("").await?;
-        Ok(all.iter().filter(|other| pods::is_unended(other, stuck.saturating_sub(UNTAKEN_LIMIT))).find_map(|other| {
+        let leaving = all.iter().filter(|other| pods::is_leaving(other) && !pods::is_done(other));
+        let found = leaving.filter_map(|other| {
             let claim = other.spec.iter().flat_map(pods::claims).find(|claim| claims.contains(claim))?;
+            Some((other, claim))
+        });
+        let found = found.min_by_key(|(other, _)| pods::grace(other));
+        let waited = lasting(&self.unended_since, found.is_some());
+        Ok(found.filter(|(other, _)| waited > pods::grace(other) + UNTAKEN_LIMIT).map(|(other, claim)| {
             let (node, holder) = (pods::node(other).unwrap_or("no node"), pods::name(&other.metadata));
-            Some(format!("node {node} does not answer: it has not ended pod {holder}, which has claim {claim}"))
+            format!("node {node} does not answer: it has not ended pod {holder}, which has claim {claim}")
         }))
     }
 

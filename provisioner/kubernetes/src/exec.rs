@@ -1,7 +1,6 @@
 //! Commands inside members, and what members print.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::io::AsyncReadExt as _;
@@ -17,8 +16,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::connect::KubernetesEngine;
 use crate::pods;
 
-/// A node that does not begin with a command for so long is dead or cut off. On two busy cores it takes up to a second.
-const START_LIMIT: Duration = Duration::from_secs(10);
 /// As much as is passed on at once.
 const PIECE: usize = 64 * 1024;
 
@@ -54,12 +51,8 @@ impl KubernetesEngine {
         let node = pods::node(pod).unwrap_or_default();
         self.silence.check(node, &operation)?;
         let api = self.api::<Pod>();
-        let started = self.ask(operation.as_str(), api.exec(pods::name(&pod.metadata), argv, &params));
-        let mut process = tokio::time::timeout(START_LIMIT, started).await.unwrap_or_else(|_| {
-            self.silence.note(node);
-            let detail = format!("no answer of node {node} within {} s", START_LIMIT.as_secs());
-            Err(EngineError::failed(operation.as_str(), detail))
-        })?;
+        let started = api.exec(pods::name(&pod.metadata), argv, &params);
+        let mut process = self.ask(operation.as_str(), started).await?;
         if let (Some(theirs), Some(ours)) = (process.stdin(), input) {
             // On a task of its own: a command that prints much before it reads would wait for us for ever.
             tokio::spawn(feed(theirs, ours));

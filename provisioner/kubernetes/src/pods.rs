@@ -45,10 +45,10 @@ pub(crate) fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// It was told to go, and the grace that it was given is over.
-pub(crate) fn is_unended(pod: &Pod, waited: Duration) -> bool {
-    let grace = pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    is_leaving(pod) && !is_done(pod) && waited > Duration::from_secs(grace.unwrap_or_default())
+/// What a pod that was told to go was given for it.
+pub(crate) fn grace(pod: &Pod) -> Duration {
+    let seconds = pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Duration::from_secs(seconds.unwrap_or_default())
 }
 
 /// It is through: it holds on to nothing any more.
@@ -213,15 +213,6 @@ mod tests {
         let state = json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}});
         let status = json!({"phase": "Pending", "initContainerStatuses": [container("files", &state)]});
         assert_eq!(failed(&status), "ErrImagePull: not found");
-    }
-
-    #[test]
-    fn a_pod_is_given_its_grace_before_its_node_is_blamed() {
-        let leaving = json!({"metadata": {"name": "a-0", "deletionTimestamp": "2026-11-30T10:00:00Z", "deletionGracePeriodSeconds": 30}});
-        let pod: Pod = serde_json::from_value(leaving).unwrap();
-        assert!(!is_unended(&pod, Duration::from_secs(30)) && is_unended(&pod, Duration::from_secs(31)));
-        let stays: Pod = serde_json::from_value(json!({"metadata": {"name": "a-0"}})).unwrap();
-        assert!(!is_unended(&stays, Duration::from_secs(31)));
     }
 
     #[test]

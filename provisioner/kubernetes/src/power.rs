@@ -18,12 +18,20 @@ use crate::workload::grace_secs;
 
 /// What a kill leaves a process: less is a deletion by force, after which nobody knows whether it still runs.
 const KILL_GRACE_SECS: u32 = 1;
-/// A node that says nothing for so long may be dead or cut off; nobody waits for it to confirm an end.
-const UNANSWERED_LIMIT: Duration = Duration::from_secs(2);
-/// Its pods are gone by then, where it answers for them in some other way.
-const UNCONFIRMED_LIMIT: Duration = Duration::from_millis(200);
+/// A node that says nothing for so long may be dead or cut off.
+const UNANSWERED_LIMIT: Duration = Duration::from_millis(1500);
+/// After that: one that is only slow has ended a pod with its grace by then.
+const UNCONFIRMED_LIMIT: Duration = Duration::from_millis(700);
 /// All that run in the container but its first process, which only the node can kill.
 const KILL_ALL: [&str; 3] = ["/bin/sh", "-c", "kill -KILL -1"];
+
+/// What a node said to a kill.
+enum Heard {
+    Answer,
+    Nothing,
+    /// It has just left another command unanswered.
+    NotAsked,
+}
 
 impl KubernetesEngine {
     pub(crate) async fn set_power(&self, member: &Member, power: Power) -> Result<(), EngineError> {
@@ -49,12 +57,18 @@ impl KubernetesEngine {
                 let pods = self.pods_of(member).await?;
                 self.scale(member, found.is_stateful, 0).await?;
                 let mut silent = Vec::new();
+                let mut are_asked = true;
                 for pod in &pods {
-                    if !self.kill(member, pod).await? {
-                        silent.extend(pods::node(pod));
+                    match self.kill(member, pod).await? {
+                        Heard::Answer => {}
+                        Heard::Nothing => silent.extend(pods::node(pod)),
+                        Heard::NotAsked => are_asked = false,
                     }
                 }
                 let operation = format!("kill {member}");
+                if !are_asked {
+                    return Err(EngineError::failed(operation, "its node left the last command unanswered"));
+                }
                 if silent.is_empty() {
                     return self.await_no_pods(&selector, &operation, KILL_GRACE_SECS.into()).await;
                 }
@@ -67,13 +81,17 @@ impl KubernetesEngine {
         }
     }
 
-    /// False: the node does not answer.
-    async fn kill(&self, member: &Member, pod: &Pod) -> Result<bool, EngineError> {
+    /// Deletes the pod too, which takes it out of the services whether its node answers or not.
+    async fn kill(&self, member: &Member, pod: &Pod) -> Result<Heard, EngineError> {
         let name = pods::name(&pod.metadata);
         let params = DeleteParams { grace_period_seconds: Some(KILL_GRACE_SECS), ..DeleteParams::default() };
         self.delete_with::<Pod>(name, params).await?;
         if !pods::is_up(pod) {
-            return Ok(true);
+            return Ok(Heard::Answer);
+        }
+        let node = pods::node(pod).unwrap_or_default();
+        if self.silence.is_silent(node) {
+            return Ok(Heard::NotAsked);
         }
         // Before it can do anything about the node's signal. It may be gone already, and its shell kills itself.
         let argv = KILL_ALL.map(str::to_owned);
@@ -83,7 +101,7 @@ impl KubernetesEngine {
             }
         };
         let is_over = tokio::time::timeout(UNANSWERED_LIMIT, killed).await.is_ok();
-        Ok(is_over && self.silence.check(pods::node(pod).unwrap_or_default(), "kill").is_ok())
+        Ok(if is_over && !self.silence.is_silent(node) { Heard::Answer } else { Heard::Nothing })
     }
 
     /// The number of pods has a manager entry of its own, so that power and description do not stand in each other's way.

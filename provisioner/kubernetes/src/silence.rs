@@ -25,6 +25,10 @@ impl Silence {
         self.check_at(Instant::now(), node, operation)
     }
 
+    pub(crate) fn is_silent(&self, node: &str) -> bool {
+        self.check(node, "ask").is_err()
+    }
+
     fn check_at(&self, now: Instant, node: &str, operation: &str) -> Result<(), EngineError> {
         let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         let ago = since.get(node).map(|since| now.saturating_duration_since(*since));

@@ -227,9 +227,9 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
     let run = |task: Task| Action::Run { task };
     let leads = format!("writes lead to {old}, expected {winner}");
     let lead = |task| match kind {
-        ChangeKind::Failover => run(route::fenced(task)),
-        // It has stopped in order, and could be started again.
-        ChangeKind::Switchover => run(task),
+        ChangeKind::Failover if !scene.wish.force => run(route::fenced(task)),
+        // Not proven to be down, or stopped in order, and could be started again.
+        ChangeKind::Failover | ChangeKind::Switchover => run(task),
     };
     let closed = draft.step(lead(route::close_task(winner, &followers)), leads.as_str(), after);
     let pointed = draft.step(lead(route::reopen_task(winner, &followers)), leads.as_str(), &[promoted, closed]);

@@ -129,6 +129,14 @@ fn the_primary_of_two_is_lost_and_who_prefers_goes_on_unprotected() {
     assert_snapshot!(both(&lost(&[5000]), Synchronous::Preferred, Wish::default()).unwrap());
 }
 
+/// Whoever is led to a primary that was not proven down may be acknowledged what is lost.
+#[test]
+fn by_force_a_route_member_that_cannot_be_told_stays_an_obstacle() {
+    let plan = |force| both(&lost(&[5000, 4900]), Synchronous::Required, Wish { force, ..Wish::default() }).unwrap();
+    assert!(plan(false).contains("route.close fenced=yes"), "{}", plan(false));
+    assert!(!plan(true).contains("fenced=yes"), "{}", plan(true));
+}
+
 #[test]
 fn who_must_always_wait_waits_for_the_old_primary_where_there_is_nobody_else() {
     let plan = both(&lost(&[5000]), Synchronous::Required, Wish::default()).unwrap();
