@@ -44,9 +44,12 @@ impl RedisLink {
         let span = traces::call("redis", name);
         let answer = async {
             match command.query_async(&mut connection).await {
-                // The manager notices a lost connection by a command that fails, and connects anew for the one after it. No
-                // command of the shop harms by being done twice.
-                Err(error) if error.is_unrecoverable_error() => command.query_async(&mut connection).await,
+                // The manager notices a lost connection by a command that fails, and connects anew for the one after it; where
+                // that did not succeed, it says so to the next one, however long ago it was. No command of the shop harms by
+                // being done twice.
+                Err(error) if error.is_unrecoverable_error() || error.is_io_error() => {
+                    command.query_async(&mut connection).await
+                }
                 answer => answer,
             }
         };
@@ -82,4 +85,43 @@ fn manager(client: &Client) -> redis::RedisResult<ConnectionManager> {
         .set_number_of_retries(1)
         .set_pipeline_buffer_size(512);
     ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+#[cfg(test)]
+#[cfg(feature = "live-tests")]
+mod tests {
+    use tokio::{
+        io::copy_bidirectional,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[allow(clippy::disallowed_methods, reason = "tests are configured by the environment")]
+    fn server() -> url::Url {
+        std::env::var("APP_TEST_REDIS_URL").expect("set APP_TEST_REDIS_URL to run the live tests").parse().unwrap()
+    }
+
+    /// What the last attempt to connect came to is told to whoever comes next.
+    #[tokio::test]
+    async fn the_first_command_after_an_outage_is_answered() {
+        let (target, mut url) = (server(), server());
+        let place = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(place.port())).unwrap();
+        let link = RedisLink::new(Client::open(url).unwrap()).unwrap();
+        let ping = redis::cmd("PING");
+        assert_eq!(link.send::<String>(&ping).await, None, "nobody listens there");
+        let listener = TcpListener::bind(place).await.unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let target = (target.host_str().unwrap().to_owned(), target.port().unwrap_or(6379));
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(target).await.unwrap();
+                    copy_bidirectional(&mut near, &mut far).await
+                });
+            }
+        });
+        assert_eq!(link.send::<String>(&ping).await.as_deref(), Some("PONG"));
+    }
 }
