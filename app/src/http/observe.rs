@@ -86,7 +86,7 @@ fn method_label(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, middleware::from_fn, routing::get};
+    use axum::{Router, middleware::from_fn};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
@@ -107,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn what_takes_too_long_ends_with_a_problem_that_has_the_requests_id() {
         let limited = |request, next| observe_within(Duration::from_millis(50), request, next);
-        let routes = Router::new().route("/never", get(std::future::pending::<()>)).layer(from_fn(limited));
+        let routes = Router::new().fallback(std::future::pending::<()>).layer(from_fn(limited));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
