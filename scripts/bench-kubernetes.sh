@@ -49,19 +49,6 @@ clean() {
 	rm -f "$manifest"
 }
 
-milliseconds() {
-	local begin=$EPOCHREALTIME
-	"$1"
-	local end=$EPOCHREALTIME
-	echo $(((${end/./} - ${begin/./}) / 1000))
-}
-
-middle() { sort -n "$work/$1" | sed -n "$(((runs + 1) / 2))p"; }
-
-told() {
-	printf '  %-44s median %5s ms (min %s, max %s)\n' "$2" "$(middle "$1")" "$(sort -n "$work/$1" | head -n 1)" "$(sort -n "$work/$1" | tail -n 1)"
-}
-
 cargo build --locked --release -p provisioner
 build_helm
 describe
@@ -81,10 +68,11 @@ done
 # Whatever Helm has done: there was nothing to do all the time.
 "$provisioner" plan --file "$manifest" --detailed-exitcode >/dev/null
 printf 'nothing to do, %s rounds, %s objects\n' "$runs" "$(grep -c '^kind:' "$work/objects.yaml")"
-told up 'provisioner up --no-verify'
-told helm 'helm v4.3.1 upgrade'
-told diff 'kubectl diff --server-side'
-gate 'no-op up, ms' "$(middle up)" at-most 1000
-gate 'no-op up, of helm upgrade' "$(jq -n "$(middle up) / $(middle helm)")" at-most 1
-gate 'no-op up, of kubectl diff' "$(jq -n "$(middle up) / $(middle diff)")" at-most 1
+spread 'provisioner up --no-verify' "$work/up"
+spread 'helm v4.3.1 upgrade' "$work/helm"
+spread 'kubectl diff --server-side' "$work/diff"
+up=$(middle <"$work/up")
+gate 'no-op up, ms' "$up" at-most 1000
+gate 'no-op up, of helm upgrade' "$(jq -n "$up / $(middle <"$work/helm")")" at-most 1
+gate 'no-op up, of kubectl diff' "$(jq -n "$up / $(middle <"$work/diff")")" at-most 1
 gates_reached

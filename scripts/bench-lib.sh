@@ -25,6 +25,22 @@ median() {
         'map(select(.kind == $kind and (.path // $path) == $path and .server == $server)[$column]) | sort | .[(length - 1) / 2 | floor]' "${results:?}"
 }
 
+# How long a command takes.
+milliseconds() {
+    local begin=$EPOCHREALTIME
+    "$@"
+    local end=$EPOCHREALTIME
+    echo $(((${end/./} - ${begin/./}) / 1000))
+}
+
+# The median of numbers, a line each.
+middle() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
+
+# spread WHAT FILE: a line about a file of milliseconds.
+spread() {
+    printf '  %-44s median %5s ms (min %s, max %s)\n' "$1" "$(middle < "$2")" "$(sort -n "$2" | head -n 1)" "$(sort -n "$2" | tail -n 1)"
+}
+
 missed=()
 
 # gate WHAT FOUND at-most|at-least LIMIT

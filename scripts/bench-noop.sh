@@ -48,15 +48,6 @@ clean() {
 	"$provisioner" down --env dev --name "$stack" --volumes --yes --progress quiet >/dev/null || true
 }
 
-milliseconds() {
-	local begin=$EPOCHREALTIME
-	"$1"
-	local end=$EPOCHREALTIME
-	echo $(((${end/./} - ${begin/./}) / 1000))
-}
-
-middle() { sort -n "$1" | sed -n "$(((runs + 1) / 2))p"; }
-
 cargo build --locked --release -p provisioner
 build_compose
 trap clean EXIT
@@ -70,9 +61,8 @@ for _ in $(seq "$runs"); do
 	milliseconds up_provisioner >>"$work/a"
 	milliseconds up_compose >>"$work/b"
 done
-a=$(middle "$work/a") b=$(middle "$work/b")
 printf 'no-op up, %s pairs, %s services\n' "$runs" "$(grep -c image: "$work/compose.yaml")"
-printf '  provisioner up --no-verify     median %5s ms (min %s, max %s)\n' "$a" "$(sort -n "$work/a" | head -1)" "$(sort -n "$work/a" | tail -1)"
-printf '  compose v5.5.0 up -d --wait    median %5s ms (min %s, max %s)\n' "$b" "$(sort -n "$work/b" | head -1)" "$(sort -n "$work/b" | tail -1)"
-gate 'ratio of medians' "$(jq -n "$a / $b")" at-most 0.3
+spread 'provisioner up --no-verify' "$work/a"
+spread 'compose v5.5.0 up -d --wait' "$work/b"
+gate 'ratio of medians' "$(jq -n "$(middle <"$work/a") / $(middle <"$work/b")")" at-most 0.3
 gates_reached

@@ -36,8 +36,6 @@ trap clean EXIT
 
 seconds() { awk -v from="$1" -v to="$2" 'BEGIN { printf "%.1f\n", to - from }'; }
 
-middle() { sort -n | awk '{ seen[NR] = $1 } END { print seen[int((NR + 1) / 2)] }'; }
-
 # What containers have used since they started, in seconds of one processor.
 processor() {
     local name

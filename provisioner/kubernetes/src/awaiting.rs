@@ -275,6 +275,7 @@ impl<'a> Trouble<'a> {
         let Some(pod) = pod else {
             lasting(&self.unschedulable_since, false);
             lasting(&self.untaken_since, false);
+            lasting(&self.unended_since, false);
             if self.started.elapsed() < TICK {
                 return Ok(Seen::Pending("there is no pod yet".to_owned()));
             }

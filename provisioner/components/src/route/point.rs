@@ -21,6 +21,8 @@ const HAS_CLOSED: &[u8] = b"closed\n";
 struct Target {
     writes: BTreeSet<Member>,
     reads: BTreeSet<Member>,
+    /// The old primary can acknowledge nothing any more.
+    is_fenced: bool,
 }
 
 impl Target {
@@ -29,7 +31,7 @@ impl Target {
             let value = task.with.get(key).ok_or_else(|| Failure::new(format!("run {task}: it does not say {key}")))?;
             Ok::<_, Failure>(value.split(' ').map(Member::named).collect::<BTreeSet<_>>())
         };
-        Ok(Self { writes: members(RW)?, reads: members(RO)? })
+        Ok(Self { writes: members(RW)?, reads: members(RO)?, is_fenced: task.with.contains_key(FENCED) })
     }
 
     fn names(&self, server: &Administered) -> bool {
@@ -50,7 +52,7 @@ pub(super) async fn run(task: &Task, access: &Access<'_>, held: &Held) -> Result
     match task.name.as_str() {
         POINT => point(task, access, &route, &target, held).await,
         HOLD => hold_all(access, &route, &target, held).await,
-        CLOSE => close_held(task, access, &route, &target, held).await,
+        CLOSE => close_held(access, &route, &target, held).await,
         _ => Err(Failure::new(format!("run {task}: component {NAME} has no such task"))),
     }
 }
@@ -71,7 +73,7 @@ async fn point(
     };
     let mut at_once = at_once.iter().map(Result::is_ok);
     let again: Vec<&Member> = route.iter().copied().filter(|_| at_once.next() != Some(true)).collect();
-    let Closed { told, untold } = close_all(task, access, &again, target).await?;
+    let Closed { told, untold } = close_all(access, &again, target).await?;
     let leads = again.len() < route.len() || !told.is_empty();
     for opened in join_all(told.into_iter().map(|member| open(access, member, target))).await {
         opened?;
@@ -95,19 +97,14 @@ struct Closed<'a> {
 }
 
 /// Nothing is opened anywhere while any route member may still lead to an old target.
-async fn close_all<'a>(
-    task: &Task,
-    access: &Access<'_>,
-    route: &[&'a Member],
-    target: &Target,
-) -> Result<Closed<'a>, Failure> {
+async fn close_all<'a>(access: &Access<'_>, route: &[&'a Member], target: &Target) -> Result<Closed<'a>, Failure> {
     let results = join_all(route.iter().map(|member| close(access, member, target))).await;
     let mut closed = Closed { told: Vec::new(), untold: None };
     for (member, result) in route.iter().zip(results) {
         match result {
             Ok(()) => closed.told.push(member),
             Err(failure) => {
-                stop(task, access, member, &failure).await?;
+                stop(access, member, target, &failure).await?;
                 closed.untold = Some(failure);
             }
         }
@@ -143,17 +140,11 @@ async fn give(access: &Access<'_>, member: &Member, target: &Target) -> Result<O
 
 /// Closes the old targets everywhere; each order waits for the word to open. Whoever cannot be told is stopped, which is as good
 /// here: opening it is what fails.
-async fn close_held(
-    task: &Task,
-    access: &Access<'_>,
-    route: &[&Member],
-    target: &Target,
-    held: &Held,
-) -> Result<(), Failure> {
+async fn close_held(access: &Access<'_>, route: &[&Member], target: &Target, held: &Held) -> Result<(), Failure> {
     let results = join_all(route.iter().map(|member| close_one(access, member, target, held))).await;
     for (member, result) in route.iter().zip(results) {
         if let Err(failure) = result {
-            stop(task, access, member, &failure).await?;
+            stop(access, member, target, &failure).await?;
         }
     }
     Ok(())
@@ -186,14 +177,14 @@ fn check_led(member: &Member, target: &Target, servers: &[Administered]) -> Resu
 
 /// A route member that cannot be told leads to nobody once it is down. Where its old target is fenced, whoever it still leads
 /// there is acknowledged nothing, and its end need not be proven: its machine may be cut off together with the primary.
-async fn stop(task: &Task, access: &Access<'_>, member: &Member, failure: &Failure) -> Result<(), Failure> {
+async fn stop(access: &Access<'_>, member: &Member, target: &Target, failure: &Failure) -> Result<(), Failure> {
     access.output.line(&format!("{member} cannot be told where to lead, so it is stopped: {}", failure.chain()));
     let stopped = async {
         access.engine.set(member, Power::Killed).await?;
         access.engine.stopped(member).await
     };
     match stopped.await {
-        Err(error) if task.with.contains_key(FENCED) => {
+        Err(error) if target.is_fenced => {
             access.output.tell(&format!("{member} leads to what is fenced, if it still leads anywhere: {error}"));
             Ok(())
         }
@@ -299,7 +290,8 @@ mod tests {
         engine.fail_after(Some(0));
         let (told, images) = (Told::default(), ImageReferences::default());
         let access = Access { engine: &engine, stack: &stack, observed: &observed, images: &images, output: &told };
-        let result = stop(task, &access, &Member::nth(NAME, 1), &Failure::new("no answer")).await;
+        let target = Target::of(task).unwrap();
+        let result = stop(&access, &Member::nth(NAME, 1), &target, &Failure::new("no answer")).await;
         (result, told.0.into_inner().unwrap())
     }
 
