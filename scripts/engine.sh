@@ -12,8 +12,15 @@ answers() {
 		timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
 	else
 		# No client to ask with: an address or a socket that we may use is left to `provisioner doctor` to judge.
-		[[ -n ${DOCKER_HOST:-} || -w /var/run/docker.sock ]]
+		[[ -n ${DOCKER_HOST:-} ]] || listens /var/run/docker.sock
 	fi
+}
+
+# A socket outlives the engine that made it. Perl is on every Debian and Ubuntu.
+listens() {
+	[[ -w $1 ]] || return 1
+	command -v perl >/dev/null || return 0
+	perl -MIO::Socket::UNIX -e 'exit !IO::Socket::UNIX->new(Peer => shift)' "$1"
 }
 
 note() {
