@@ -52,10 +52,16 @@ test-contract: engine ## The contract that every engine passes, in memory and on
 test-cluster: engine build ## Contract and whole stack on Kubernetes: on the cluster of KUBECONFIG, or one that PROVISIONER_TEST_CLUSTER boots
 	scripts/tier.sh cluster 10 scripts/cluster.sh $(MAKE) --no-print-directory on-cluster
 
+.PHONY: test-cluster-core
+test-cluster-core: engine build ## The same without what takes long: pods killed and edited by hand, the API server away, external services
+	scripts/tier.sh cluster 10 scripts/cluster.sh $(MAKE) --no-print-directory on-cluster REST='$(LONG)'
+
+LONG := --skip kubernetes_what_was_deleted --skip kubernetes_killed --skip kubernetes_writes --skip kubernetes_up_goes_on --skip kubernetes_external
+
 .PHONY: on-cluster
 on-cluster:
 	cargo test --locked $(HOST) --features provisioner-kubernetes/cluster --test cluster-contract --test cluster -- --test-threads=8
-	$(SCENARIOS) kubernetes_
+	$(SCENARIOS) kubernetes_ $(REST)
 
 .PHONY: test-stack
 test-stack: engine build ## Scenarios on real stacks

@@ -1,5 +1,6 @@
 //! Manifest, stack, engine and components of one run, put together once.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use provisioner_core::component::{Access, Component};
 use provisioner_core::drift;
-use provisioner_core::engine::{Engine, ImageReferences, Output, Quiet};
+use provisioner_core::engine::{Condition, Engine, ImageReferences, Output, Quiet};
 use provisioner_core::execute::observe_facts;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::{Member, StackName};
-use provisioner_core::observed::Observed;
+use provisioner_core::observed::{Making, Observed};
 use provisioner_core::plan::{Plan, Policy, plan};
 use provisioner_core::stack::{Expose, Resource, Stack};
 use rand::Rng;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::Call;
 use crate::cli::exit::{Exit, Stop};
 use crate::cli::manifests::{self, Program};
+use crate::cli::secret_files;
 use crate::cli::settings::HttpPort;
 
 pub(crate) struct Context {
@@ -34,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) adapted: Vec<String>,
     /// The entrance's ports are not the manifest's.
     is_port_chosen: bool,
+    /// Of the pair that somebody keeps in the cluster, where the manifest names one and the verb needs it.
+    pub(crate) certificate: Option<Condition>,
     /// `None`: on Docker.
     pub(crate) place: Option<Place>,
 }
@@ -153,6 +157,11 @@ impl Context {
         let cluster = manifest.kubernetes.as_ref();
         let engine = call.engines.open(&call.settings.environment, &manifest.name, cluster).await?;
         let components = call.engines.components();
+        // What is planned depends on it.
+        let certificate = match port {
+            Port::Wanted => secret_files::ask(&mut manifest, &*engine).await,
+            Port::InUse => None,
+        };
         let mut adapted = Vec::new();
         let mut seen = None;
         let written = Entrance::of(&manifest);
@@ -183,7 +192,18 @@ impl Context {
         let stack = stack_of(&manifest, &components);
         let images = stack.image_references();
         let place = Place::of(&manifest);
-        Ok(Self { manifest, stack, engine, components, images, seen: Mutex::new(seen), adapted, is_port_chosen, place })
+        Ok(Self {
+            manifest,
+            stack,
+            engine,
+            components,
+            images,
+            seen: Mutex::new(seen),
+            adapted,
+            is_port_chosen,
+            certificate,
+            place,
+        })
     }
 
     pub(crate) fn name(&self) -> &StackName {
@@ -211,6 +231,14 @@ impl Context {
         }
     }
 
+    fn makings(&self) -> BTreeMap<Member, Making> {
+        let made = self.stack.workloads().filter_map(|workload| {
+            let image = self.images.get(&workload.image)?;
+            Some((workload.member.clone(), self.engine.making(workload, image)))
+        });
+        made.collect()
+    }
+
     /// What is, with what the components read from running members.
     pub(crate) async fn observe(&self) -> anyhow::Result<Observed> {
         let mut observed = self.snapshot().await.with_context(|| format!("observe stack {}", self.name()))?;
@@ -218,9 +246,11 @@ impl Context {
         Ok(observed)
     }
 
-    /// The same, and what deep comparisons find if they are asked for.
+    /// The same, with all that a plan of the whole stack is made from: how the engine would make it today, and what deep
+    /// comparisons find if they are asked for. Who only brings a service back has no use for either.
     pub(crate) async fn observe_to(&self, policy: &Policy) -> anyhow::Result<Observed> {
         let mut observed = self.observe().await?;
+        observed.makings = self.makings();
         if policy.deep {
             observed.deep = drift::look(&self.access(&observed, &Quiet), &self.components).await;
         }

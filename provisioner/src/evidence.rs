@@ -27,7 +27,10 @@ impl Evidence {
     pub(crate) async fn gather(context: &Context, since: u64, tail: Option<u32>) -> anyhow::Result<Self> {
         let mut evidence = Self { files: BTreeMap::new(), missing: Vec::new(), values: BTreeMap::new() };
         evidence.look_at_stack(context, tail).await?;
-        let plan = context.observe().await.and_then(|observed| context.plan(&observed, &Policy::default()));
+        let plan = context
+            .observe_to(&Policy::default())
+            .await
+            .and_then(|observed| context.plan(&observed, &Policy::default()));
         evidence.add_or_miss("plan.txt", plan.map(|plan| plan.to_string()));
         match context.engine.evidence(since).await {
             Ok(told) => evidence.files.extend(told.into_iter().map(|(name, text)| (format!("engine/{name}"), text))),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use provisioner_core::manifest::{Manifest, parse};
-use provisioner_core::observed::{Observed, ObservedSecret, ObservedWorkload, State};
+use provisioner_core::observed::{Making, Observed, ObservedSecret, ObservedWorkload, State};
 use provisioner_core::secret::Note;
 use provisioner_core::stack::{Fingerprint, Resource, Secret, Stack};
 
@@ -76,6 +76,7 @@ pub(crate) fn settled(stack: &Stack) -> Observed {
             internal_ip: None,
             published: BTreeMap::new(),
             public: None,
+            making: Making::default(),
         };
         observed.workloads.insert(workload.member.clone(), found);
     }

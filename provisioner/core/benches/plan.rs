@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use provisioner_core::component::Dependency;
 use provisioner_core::name::{Member, StackName};
-use provisioner_core::observed::{Observed, ObservedWorkload, State};
+use provisioner_core::observed::{Making, Observed, ObservedWorkload, State};
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::stack::{
     Expose, File, Image, ImageId, Limits, Mount, OnChange, Port, Resource, Restart, Stack, Stop, Text, Volume, Workload,
@@ -124,6 +124,7 @@ fn complete(stack: &Stack) -> Observed {
             internal_ip: None,
             published: BTreeMap::new(),
             public: None,
+            making: Making::default(),
         };
         (workload.member.clone(), observed)
     });

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use crate::drift::{Actual, FoundFile};
 use crate::fault::Faults;
 use crate::name::{Member, StackName};
-use crate::observed::Observed;
+use crate::observed::{Making, Observed};
 use crate::record::Records;
 use crate::stack::{File, Job, OnChange, Resource, ResourceId, Stack, Workload};
 
@@ -33,6 +33,11 @@ pub trait Engine: Send + Sync {
         images: &ImageReferences,
         output: &dyn Output,
     ) -> Result<(), EngineError>;
+
+    /// How it would make the member today, of this image.
+    fn making(&self, _workload: &Workload, _image: &str) -> Making {
+        Making::default()
+    }
 
     async fn remove(&self, id: &ResourceId) -> Result<(), EngineError>;
 
@@ -84,6 +89,11 @@ pub trait Engine: Send + Sync {
 
     /// Values of the named secrets.
     async fn secrets(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, String>, EngineError>;
+
+    /// Key and certificates of a pair that somebody else keeps in the engine under this name, as PEM; `None`: there is none.
+    async fn kept_pair(&self, _name: &str) -> Result<Option<String>, EngineError> {
+        Ok(None)
+    }
 
     fn records(&self) -> &dyn Records;
 

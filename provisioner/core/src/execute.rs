@@ -12,7 +12,7 @@ use crate::component::{Access, Component};
 use crate::engine::{Engine, ImageReferences, Output, Power};
 use crate::failure::Failure;
 use crate::lease::Lease;
-use crate::observed::Observed;
+use crate::observed::{Observed, Outdated};
 use crate::plan::{Action, Impact, Plan, Step, StepId};
 use crate::ready;
 use crate::stack::{File, OnChange, Resource, Stack, Workload};
@@ -189,8 +189,18 @@ async fn perform(
                 Ok(engine.ensure(resource, images, output).await?)
             }
             Impact::Restart => Ok(engine.ensure(resource, images, output).await?),
+            // As described it is, so what stands around it is all that an engine has left to make before it starts it.
+            Impact::Start if is_around_outdated(observed, workload) => {
+                Ok(engine.ensure(resource, images, output).await?)
+            }
             Impact::Start => Ok(engine.set(&workload.member, Power::Running).await?),
-            Impact::Reload { files } | Impact::None { files } => take_over(*engine, workload, files).await,
+            Impact::Reload { files } | Impact::None { files } => {
+                take_over(*engine, workload, files).await?;
+                if is_around_outdated(observed, workload) {
+                    engine.ensure(resource, images, output).await?;
+                }
+                Ok(())
+            }
         },
         Action::Change { to, .. } => Ok(engine.ensure(to, images, output).await?),
         Action::Remove { id } => Ok(engine.remove(id).await?),
@@ -203,6 +213,10 @@ async fn perform(
             component.run(task, &access).await.map_err(|failure| failure.within(format!("run {task}")))
         }
     }
+}
+
+fn is_around_outdated(observed: &Observed, workload: &Workload) -> bool {
+    observed.outdated(&workload.member) == Some(Outdated::Around)
 }
 
 /// Puts the changed files in, one group a way of taking them over, so that each checker and signal runs once.

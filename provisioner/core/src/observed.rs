@@ -31,6 +31,9 @@ pub struct Observed {
     /// What components read from running members over their own protocols (HTTP GET, SQL SELECT): component to
     /// key to value.
     pub facts: BTreeMap<String, BTreeMap<String, String>>,
+    /// How the engine would make members today.
+    #[serde(skip)]
+    pub makings: BTreeMap<Member, Making>,
     /// What deep comparisons found, where somebody asked for them; empty: nobody did.
     #[serde(skip)]
     pub deep: Comparisons,
@@ -53,6 +56,33 @@ pub struct ObservedWorkload {
     /// `None`: everybody on the operator's side reaches what is published. `Some`: it is forwarded by this process and ends
     /// with it; these ports have an address, `host:port`, that lasts.
     pub public: Option<BTreeMap<u16, String>>,
+    /// As the engine noted when it made it.
+    #[serde(skip)]
+    pub making: Making,
+}
+
+/// How an engine makes a member beyond its description: by the engine's own settings, and by its version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Making {
+    /// The process and what it runs in.
+    pub process: Option<Fingerprint>,
+    /// What leads to the process and guards it.
+    pub around: Option<Fingerprint>,
+}
+
+impl Making {
+    /// What was made before this was noted is not made anew for that.
+    pub fn has_process_of(&self, today: &Self) -> bool {
+        self.process.is_none() || self.process == today.process
+    }
+}
+
+/// What of a member the engine would make otherwise today.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outdated {
+    Process,
+    /// The process can stay.
+    Around,
 }
 
 impl ObservedWorkload {
@@ -93,6 +123,15 @@ pub enum State {
 impl Observed {
     pub fn workload(&self, member: &Member) -> Option<&ObservedWorkload> {
         self.workloads.get(member)
+    }
+
+    pub fn outdated(&self, member: &Member) -> Option<Outdated> {
+        let today = self.makings.get(member)?;
+        let found = &self.workload(member)?.making;
+        match found.has_process_of(today) {
+            false => Some(Outdated::Process),
+            true => (found.around != today.around).then_some(Outdated::Around),
+        }
     }
 
     pub fn is_running(&self, member: &Member) -> bool {

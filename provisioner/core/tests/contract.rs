@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use provisioner_core::engine::Engine;
 use provisioner_core::name::{Member, StackName};
-use provisioner_core::observed::{ObservedWorkload, State};
+use provisioner_core::observed::{Making, ObservedWorkload, State};
 use provisioner_core::stack::{Image, ImageId};
 use provisioner_core::testing::contract::Ground;
 use provisioner_core::testing::memory::MemoryEngine;
@@ -47,6 +47,7 @@ impl Ground for InMemory {
             internal_ip: None,
             published: Default::default(),
             public: None,
+            making: Making::default(),
         };
         self.engine.tamper(|observed| {
             observed.workloads.insert(member.clone(), foreign);

@@ -8,10 +8,10 @@ use provisioner_core::component::{Component, Task};
 use provisioner_core::drift::{Comparison, Repair};
 use provisioner_core::engine::Engine;
 use provisioner_core::name::Member;
-use provisioner_core::observed::{ObservedWorkload, State};
+use provisioner_core::observed::{Making, Observed, ObservedWorkload, State};
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::record::Record;
-use provisioner_core::stack::Stack;
+use provisioner_core::stack::{Fingerprint, Stack};
 use provisioner_core::testing::memory::MemoryEngine;
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn fewer_members_remove_the_surplus_and_more_add_to_it() {
     assert_snapshot!("more", after(|wishes| wishes.webs = 3).await);
 }
 
-async fn tampered(change: impl FnOnce(&mut provisioner_core::observed::Observed)) -> String {
+async fn tampered(change: impl FnOnce(&mut Observed)) -> String {
     let engine = engine();
     let stack = stack(&Wishes::default());
     up(&engine, &stack).await;
@@ -196,6 +196,37 @@ async fn what_deep_comparisons_found_is_a_reason_like_any_other() {
         Comparison::unknown("front", &front, "files", "nobody answers"),
     ];
     assert_snapshot!(tampered(|observed| observed.deep.extend(found)).await);
+}
+
+/// A plan where the engine makes the web tier otherwise than it stands.
+async fn made_otherwise(today: fn(Option<Fingerprint>) -> Making, change: impl FnOnce(&mut Observed)) -> String {
+    tampered(|observed| {
+        let older = || Some(Fingerprint::of_bytes(b"older"));
+        for (member, found) in observed.workloads.iter_mut().filter(|(_, found)| found.component == "web") {
+            found.making = Making { process: older(), around: older() };
+            observed.makings.insert(member.clone(), today(older()));
+        }
+        change(observed);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_the_engine_makes_otherwise_by_now_is_made_so() {
+    let around: fn(_) -> _ = |older| Making { process: older, around: Some(Fingerprint::of_bytes(b"newer")) };
+    assert_snapshot!("around_it", made_otherwise(around, |_| ()).await);
+    let process: fn(_) -> _ = |older| Making { process: Some(Fingerprint::of_bytes(b"newer")), around: older };
+    assert_snapshot!("its_process", made_otherwise(process, |_| ()).await);
+    // Who made it did not note how.
+    let unmarked =
+        |observed: &mut Observed| observed.workloads.values_mut().for_each(|found| found.making.process = None);
+    assert_eq!(made_otherwise(process, unmarked).await, "");
+    // One that is down is surrounded when it is started.
+    let down = |observed: &mut Observed| {
+        observed.workloads.get_mut(&Member::nth("web", 1)).unwrap().state = State::Exited;
+    };
+    let plan = made_otherwise(around, down).await;
+    assert!(plan.contains("start workload web-1, because it is exited"), "{plan}");
 }
 
 #[tokio::test]

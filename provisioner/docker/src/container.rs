@@ -6,9 +6,10 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
     MountVolumeOptions, NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
+use provisioner_core::observed::Making;
 use provisioner_core::stack::{
-    Job, Limits, MissingSecret, Mount, Port, Restart, SECRET_ENV_FILE, SecretVersions, Text, Workload, secret_env_text,
-    secret_shell,
+    Fingerprint, Job, Limits, MissingSecret, Mount, Port, Restart, SECRET_ENV_FILE, SecretVersions, Text, Workload,
+    secret_env_text, secret_shell,
 };
 
 use crate::archive::Entry;
@@ -31,6 +32,31 @@ pub(crate) fn workload(
     image: &str,
     versions: &SecretVersions,
 ) -> ContainerCreateBody {
+    let mut labels = names.labels(Kind::Workload);
+    let mut label = |key: &str, value: String| labels.insert(key.to_owned(), value);
+    label(labels::COMPONENT, workload.component.clone());
+    label(labels::MEMBER, workload.member.to_string());
+    label(labels::SPEC, workload.spec_fingerprint(image).to_string());
+    if let Some(process) = making(names, workload, image).process {
+        label(labels::PROCESS, process.to_string());
+    }
+    label(labels::FILES, labels::write_files(&workload.file_fingerprints(versions)));
+    label(labels::RESTART, restart_name(workload.restart).to_string());
+    label(labels::NAMES, aliases(workload).join(" "));
+    ContainerCreateBody { labels: Some(labels), ..unmarked(names, workload, image) }
+}
+
+/// A container is all there is of a member here.
+pub(crate) fn making(names: &Names, workload: &Workload, image: &str) -> Making {
+    // Its maps come in any order.
+    let body = serde_json::to_value(unmarked(names, workload, image)).map(|mut body| {
+        body.sort_all_objects();
+        body
+    });
+    Making { process: body.ok().map(|body| Fingerprint::of(&body)), around: None }
+}
+
+fn unmarked(names: &Names, workload: &Workload, image: &str) -> ContainerCreateBody {
     let process = Process {
         image,
         command: &workload.command,
@@ -40,15 +66,6 @@ pub(crate) fn workload(
         user: workload.user,
         limits: &workload.limits,
     };
-    let mut labels = names.labels(Kind::Workload);
-    let mut label = |key: &str, value: String| labels.insert(key.to_owned(), value);
-    label(labels::COMPONENT, workload.component.clone());
-    label(labels::MEMBER, workload.member.to_string());
-    label(labels::SPEC, workload.spec_fingerprint(image).to_string());
-    label(labels::FILES, labels::write_files(&workload.file_fingerprints(versions)));
-    label(labels::RESTART, restart_name(workload.restart).to_string());
-    label(labels::NAMES, aliases(workload).join(" "));
-
     let (exposed, bindings) = ports(&workload.ports);
     let body = process.body(names, aliases(workload));
     let host = HostConfig {
@@ -58,7 +75,6 @@ pub(crate) fn workload(
     };
     ContainerCreateBody {
         hostname: Some(workload.member.to_string()),
-        labels: Some(labels),
         exposed_ports: Some(exposed),
         stop_signal: Some(workload.stop.signal.clone()),
         stop_timeout: Some(workload.stop.grace_secs.into()),

@@ -7,7 +7,7 @@ use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as Listed, Por
 use bollard::query_parameters::ListContainersOptions;
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::Member;
-use provisioner_core::observed::{ObservedWorkload, State};
+use provisioner_core::observed::{Making, ObservedWorkload, State};
 use provisioner_core::stack::Fingerprint;
 
 use crate::connect::DockerEngine;
@@ -94,6 +94,7 @@ impl Container {
             internal_ip: self.ip.filter(|_| self.is_up()),
             published: self.published.clone(),
             public: None,
+            making: Making { process: self.labels.get(labels::PROCESS).map(Fingerprint::from_label), around: None },
         }
     }
 }

@@ -12,11 +12,12 @@ use provisioner_core::engine::{
 };
 use provisioner_core::fault::Faults;
 use provisioner_core::name::{Member, StackName};
-use provisioner_core::observed::Observed;
+use provisioner_core::observed::{Making, Observed};
 use provisioner_core::record::Records;
 use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId, Workload, secret_shell};
 
 use crate::connect::DockerEngine;
+use crate::container;
 
 #[async_trait]
 impl Engine for DockerEngine {
@@ -26,6 +27,10 @@ impl Engine for DockerEngine {
 
     async fn observe(&self) -> Result<Observed, EngineError> {
         self.snapshot().await
+    }
+
+    fn making(&self, workload: &Workload, image: &str) -> Making {
+        container::making(&self.names, workload, image)
     }
 
     async fn ensure(

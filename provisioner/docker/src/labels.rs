@@ -12,6 +12,8 @@ pub(crate) const COMPONENT: &str = "provisioner.component";
 pub(crate) const MEMBER: &str = "provisioner.member";
 pub(crate) const VOLUME: &str = "provisioner.volume";
 pub(crate) const SPEC: &str = "provisioner.spec";
+/// Fingerprint of what the engine was told.
+pub(crate) const PROCESS: &str = "provisioner.process";
 pub(crate) const FILES: &str = "provisioner.files";
 pub(crate) const RESTART: &str = "provisioner.restart";
 /// Under which names it is found on the stack's network, separated by spaces.

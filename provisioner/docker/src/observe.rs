@@ -38,6 +38,7 @@ impl DockerEngine {
             records,
             at: clock::unix_seconds(),
             volume_bytes: BTreeMap::new(),
+            makings: BTreeMap::new(),
             facts: BTreeMap::new(),
             deep: Vec::new(),
         })

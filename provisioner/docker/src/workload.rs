@@ -154,7 +154,9 @@ impl DockerEngine {
         let secrets = workload.secrets().map(str::to_owned).collect();
         let versions = self.current_secrets(&secrets).await?.versions;
         let files = workload.file_fingerprints(&versions);
-        Ok(found.spec == Some(workload.spec_fingerprint(image)) && found.files == files)
+        Ok(found.spec == Some(workload.spec_fingerprint(image))
+            && found.making.has_process_of(&container::making(&self.names, workload, image))
+            && found.files == files)
     }
 
     /// Removes what stands in a member's place: by its own stop signal and grace period, and without its volumes.

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::PartialObjectMeta;
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::Member;
-use provisioner_core::observed::{ObservedWorkload, State};
+use provisioner_core::observed::{Making, ObservedWorkload, State};
 use provisioner_core::stack::Fingerprint;
 
 use crate::connect::KubernetesEngine;
@@ -63,6 +63,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) pods: &'a [Pod],
     pub(crate) files: &'a [PartialObjectMeta<Secret>],
     pub(crate) services: &'a [Service],
+    /// What people reach has a Service of its own.
+    pub(crate) is_exposed: bool,
     pub(crate) forwards: &'a Forwards,
 }
 
@@ -83,6 +85,25 @@ impl Controller {
     pub(crate) fn instance(&self) -> String {
         let noted = self.annotation(labels::INSTANCE).map(str::to_owned);
         noted.or_else(|| self.meta.uid.clone()).unwrap_or_default()
+    }
+
+    /// How the process was made; what stands around it, its address tells.
+    pub(crate) fn making(&self) -> Making {
+        Making { process: self.annotation(labels::PROCESS).map(Fingerprint::from_label), around: None }
+    }
+
+    /// As the member's own address bears it, which counts as long as all that lead there with it are there too.
+    fn around_noted(&self, around: &Surroundings<'_>) -> Option<Fingerprint> {
+        let service = |name: &str| around.services.iter().find(|service| pods::name(&service.metadata) == name);
+        let member = self.member();
+        let shared = self.meta.labels.iter().flatten().filter_map(|(key, _)| labels::shared_name(key));
+        let is_public = around.is_exposed && self.ports().values().any(|public| !public.is_empty());
+        let public = is_public.then(|| Names::public(&member));
+        if !shared.chain(public.as_deref()).all(|name| service(name).is_some()) {
+            return None;
+        }
+        let own = service(member.as_str()).filter(|own| around.names.is(&own.metadata, Kind::Workload))?;
+        labels::annotation(&own.metadata, labels::AROUND).map(Fingerprint::from_label)
     }
 
     /// Stays down once it has ended.
@@ -154,6 +175,7 @@ impl Controller {
             image,
             state,
             published,
+            making: Making { around: self.around_noted(around), ..self.making() },
             public: Some(up.map(|pod| public(&member, pod, around.services)).unwrap_or_default()),
         })
     }

@@ -12,11 +12,12 @@ use provisioner_core::engine::{
 };
 use provisioner_core::fault::Faults;
 use provisioner_core::name::{Member, StackName};
-use provisioner_core::observed::Observed;
+use provisioner_core::observed::{Making, Observed};
 use provisioner_core::record::Records;
 use provisioner_core::stack::{File, Job, OnChange, Resource, ResourceId, Stack, Workload, secret_shell};
 
 use crate::connect::KubernetesEngine;
+use crate::render;
 
 #[async_trait]
 impl Engine for KubernetesEngine {
@@ -41,6 +42,10 @@ impl Engine for KubernetesEngine {
             Resource::Volume(volume) => self.ensure_volume(volume).await,
             Resource::Workload(workload) => self.ensure_workload(workload, images).await,
         }
+    }
+
+    fn making(&self, workload: &Workload, image: &str) -> Making {
+        render::making(&self.names, &self.kubernetes.options, workload, image)
     }
 
     async fn remove(&self, id: &ResourceId) -> Result<(), EngineError> {
@@ -112,6 +117,10 @@ impl Engine for KubernetesEngine {
 
     async fn secrets(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, String>, EngineError> {
         Ok(self.current_secrets(names).await?.values)
+    }
+
+    async fn kept_pair(&self, name: &str) -> Result<Option<String>, EngineError> {
+        self.pair(name).await
     }
 
     fn records(&self) -> &dyn Records {

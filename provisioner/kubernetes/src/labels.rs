@@ -20,6 +20,9 @@ pub(crate) const MADE: &str = "provisioner.dev/made";
 
 pub(crate) const VOLUME: &str = "provisioner.dev/volume";
 pub(crate) const SPEC: &str = "provisioner.dev/spec";
+/// Fingerprints of what a member's description was made into.
+pub(crate) const PROCESS: &str = "provisioner.dev/process";
+pub(crate) const AROUND: &str = "provisioner.dev/around";
 pub(crate) const FILES: &str = "provisioner.dev/files";
 /// Another one whenever the member is made anew.
 pub(crate) const INSTANCE: &str = "provisioner.dev/instance";
@@ -143,6 +146,11 @@ pub(crate) fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str>
 /// The label by which pods are found under a name besides their member's own.
 pub(crate) fn name_label(name: &str) -> String {
     format!("name.provisioner.dev/{name}")
+}
+
+/// The name of such a label.
+pub(crate) fn shared_name(key: &str) -> Option<&str> {
+    key.strip_prefix("name.provisioner.dev/")
 }
 
 pub(crate) fn write_files(files: &BTreeMap<String, Fingerprint>) -> String {

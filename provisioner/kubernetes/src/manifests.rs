@@ -62,7 +62,7 @@ pub fn manifests(
         let instance = workload.spec_fingerprint(image);
         let described = Described { names: &names, options, workload, image, in_cluster, instance: instance.as_str() };
         secrets.insert(Names::files(&workload.member));
-        for object in render::workload(&described) {
+        for object in render::workload(&described).all() {
             // What the members of a component have in common comes with each of them.
             if !objects.contains(&object) {
                 objects.push(object);

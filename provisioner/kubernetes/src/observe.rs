@@ -9,6 +9,7 @@ use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
 use provisioner_core::observed::Observed;
 
+use crate::access::Exposure;
 use crate::connect::KubernetesEngine;
 use crate::controllers::{Controller, Surroundings};
 use crate::image::{self, PushedImages};
@@ -51,6 +52,7 @@ impl KubernetesEngine {
             pods: &pods,
             files: &secrets,
             services: &services,
+            is_exposed: self.kubernetes.options.expose != Exposure::Cluster,
             forwards: &self.kubernetes.forwards,
         };
         let mut found = BTreeMap::new();
@@ -74,6 +76,7 @@ impl KubernetesEngine {
             records,
             at: clock::unix_seconds(),
             volume_bytes: volume_bytes(&claims),
+            makings: BTreeMap::new(),
             facts: BTreeMap::new(),
             deep: Vec::new(),
         })

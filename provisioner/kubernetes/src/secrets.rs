@@ -10,7 +10,7 @@ use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
 use provisioner_core::observed::ObservedSecret;
 use provisioner_core::secret::{self, Issuer, Made, Note};
-use provisioner_core::stack::{Secret, SecretVersions};
+use provisioner_core::stack::{Secret, SecretSource, SecretVersions};
 
 use crate::connect::KubernetesEngine;
 use crate::error::code;
@@ -67,8 +67,16 @@ impl KubernetesEngine {
                 return Ok(());
             }
             let signer = issuer.as_ref().map(|(note, value)| Issuer { value, version: &note.version });
-            let made = secret::make(secret, signer, format!("{}.{}", secret.name, nonce()), now);
-            let made = made.map_err(|error| EngineError::failed(operation(), error))?;
+            let version = format!("{}.{}", secret.name, nonce());
+            let kept = match &secret.source {
+                SecretSource::Kept { name, .. } => self.pair(name).await?,
+                _ => None,
+            };
+            let made = match kept {
+                Some(pair) => secret::taken_over(secret, pair, version),
+                None => secret::make(secret, signer, version, now)
+                    .map_err(|error| EngineError::failed(operation(), error))?,
+            };
             match self.store_secret(&secret.name, made, found.as_ref()).await {
                 Ok(()) => return Ok(()),
                 // Somebody else made it meanwhile; theirs may do.
@@ -77,6 +85,17 @@ impl KubernetesEngine {
                 Err(error) => return Err(self.failed(operation())(error)),
             }
         }
+    }
+
+    /// Of a Secret of type kubernetes.io/tls that somebody else made: its key before its certificates.
+    pub(crate) async fn pair(&self, name: &str) -> Result<Option<String>, EngineError> {
+        let found = self.find::<Object>(name).await?;
+        let data = found.and_then(|found| found.data).unwrap_or_default();
+        let part = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
+        // The first file may end without a line's end.
+        Ok(part("tls.key")
+            .zip(part("tls.crt"))
+            .map(|(key, certificates)| format!("{}\n{certificates}", key.trim_end())))
     }
 
     async fn store_secret(&self, name: &str, made: Made, over: Option<&Object>) -> Result<(), kube::Error> {

@@ -14,14 +14,14 @@ use provisioner_core::engine::{EngineError, ImageReferences, Power};
 use provisioner_core::name::Member;
 use provisioner_core::observed::State;
 use provisioner_core::stack::{Fingerprint, SecretVersions, Volume, Workload};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::{Kept, foreground, kind};
 use crate::connect::KubernetesEngine;
 use crate::controllers::Controller;
 use crate::labels::{self, Kind, Labels, Names, nonce};
 use crate::quantity;
-use crate::render::{self, Described, Entry};
+use crate::render::{self, Described, Entry, Rendered};
 
 const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 
@@ -93,6 +93,7 @@ impl KubernetesEngine {
         if let [found] = &*standing
             && self.is_as_described(workload, image, found, &versions).await?
         {
+            self.surround(workload, image).await?;
             let pods = self.pods_of(member).await?;
             return match found.state(pods.iter()) {
                 State::Running | State::Restarting => Ok(()),
@@ -110,17 +111,35 @@ impl KubernetesEngine {
             in_cluster: &in_cluster,
             instance: &instance,
         };
-        let mut objects = render::workload(&described);
-        let controller = objects.pop();
-        objects.push(self.files_of(workload, &entries, &instance, &versions));
-        self.apply_all(&objects).await?;
-        if let Some(object) = &controller {
-            self.apply(object).await?;
-        }
+        let Rendered { around, controller } = render::workload(&described);
+        let files = self.files_of(workload, &entries, &instance, &versions);
+        try_join(self.apply_around(member, around), self.apply(&files)).await?;
+        self.apply(&controller).await?;
         if standing.iter().any(|found| found.replicas == 0) {
             self.scale(member, render::is_stateful(workload), 1).await?;
         }
         self.await_running(member, &instance).await.map(|_| ())
+    }
+
+    /// Puts what stands around a member right. Its process does not notice.
+    async fn surround(&self, workload: &Workload, image: &str) -> Result<(), EngineError> {
+        let options = &self.kubernetes.options;
+        let described = Described { names: &self.names, options, workload, image, in_cluster: "", instance: "" };
+        self.apply_around(&workload.member, render::workload(&described).around).await
+    }
+
+    /// The last one bears the mark that all are there: not yet while the others are applied, since one that was cut off would
+    /// be taken for what the mark says.
+    async fn apply_around(&self, member: &Member, mut around: Vec<Value>) -> Result<(), EngineError> {
+        let Some(marked) = around.pop() else { return Ok(()) };
+        let mut unmarked = marked.clone();
+        unmarked["metadata"]["annotations"] = json!({});
+        self.apply(&unmarked).await?;
+        let public = Names::public(member);
+        let is_public = around.iter().any(|object| object["metadata"]["name"] == public.as_str());
+        let withdrawn = async || if is_public { Ok(()) } else { self.delete_own_service(&public).await };
+        try_join(self.apply_all(&around), withdrawn()).await?;
+        self.apply(&marked).await
     }
 
     fn files_of(&self, workload: &Workload, entries: &[Entry], instance: &str, versions: &SecretVersions) -> Value {
@@ -157,9 +176,11 @@ impl KubernetesEngine {
         versions: &SecretVersions,
     ) -> Result<bool, EngineError> {
         let spec = workload.spec_fingerprint(image);
+        let today = render::making(&self.names, &self.kubernetes.options, workload, image);
         if !found.is_ours(&self.names)
             || found.is_stateful != render::is_stateful(workload)
             || found.annotation(labels::SPEC) != Some(spec.as_str())
+            || !found.making().has_process_of(&today)
         {
             return Ok(false);
         }
@@ -208,8 +229,7 @@ impl KubernetesEngine {
         let gone_labels = gone.iter().flat_map(|found| found.meta.labels.iter().flatten());
         let unused: Vec<_> = gone_labels.filter(|(key, value)| !used.contains(&format!("{key}={value}"))).collect();
         let mut services = vec![member.to_string(), Names::public(member)];
-        services
-            .extend(unused.iter().filter_map(|(key, _)| Some(key.strip_prefix("name.provisioner.dev/")?.to_owned())));
+        services.extend(unused.iter().filter_map(|(key, _)| Some(labels::shared_name(key)?.to_owned())));
         for removed in join_all(services.iter().map(|name| self.delete_own_service(name))).await {
             removed?;
         }

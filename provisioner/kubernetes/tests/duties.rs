@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -16,7 +16,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use provisioner_core::engine::{Engine, EngineError, ImageReferences, Quiet};
 use provisioner_core::observed::State;
 use provisioner_core::stack::{Expose, Port, Probe, Probes, Resource, Volume, Workload};
-use provisioner_core::testing::contract::{ensured, id, images, volume, with_volume, workload};
+use provisioner_core::testing::contract::{ensured, id, images, observed, volume, with_volume, workload};
 use provisioner_core::wait::{self, Look};
 use provisioner_kubernetes::{Access, Exposure, Kubernetes, KubernetesEngine, Options};
 use serde_json::json;
@@ -193,6 +193,48 @@ async fn a_volume_grows_where_its_class_lets_it() {
         // The choice of another class and mode does not stand in the way of what is there.
         assert_eq!(resized(&ground.engine, large).await, Ok(large));
         classes.delete(&name, &DeleteParams::default()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_setting_of_the_cluster_reaches_a_member_that_stands() {
+    with_ground("otherwise", async |ground| {
+        let mut described = workload(ground, "probe-1");
+        let address = Expose::Address { ip: "0.0.0.0".parse().unwrap(), port: 8080 };
+        described.ports = vec![Port::new("http", 8080, address)];
+        described.names = vec!["probe-any".to_owned()];
+        ensured(ground, &described).await.unwrap();
+        let images = images(ground).await.unwrap();
+        let found = async || observed(&*ground.engine, &described.member).await.unwrap();
+        let services: Api<Service> = Api::namespaced(ground.client.clone(), ground.engine.namespace());
+        let has_port = async || services.get_opt("probe-1-public").await.unwrap().is_some();
+        let with = async |options: Options| {
+            let access = Access { options, ..support::access() };
+            let engine = Kubernetes::connect(&access).await.unwrap().stack(ground.engine.stack());
+            let today = engine.making(&described, &images[&described.image]);
+            let before = found().await;
+            assert_ne!(before.making, today);
+            ensured_by(&engine, ground, &described).await;
+            let after = found().await;
+            assert_eq!((after.making, after.state), (today, State::Running));
+            before.instance == after.instance
+        };
+        let open = Options { expose: Exposure::NodePort, ..Options::default() };
+        assert_eq!((has_port().await, with(open.clone()).await, has_port().await), (false, true, true));
+        // A secret that is not there is no obstacle for what a node holds or may pull as anybody.
+        let pull_secrets = vec!["registry".to_owned()];
+        assert!(!with(Options { pull_secrets: pull_secrets.clone(), ..open }).await, "its pod has to be another one");
+        assert_eq!((with(Options { pull_secrets, ..Options::default() }).await, has_port().await), (true, false));
+        assert!(!with(Options::default()).await);
+        // What somebody deleted is as good as never made, and so is all that was made with it.
+        let marked = found().await.making;
+        for name in ["probe-1", "probe-any"] {
+            services.delete(name, &DeleteParams::default()).await.unwrap();
+            assert_eq!(found().await.making.around, None, "{name}");
+            ensured(ground, &described).await.unwrap();
+            assert_eq!(found().await.making, marked, "{name}");
+        }
     })
     .await;
 }

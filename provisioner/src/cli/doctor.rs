@@ -76,7 +76,8 @@ async fn externals(context: &Context) -> anyhow::Result<Vec<Line>> {
 }
 
 async fn in_cluster(context: &Context, place: &Place) -> anyhow::Result<Vec<Line>> {
-    let conditions = context.engine.examine(Some(&context.stack)).await?;
+    let mut conditions = context.engine.examine(Some(&context.stack)).await?;
+    conditions.extend(context.certificate.clone());
     let mut lines = preflight::judge_cluster(&context.engine.host().await?, conditions);
     lines.insert(1, preflight::place(place));
     Ok(lines)

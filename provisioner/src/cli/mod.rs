@@ -27,7 +27,7 @@ mod reference;
 mod rejoin;
 mod render;
 mod scale;
-mod secret_files;
+pub(crate) mod secret_files;
 pub mod settings;
 mod smoke;
 mod start;

@@ -6,7 +6,8 @@ use std::io::Read;
 use std::path::Path;
 
 use provisioner_core::clock;
-use provisioner_core::manifest::{HostFiles, MailServer, Manifest};
+use provisioner_core::engine::{Condition, Engine};
+use provisioner_core::manifest::{HostFiles, MailServer, Manifest, OwnPair};
 use provisioner_core::secret;
 use provisioner_core::stack::Fingerprint;
 
@@ -17,7 +18,8 @@ use super::manifests::{Program, beside};
 const SIZE_MAX: u64 = 256 << 10;
 
 pub(super) fn read(manifest: &mut Manifest, manifest_path: &Path, program: Program) -> anyhow::Result<()> {
-    if let Some(own) = manifest.nginx.tls.as_mut().and_then(|tls| tls.own.as_mut()) {
+    let own = manifest.nginx.tls.as_mut().and_then(|tls| tls.own.as_mut());
+    if let Some(OwnPair::Files(own)) = own {
         let key = "nginx.tls.certificate";
         if let Some(text) = read_one(own, key, manifest_path, program)? {
             secret::check_own(&text, clock::unix_seconds()).map_err(|error| {
@@ -61,6 +63,27 @@ pub(super) fn read(manifest: &mut Manifest, manifest_path: &Path, program: Progr
         }
     }
     Ok(())
+}
+
+/// The pair that the cluster keeps for somebody. What is wrong with it is for the preflight to tell: who brings a service back has
+/// other worries.
+pub(crate) async fn ask(manifest: &mut Manifest, engine: &dyn Engine) -> Option<Condition> {
+    let OwnPair::Kept { secret, digest } = manifest.nginx.tls.as_mut()?.own.as_mut()? else { return None };
+    let verdict = match engine.kept_pair(secret).await {
+        Ok(Some(text)) => {
+            *digest = Fingerprint::of_bytes(text.as_bytes());
+            secret::check_own(&text, clock::unix_seconds()).map_err(|error| error.to_string())
+        }
+        Ok(None) => Err("there is no such Secret with tls.key and tls.crt".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    let verdict = match verdict {
+        Ok(_) => Ok(format!("of Secret {secret}")),
+        Err(reason) => Err(format!(
+            "nginx.tls.secret {secret}: {reason}; kubectl create secret tls {secret} --cert FILE --key FILE makes one"
+        )),
+    };
+    Some(Condition { subject: "certificate", verdict })
 }
 
 /// The text of the files, and their digest noted; nothing where the verb needs none.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use provisioner_core::manifest::{
-    App, AppChecks, AppSource, Mail, MailSecurity, MailServer, Manifest, Media, Nginx, NginxTls, Postgres,
+    App, AppChecks, AppSource, Mail, MailSecurity, MailServer, Manifest, Media, Nginx, NginxTls, OwnPair, Postgres,
     PostgresMember, Service, Synchronous, Worker,
 };
 use provisioner_core::name::{Member, StackName};
@@ -79,6 +79,8 @@ struct WrittenNginxTls<'a> {
     certificate: Option<&'a Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -262,7 +264,14 @@ impl<'a> From<&'a Manifest> for Written<'a> {
 
 impl<'a> From<&'a Nginx> for WrittenNginx<'a> {
     fn from(nginx: &'a Nginx) -> Self {
-        let file = |tls: &'a NginxTls, nth: usize| tls.own.as_ref()?.files.get(nth).map(PathBuf::as_path);
+        let file = |tls: &'a NginxTls, nth: usize| match tls.own.as_ref()? {
+            OwnPair::Files(own) => own.files.get(nth).map(PathBuf::as_path),
+            OwnPair::Kept { .. } => None,
+        };
+        let kept = |tls: &'a NginxTls| match tls.own.as_ref()? {
+            OwnPair::Kept { secret, .. } => Some(secret.as_str()),
+            OwnPair::Files(_) => None,
+        };
         Self {
             service: (&nginx.service).into(),
             http_port: nginx.http_port,
@@ -275,6 +284,7 @@ impl<'a> From<&'a Nginx> for WrittenNginx<'a> {
                 names: &tls.names,
                 key: file(tls, 0),
                 certificate: file(tls, 1),
+                secret: kept(tls),
             }),
         }
     }

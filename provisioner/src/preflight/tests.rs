@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use provisioner_core::manifest::parse;
 use provisioner_core::name::Member;
-use provisioner_core::observed::{ObservedWorkload, State};
+use provisioner_core::observed::{Making, ObservedWorkload, State};
 
 use super::*;
 
@@ -104,6 +104,7 @@ fn a_port_that_the_stack_itself_holds_is_fine() {
         internal_ip: None,
         published: BTreeMap::from([(8080, SocketAddr::from(([127, 0, 0, 1], 8080)))]),
         public: None,
+        making: Making::default(),
     };
     let mut observed = Observed::default();
     observed.workloads.insert(Member::named("nginx-1"), nginx);

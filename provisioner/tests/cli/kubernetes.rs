@@ -1,6 +1,9 @@
 //! Stacks whose manifest names a cluster: where they are is always said, and never left to chance.
 
+use provisioner_core::clock;
 use provisioner_core::engine::Engine;
+use provisioner_core::secret::{self, Issuer};
+use provisioner_core::stack::{Secret, SecretSource};
 
 use crate::world::{MANIFEST, World, snapshot};
 
@@ -43,6 +46,40 @@ async fn production_asks_with_the_place_in_the_question() {
     let question = "interrupt service of stack dev (context kind-shop, namespace dev) (~ replace workload redis-1";
     assert!(ran.stderr.contains(question), "{}", ran.shown());
     world.ok("up -e dev --yes").await;
+}
+
+/// As somebody's own authority would issue it.
+fn pair(host: &str) -> String {
+    let made = |name: &str, source, issuer: Option<&str>| {
+        let issuer = issuer.map(|value| Issuer { value, version: "1" });
+        secret::make(&Secret { name: name.to_owned(), source }, issuer, "1".to_owned(), clock::unix_seconds()).unwrap()
+    };
+    let authority = made("ca", SecretSource::Authority { subject: "somebody".to_owned(), days: 30 }, None).value;
+    let source = SecretSource::Certificate { issuer: "ca".to_owned(), names: vec![host.to_owned()], days: 30 };
+    made("pair", source, Some(&authority)).value
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_is_taken_over_from_a_secret_that_somebody_else_keeps() {
+    let world = World::of(&format!("{CLUSTER}nginx:\n  tls:\n    secret: shop-tls\n"));
+    snapshot!("kubernetes_no_such_secret", world.shown("doctor -e dev").await);
+    world.engine.keep_pair("shop-tls", "no PEM".to_owned());
+    snapshot!("kubernetes_no_certificate_in_it", world.shown("up -e dev").await);
+    world.engine.keep_pair("shop-tls", pair("a.example"));
+    let planned = world.ok("plan -e dev nginx").await.stdout;
+    assert!(planned.contains("create secret tls-nginx") && !planned.contains("secret ca"), "{planned}");
+    world.ok("up -e dev").await;
+    assert_eq!(world.run("plan -e dev --detailed-exitcode").await.code, 0);
+    world.engine.keep_pair("shop-tls", pair("b.example"));
+    let planned = world.ok("plan -e dev").await.stdout;
+    assert!(planned.contains("renew secret tls-nginx, because what is in shop-tls changed"), "{planned}");
+    assert!(planned.contains("reload workload nginx-1"), "{planned}");
+    world.ok("up -e dev").await;
+    assert_eq!(world.run("plan -e dev --detailed-exitcode").await.code, 0);
+    world.write(&format!("{MANIFEST}nginx:\n  tls:\n    secret: shop-tls\n"));
+    snapshot!("kubernetes_a_secret_without_a_cluster", world.shown("plan -e dev").await);
+    world.write(&format!("{CLUSTER}nginx:\n  tls: {{secret: shop-tls, certificate: a.crt, key: a.key}}\n"));
+    snapshot!("kubernetes_a_secret_beside_files", world.shown("plan -e dev").await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,11 +3,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::panic::{catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::external;
 use crate::gate::Gate;
 use crate::harness::{Ran, Scenario, Stack, eventually, root};
 
@@ -20,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("kubernetes_failover_drill_loses_no_acknowledged_row", drill),
     ("kubernetes_writes_are_back_in_10_s_when_the_primarys_node_is_cut_off_and_it_rejoins_later", node_cut_off),
     ("kubernetes_up_goes_on_after_the_api_server_was_away", api_away),
+    ("kubernetes_external_services_are_used_and_left_alone", external::from_a_cluster),
     ("kubernetes_down_with_volumes_leaves_no_namespace", taken_down),
 ];
 
@@ -34,8 +37,12 @@ fn setting(name: &str) -> String {
 
 /// The cluster's own command line, as a person uses it behind the provisioner's back.
 fn kubectl(arguments: &[&str]) -> String {
+    kubectl_in(NAMESPACE, arguments)
+}
+
+fn kubectl_in(namespace: &str, arguments: &[&str]) -> String {
     let mut command = Command::new("kubectl");
-    let ran = Ran::of(command.args(["-n", NAMESPACE]).args(arguments));
+    let ran = Ran::of(command.args(["-n", namespace]).args(arguments));
     assert!(ran.code == 0, "kubectl {}: {}", arguments.join(" "), ran.stderr);
     ran.stdout
 }
@@ -63,14 +70,50 @@ fn manifest() -> String {
 fn stack() -> Stack {
     let (stack, is_first) = Stack::on_cluster(NAMESPACE, manifest(), &kubeconfig(None));
     if is_first {
-        kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found"]);
-        kubectl(&["create", "namespace", NAMESPACE]);
-        kubectl(&["label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"]);
-        apply(&stack.ok(&["config", "rbac"]));
-        stack.ok(&["images", "push", "--registry", &setting("PROVISIONER_TEST_REGISTRY")]);
+        give_place(&stack);
         stack.ok(&["up", "--yes", "--no-verify"]);
     }
     stack
+}
+
+/// An empty namespace of the stack's name with its Role, and its images where the nodes find them.
+fn give_place(stack: &Stack) {
+    let namespace = stack.name.as_str();
+    kubectl(&["delete", "namespace", namespace, "--ignore-not-found"]);
+    kubectl(&["create", "namespace", namespace]);
+    kubectl(&["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"]);
+    let role = root().join("target/objects.yaml");
+    std::fs::write(&role, stack.ok(&["config", "rbac"])).unwrap();
+    kubectl_in(namespace, &["apply", "-f", role.to_str().unwrap()]);
+    stack.ok(&["images", "push", "--registry", &setting("PROVISIONER_TEST_REGISTRY")]);
+}
+
+/// Another stack on the same cluster, of a manifest without that section; not stood up yet.
+pub(crate) fn beside(name: &str, manifest: &str) -> Stack {
+    let context = kubectl(&["config", "current-context"]);
+    let registry = setting("PROVISIONER_TEST_REGISTRY_IN_CLUSTER");
+    let section = format!(
+        "kubernetes: {{context: {}, namespace: {name}, service: node_port, registry: {registry:?}}}\n",
+        context.trim()
+    );
+    let (stack, _) = Stack::on_cluster(name, manifest.to_owned() + &section, &kubeconfig(None));
+    give_place(&stack);
+    stack
+}
+
+/// A certificate and its key as a Secret of the namespace that the provisioner did not make.
+pub(crate) fn keep_pair(stack: &Stack, name: &str, [certificate, key]: &[PathBuf; 2]) {
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    kubectl_in(&stack.name, &["create", "secret", "tls", name, "--cert", certificate, "--key", key]);
+}
+
+pub(crate) fn no_longer_beside(stack: &Stack) {
+    kubectl(&["delete", "namespace", &stack.name]);
+}
+
+/// All that the cluster tells those who may not read Secrets.
+pub(crate) fn described(stack: &Stack) -> String {
+    kubectl_in(&stack.name, &["get", "pods,deployments,statefulsets,configmaps,services,events", "-o", "yaml"])
 }
 
 fn from_nothing() {
@@ -313,12 +356,6 @@ fn kubeconfig(gate: Option<(&Gate, &str)>) -> String {
         cluster["tls-server-name"] = server.rsplit_once(':').unwrap().0.into();
     }
     config.to_string()
-}
-
-fn apply(objects: &str) {
-    let file = root().join("target/objects.yaml");
-    std::fs::write(&file, objects).unwrap();
-    kubectl(&["apply", "-f", file.to_str().unwrap()]);
 }
 
 fn api_away() {

@@ -1,11 +1,13 @@
 //! Services that exist already: plain containers that this program knows nothing of, on the engine's own network, and a stack
 //! that only uses them.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::cluster;
 use crate::harness::{Ran, Scenario, Stack, docker, eventually, root};
 use crate::http;
 
@@ -119,6 +121,13 @@ impl Drop for Running {
     }
 }
 
+fn folder() -> PathBuf {
+    root().join("target/scenario-external")
+}
+
+/// Certificate and key.
+const PAIR: [&str; 2] = ["server.crt", "server.key"];
+
 /// Of an authority that nobody knows but the manifest.
 struct Pair {
     authority: String,
@@ -128,7 +137,7 @@ struct Pair {
 
 impl Pair {
     fn of(address: &str) -> Self {
-        let folder = root().join("target/scenario-external");
+        let folder = folder();
         std::fs::create_dir_all(&folder).unwrap();
         let openssl = |words: &str| {
             let ran = Ran::of(Command::new("openssl").args(words.split(' ')).current_dir(&folder));
@@ -142,7 +151,7 @@ impl Pair {
             "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile server.ext -out server.crt",
         );
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-        Self { authority: read("ca.crt"), certificate: read("server.crt"), key: read("server.key") }
+        Self { authority: read("ca.crt"), certificate: read(PAIR[0]), key: read(PAIR[1]) }
     }
 }
 
@@ -192,38 +201,88 @@ fn rows() -> i64 {
     docker(&psql).trim().parse().unwrap()
 }
 
+/// The services on an address that the stacks of both engines reach, and the files of a manifest that uses them.
+struct Elsewhere {
+    gateway: String,
+    _running: Running,
+}
+
+const FILES: [&str; 2] = ["manifests/.sc-ext.password", "manifests/.sc-ext.pem"];
+
+impl Elsewhere {
+    fn start() -> Self {
+        let images = images();
+        let gateway = docker(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
+        let gateway = gateway.trim().to_owned();
+        let pair = Pair::of(&gateway);
+        let running = Running::start(&images, &gateway, &pair);
+        for (file, text) in FILES.iter().zip([format!("{PASSWORD}\n"), pair.authority]) {
+            std::fs::write(root().join(file), text).unwrap();
+        }
+        Self { gateway, _running: running }
+    }
+
+    /// How many orders it has after one through the stack.
+    fn is_used_by(&self, stack: &Stack) -> i64 {
+        let plan = stack.plan();
+        assert!(plan.contains(&format!("external: postgres {}:", self.gateway)), "{plan}");
+        for absent in ["postgres-1", "redis-1", "rabbitmq-1", "elasticsearch-1", "route-1", "postgres-exporter-1"] {
+            assert!(!plan.contains(absent), "{absent} in {plan}");
+        }
+        stack.ok(&["up", "--yes"]);
+        assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0, "{}", stack.plan());
+        let before = rows();
+        let ordered = http::order(&stack.http(), &format!("external-{}", stack.name), "PROBE-0");
+        assert_eq!(ordered.status, 201, "{}", ordered.body);
+        assert_eq!(rows(), before + 1);
+        before + 1
+    }
+
+    fn was_left_alone(self, ordered: i64) {
+        assert_eq!(rows(), ordered, "the external data was touched");
+        for file in FILES {
+            std::fs::remove_file(root().join(file)).unwrap();
+        }
+    }
+}
+
 fn external_services() {
-    let images = images();
-    let gateway = docker(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
-    let (gateway, pair) = (gateway.trim(), Pair::of(gateway.trim()));
-    let _running = Running::start(&images, gateway, &pair);
-    for (name, text) in [("password", format!("{PASSWORD}\n")), ("pem", pair.authority)] {
-        std::fs::write(root().join(format!("manifests/.sc-ext.{name}")), text).unwrap();
-    }
-    let stack = Stack::of("sc-ext", |_| manifest(gateway));
-
-    let plan = stack.plan();
-    assert!(plan.contains(&format!("external: postgres {gateway}:")), "{plan}");
-    for absent in ["postgres-1", "redis-1", "rabbitmq-1", "elasticsearch-1", "route-1", "postgres-exporter-1"] {
-        assert!(!plan.contains(absent), "{absent} in {plan}");
-    }
-    stack.ok(&["up"]);
-    assert_eq!(stack.run(&["plan", "--detailed-exitcode"]).code, 0, "{}", stack.plan());
-
-    let before = rows();
-    let ordered = http::order(&stack.http(), "external-1", "PROBE-0");
-    assert_eq!(ordered.status, 201, "{}", ordered.body);
-    assert_eq!(rows(), before + 1);
-    told_plainly(&stack, gateway);
-    nobody_shows_the_password(&stack);
+    let elsewhere = Elsewhere::start();
+    let stack = Stack::of("sc-ext", |_| manifest(&elsewhere.gateway));
+    let ordered = elsewhere.is_used_by(&stack);
+    told_plainly(&stack, &elsewhere.gateway);
+    let inspected = docker(&["inspect", "sc-ext-backend-1", "sc-ext-worker-relay-1"]);
+    nobody_shows_the_password(&stack, &inspected);
     a_lost_queue_is_made_again(&stack);
 
     stack.ok(&["down", "--volumes", "--yes"]);
     assert!(stack.traces().iter().all(|name| name.starts_with("sc-extern-")), "{:?}", stack.traces());
-    assert_eq!(rows(), before + 1, "the external data was touched");
-    for name in ["password", "pem"] {
-        std::fs::remove_file(root().join(format!("manifests/.sc-ext.{name}"))).unwrap();
-    }
+    elsewhere.was_left_alone(ordered);
+}
+
+pub(crate) fn from_a_cluster() {
+    let elsewhere = Elsewhere::start();
+    let stack =
+        cluster::beside("sc-ext-prod", &manifest(&elsewhere.gateway).replace("tls: {}", "tls: {secret: shop-tls}"));
+    let refused = stack.run(&["doctor"]);
+    assert!(refused.stdout.contains("there is no such Secret"), "{}", refused.stdout);
+    cluster::keep_pair(&stack, "shop-tls", &PAIR.map(|file| folder().join(file)));
+    let ordered = elsewhere.is_used_by(&stack);
+    nobody_shows_the_password(&stack, &cluster::described(&stack));
+    let twin = Stack::of("sc-ext", |_| manifest(&elsewhere.gateway));
+    assert_eq!(elsewhere.is_used_by(&twin), ordered + 1);
+    assert_eq!(checks(&stack), checks(&twin), "what was checked on either engine");
+    twin.ok(&["down", "--volumes", "--yes"]);
+    stack.ok(&["down", "--volumes", "--yes"]);
+    cluster::no_longer_beside(&stack);
+    elsewhere.was_left_alone(ordered + 1);
+}
+
+/// What `verify` looked at, line by line.
+fn checks(stack: &Stack) -> Vec<String> {
+    let findings = stack.json(&["verify"]);
+    let line = |finding: &Value| format!("{} {} {}", finding["level"], finding["component"], finding["check"]);
+    findings.as_array().unwrap().iter().map(line).collect()
 }
 
 fn told_plainly(stack: &Stack, gateway: &str) {
@@ -244,13 +303,13 @@ fn told_plainly(stack: &Stack, gateway: &str) {
     assert!(scaled.code != 0 && scaled.stderr.contains("postgres is external"), "{}", scaled.stderr);
 }
 
-fn nobody_shows_the_password(stack: &Stack) {
+/// `inspected`: what the engine tells about members.
+fn nobody_shows_the_password(stack: &Stack, inspected: &str) {
     let plan = stack.ok(&["plan", "-o", "json"]);
-    let inspected = docker(&["inspect", "sc-ext-backend-1", "sc-ext-worker-relay-1"]);
     let logs = stack.ok(&["logs", "--tail", "200"]);
     // As it is, and as a URL has it.
     for shown in [PASSWORD, "p%40ss"] {
-        for (where_, text) in [("plan", &plan), ("inspect", &inspected), ("logs", &logs)] {
+        for (where_, text) in [("plan", &*plan), ("inspect", inspected), ("logs", &*logs)] {
             assert!(!text.contains(shown), "{where_} shows the password");
         }
     }

@@ -18,7 +18,7 @@ use provisioner_core::component::{Access, Component, Dependency, Entrypoint, Not
 use provisioner_core::drift::Comparisons;
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
-use provisioner_core::manifest::{HostFiles, Manifest, NginxTls};
+use provisioner_core::manifest::{HostFiles, Manifest, NginxTls, OwnPair};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
     Expose, ImageId, Limits, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop,
@@ -114,8 +114,13 @@ pub(crate) fn own_recipe() -> Recipe {
 /// A pair of somebody's own, or one that the stack's authority issues.
 fn tls_secrets(manifest: &Manifest, tls: &NginxTls) -> Vec<Resource> {
     match &tls.own {
-        Some(HostFiles { files, digest }) => {
-            let source = SecretSource::Files { files: files.clone(), digest: digest.clone() };
+        Some(own) => {
+            let source = match own {
+                OwnPair::Files(HostFiles { files, digest }) => {
+                    SecretSource::Files { files: files.clone(), digest: digest.clone() }
+                }
+                OwnPair::Kept { secret, digest } => SecretSource::Kept { name: secret.clone(), digest: digest.clone() },
+            };
             vec![Resource::Secret(Secret { name: certificates::secret_of(NAME), source })]
         }
         None => {

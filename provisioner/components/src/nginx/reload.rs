@@ -198,7 +198,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use provisioner_core::component::Component;
-    use provisioner_core::observed::{ObservedWorkload, State};
+    use provisioner_core::observed::{Making, ObservedWorkload, State};
     use provisioner_core::stack::{Fingerprint, Stack};
 
     use super::*;
@@ -225,6 +225,7 @@ mod tests {
             internal_ip: Some([10, 0, 0, last].into()),
             published: BTreeMap::new(),
             public: None,
+            making: Making::default(),
         }
     }
 

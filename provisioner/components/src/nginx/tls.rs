@@ -47,8 +47,12 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
 
 /// Not one that the stack's own authority signed.
 pub(crate) fn has_own_certificate(stack: &Stack) -> bool {
-    let resource = stack.resource(&ResourceId::Secret(certificates::secret_of(NAME)));
-    matches!(resource, Some(Resource::Secret(secret)) if matches!(secret.source, SecretSource::Files { .. }))
+    match stack.resource(&ResourceId::Secret(certificates::secret_of(NAME))) {
+        Some(Resource::Secret(secret)) => {
+            matches!(secret.source, SecretSource::Files { .. } | SecretSource::Kept { .. })
+        }
+        _ => false,
+    }
 }
 
 /// Somebody's own certificate is known by itself, one of the stack's by who signed it.

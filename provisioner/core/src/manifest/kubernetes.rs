@@ -17,10 +17,15 @@ pub(super) fn kubernetes(mut table: Table<'_>) -> Kubernetes {
         access_mode: table.choice("access_mode", &AccessMode::ALL).unwrap_or_default(),
         service: table.choice("service", &Entrance::ALL).unwrap_or(Entrance::ClusterIp),
         registry: named(&mut table, "registry", REGISTRY, is_registry),
-        pull_secret: named(&mut table, "pull_secret", NAME, is_name),
+        pull_secret: secret(&mut table, "pull_secret"),
     };
     table.finish();
     kubernetes
+}
+
+/// Names a Secret of the stack's namespace.
+pub(super) fn secret(table: &mut Table<'_>, key: &'static str) -> Option<String> {
+    named(table, key, NAME, is_name)
 }
 
 fn named(table: &mut Table<'_>, key: &'static str, expected: &str, is_right: fn(&str) -> bool) -> Option<String> {

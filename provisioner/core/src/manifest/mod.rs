@@ -131,7 +131,18 @@ pub struct NginxTls {
     /// Names and addresses by which people reach the stack; the certificate of the stack's own authority is for them.
     pub names: Vec<String>,
     /// Somebody's own key and certificate instead.
-    pub own: Option<HostFiles>,
+    pub own: Option<OwnPair>,
+}
+
+/// Where the key and the certificate of somebody's own are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnPair {
+    Files(HostFiles),
+    /// A Secret of the cluster that somebody else makes and renews. The digest is filled in by whoever asks the cluster.
+    Kept {
+        secret: String,
+        digest: Fingerprint,
+    },
 }
 
 /// Files of the operator's machine that hold a secret. Relative paths and the digest are filled in by whoever reads the

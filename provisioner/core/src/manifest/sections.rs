@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::read::Table;
 use super::{
     App, AppChecks, AppSource, Elasticsearch, Environment, HostFiles, Mail, MailServer, Manifest, Media, Nginx,
-    NginxTls, Redis, Route, Service, bounds, external, kubernetes, messaging, monitoring, postgres,
+    NginxTls, OwnPair, Redis, Route, Service, bounds, external, kubernetes, messaging, monitoring, postgres,
 };
 use crate::name::StackName;
 use crate::stack::Fingerprint;
@@ -32,6 +32,11 @@ pub(super) fn manifest(mut table: Table<'_>) -> Option<Manifest> {
     let certificate_days = count(&mut table, "certificate_days", 1, 3650).unwrap_or(365);
     let kubernetes = table.has("kubernetes").then(|| kubernetes::kubernetes(table.section("kubernetes")));
     let nginx = nginx(table.section("nginx"));
+    let is_kept = matches!(nginx.tls.as_ref().and_then(|tls| tls.own.as_ref()), Some(OwnPair::Kept { .. }));
+    if is_kept && kubernetes.is_none() {
+        let found = "a Secret without a section `kubernetes`".to_owned();
+        table.problem("nginx.tls.secret", found, "nothing: on Docker `certificate` and `key` name files");
+    }
     let has_route = table.is_set("route");
     let route = route(table.section("route"));
     let postgres = postgres::postgres(table.section("postgres"));
@@ -120,9 +125,15 @@ fn nginx(mut table: Table<'_>) -> Nginx {
 fn nginx_tls(mut table: Table<'_>) -> NginxTls {
     let file = |table: &mut Table<'_>, key| table.text(key, "the path of a PEM file").map(PathBuf::from);
     let (certificate, key) = (file(&mut table, "certificate"), file(&mut table, "key"));
+    let kept = kubernetes::secret(&mut table, "secret");
+    if kept.is_some() && (certificate.is_some() || key.is_some()) {
+        table.problem("secret", "a Secret beside files".to_owned(), "one of both");
+    }
     let own = match (key, certificate) {
-        (Some(key), Some(certificate)) => Some(HostFiles { files: vec![key, certificate], digest: unread() }),
-        (None, None) => None,
+        (Some(key), Some(certificate)) => {
+            Some(OwnPair::Files(HostFiles { files: vec![key, certificate], digest: unread() }))
+        }
+        (None, None) => kept.map(|secret| OwnPair::Kept { secret, digest: unread() }),
         (Some(_), None) => {
             table.problem("certificate", "a key without a certificate".to_owned(), "both or neither");
             None

@@ -8,7 +8,7 @@ use super::{Action, Impact, Withheld};
 use crate::engine::ImageReferences;
 use crate::lease;
 use crate::name::Member;
-use crate::observed::{Observed, ObservedWorkload, State};
+use crate::observed::{Observed, ObservedWorkload, Outdated, State};
 use crate::secret;
 use crate::stack::{
     File, Image, ImageId, OnChange, Resource, ResourceId, SECRET_VARIABLES, Secret, SecretVersions, Stack, Text,
@@ -205,12 +205,13 @@ fn workload_difference(workload: &Arc<Workload>, observed: &Observed, wanted: &W
     }
     let is_made = found.state != State::Created;
     let looked = is_made.then(|| deep::member(workload, observed, found.state == State::Running)).flatten();
-    match (files_difference(workload, found, wanted), looked) {
-        (Some((files, because)), Some((looked, besides))) => {
-            return change(stronger(files, looked), format!("{because}; {besides}"));
-        }
-        (Some((impact, because)), None) | (None, Some((impact, because))) => return change(impact, because),
-        (None, None) => {}
+    let reasons = [files_difference(workload, found, wanted), looked, engine_difference(workload, found, observed)];
+    let all = reasons
+        .into_iter()
+        .flatten()
+        .reduce(|(impact, because), (other, besides)| (stronger(impact, other), format!("{because}; {besides}")));
+    if let Some((impact, because)) = all {
+        return change(impact, because);
     }
     match found.state {
         State::Running => None,
@@ -221,17 +222,20 @@ fn workload_difference(workload: &Arc<Workload>, observed: &Observed, wanted: &W
     }
 }
 
-/// What serves both of what files need and of what a deep look found.
-fn stronger(files: Impact, looked: Impact) -> Impact {
-    let (mut all, is_reload) = match files {
+/// What serves both.
+fn stronger(one: Impact, other: Impact) -> Impact {
+    if one == Impact::Anew || other == Impact::Anew {
+        return Impact::Anew;
+    }
+    let (mut all, is_reload) = match one {
         Impact::Reload { files } => (files, true),
         Impact::None { files } => (files, false),
-        Impact::Restart | Impact::Anew | Impact::Start => return files,
+        Impact::Restart | Impact::Anew | Impact::Start => return one,
     };
-    let (more, is_more) = match looked {
+    let (more, is_more) = match other {
         Impact::Reload { files } => (files, true),
         Impact::None { files } => (files, false),
-        Impact::Restart | Impact::Anew | Impact::Start => return looked,
+        Impact::Restart | Impact::Anew | Impact::Start => return other,
     };
     for path in more {
         if !all.contains(&path) {
@@ -239,6 +243,19 @@ fn stronger(files: Impact, looked: Impact) -> Impact {
         }
     }
     if is_reload || is_more { Impact::Reload { files: all } } else { Impact::None { files: all } }
+}
+
+/// The same description, of which the engine makes something else today.
+fn engine_difference(workload: &Workload, found: &ObservedWorkload, observed: &Observed) -> Option<(Impact, String)> {
+    match observed.outdated(&workload.member)? {
+        Outdated::Process => Some((Impact::Restart, "it is not as the engine makes it now".to_owned())),
+        // What is down is surrounded when it is started.
+        Outdated::Around if found.state != State::Running => None,
+        Outdated::Around => {
+            let because = "what leads to it or guards it is not as the engine makes it now";
+            Some((Impact::None { files: Vec::new() }, because.to_owned()))
+        }
+    }
 }
 
 /// The strongest of what the changed files need: a restart outweighs a reload outweighs nothing.

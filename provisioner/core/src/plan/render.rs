@@ -36,6 +36,7 @@ impl fmt::Display for Action {
             Self::Change { to: to @ Resource::Secret(_), .. } => write!(f, "~ renew {}", to.id()),
             Self::Change { to: to @ Resource::Volume(_), .. } => write!(f, "~ resize {}", to.id()),
             Self::Change { to, impact } => match impact {
+                Impact::None { files } if files.is_empty() => write!(f, "~ update {}", to.id()),
                 Impact::None { .. } => write!(f, "~ update files of {}", to.id()),
                 Impact::Reload { .. } => write!(f, "~ reload {}", to.id()),
                 Impact::Restart | Impact::Anew => write!(f, "~ replace {}", to.id()),

@@ -49,6 +49,8 @@ pub enum SecretError {
     NoIssuer { name: String, issuer: String },
     #[error("make secret {name}: read {}: {source}", file.display())]
     File { name: String, file: PathBuf, source: std::io::Error },
+    #[error("make secret {name}: the engine keeps nothing of somebody's own that is called {kept}")]
+    NotKept { name: String, kept: String },
 }
 
 impl Note {
@@ -59,6 +61,9 @@ impl Note {
             SecretSource::Password { .. } => None,
             SecretSource::Files { .. } => (self.source != Fingerprint::of(&secret.source))
                 .then(|| "the files that it is read from changed".to_owned()),
+            SecretSource::Kept { name, .. } => {
+                (self.source != Fingerprint::of(&secret.source)).then(|| format!("what is in {name} changed"))
+            }
             SecretSource::Authority { .. } => self.expiry(now),
             SecretSource::Certificate { issuer: name, .. } => {
                 if self.source != Fingerprint::of(&secret.source) {
@@ -98,18 +103,17 @@ pub(crate) fn due(secret: &Secret, observed: &Observed) -> Option<String> {
 /// Makes a value. `version` is the engine's choice, another one each time.
 pub fn make(secret: &Secret, issuer: Option<Issuer<'_>>, version: String, now: u64) -> Result<Made, SecretError> {
     let failed = |source| SecretError::Certificate { name: secret.name.clone(), source };
-    let source = Fingerprint::of(&secret.source);
-    let note = |issuer, validity| Note { version, source, issuer, validity };
+    let source = || Fingerprint::of(&secret.source);
     match &secret.source {
         SecretSource::Password { length } => {
             // The generator of `rand::rng` is a CSPRNG seeded by the operating system.
             let value = Alphanumeric.sample_string(&mut rand::rng(), *length);
-            Ok(Made { value, note: note(None, None) })
+            Ok(Made { value, note: Note { version, source: source(), issuer: None, validity: None } })
         }
         SecretSource::Authority { subject, days } => {
             let validity = Validity::starting(now, *days);
             let value = certificate::authority(subject, validity).map_err(failed)?;
-            Ok(Made { value, note: note(None, Some(validity)) })
+            Ok(Made { value, note: Note { version, source: source(), issuer: None, validity: Some(validity) } })
         }
         SecretSource::Certificate { issuer: name, names, days } => {
             let Some(issuer) = issuer else {
@@ -117,7 +121,8 @@ pub fn make(secret: &Secret, issuer: Option<Issuer<'_>>, version: String, now: u
             };
             let validity = Validity::starting(now, *days);
             let value = certificate::signed(issuer.value, names, validity).map_err(failed)?;
-            Ok(Made { value, note: note(Some(issuer.version.to_owned()), Some(validity)) })
+            let issuer = Some(issuer.version.to_owned());
+            Ok(Made { value, note: Note { version, source: source(), issuer, validity: Some(validity) } })
         }
         SecretSource::Files { files, .. } => {
             let mut value = String::new();
@@ -126,12 +131,20 @@ pub fn make(secret: &Secret, issuer: Option<Issuer<'_>>, version: String, now: u
                 let unreadable = |source| SecretError::File { name: secret.name.clone(), file: file.clone(), source };
                 value.push_str(&read.map_err(unreadable)?);
             }
-            // Absent for a password.
-            let validity = validity(&value).ok();
-            let value = if validity.is_none() { value.trim().to_owned() } else { value };
-            Ok(Made { value, note: note(None, validity) })
+            Ok(taken_over(secret, value, version))
+        }
+        SecretSource::Kept { name: kept, .. } => {
+            Err(SecretError::NotKept { name: secret.name.clone(), kept: kept.clone() })
         }
     }
+}
+
+/// A value that somebody else made.
+pub fn taken_over(secret: &Secret, value: String, version: String) -> Made {
+    // Absent for a password.
+    let validity = validity(&value).ok();
+    let value = if validity.is_none() { value.trim().to_owned() } else { value };
+    Made { value, note: Note { version, source: Fingerprint::of(&secret.source), issuer: None, validity } }
 }
 
 /// Text as the user or password of a URL (RFC 3986, 2.3): all but letters, digits and `-._~` is escaped.

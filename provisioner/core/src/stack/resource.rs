@@ -121,6 +121,8 @@ pub enum SecretSource {
         files: Vec<PathBuf>,
         digest: Fingerprint,
     },
+    /// Somebody's own, which the engine keeps for them under this name of theirs.
+    Kept { name: String, digest: Fingerprint },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

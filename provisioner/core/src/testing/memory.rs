@@ -23,7 +23,7 @@ use crate::engine::{
 use crate::fault::Faults;
 use crate::lines::Channel;
 use crate::name::{Member, StackName};
-use crate::observed::{Observed, ObservedSecret, ObservedWorkload, State};
+use crate::observed::{Making, Observed, ObservedSecret, ObservedWorkload, State};
 use crate::record::{Record, RecordError, Records, Version};
 use crate::secret;
 use crate::stack::{File, Fingerprint, Job, OnChange, Resource, ResourceId, Secret, SecretSource, Workload};
@@ -43,6 +43,10 @@ struct World {
     files: BTreeMap<(Member, String), Inside>,
     /// Members as they run, whatever their labels say.
     actual: BTreeMap<Member, Actual>,
+    /// Pairs that somebody else keeps.
+    kept: BTreeMap<String, String>,
+    /// How members are made from now on.
+    making: Making,
     /// The engine keeps to itself what members are.
     withholds: bool,
     versions: BTreeMap<String, Version>,
@@ -134,6 +138,16 @@ impl MemoryEngine {
         };
     }
 
+    /// Has somebody else keep a pair of key and certificate.
+    pub fn keep_pair(&self, name: &str, pair: String) {
+        self.world().kept.insert(name.to_owned(), pair);
+    }
+
+    /// Makes members otherwise from now on, as another version of the engine would.
+    pub fn make_otherwise(&self, making: Making) {
+        self.world().making = making;
+    }
+
     /// Makes the engine refuse to tell what members really are.
     pub fn withhold(&self, withhold: bool) {
         self.world().withholds = withhold;
@@ -186,8 +200,16 @@ impl World {
         let signer = issuer
             .as_ref()
             .and_then(|(name, note)| Some(secret::Issuer { value: self.secrets.get(*name)?, version: &note.version }));
-        let made = secret::make(secret, signer, self.instances.to_string(), self.observed.at)
-            .map_err(|error| EngineError::failed(format!("ensure secret {}", secret.name), error))?;
+        let version = self.instances.to_string();
+        let kept = match &secret.source {
+            SecretSource::Kept { name, .. } => self.kept.get(name).cloned(),
+            _ => None,
+        };
+        let made = match kept {
+            Some(pair) => secret::taken_over(secret, pair, version),
+            None => secret::make(secret, signer, version, self.observed.at)
+                .map_err(|error| EngineError::failed(format!("ensure secret {}", secret.name), error))?,
+        };
         let mut value = made.value;
         if matches!(secret.source, SecretSource::Password { .. }) {
             value = "x".repeat(value.len());
@@ -214,7 +236,9 @@ impl World {
         if let Some(found) = standing.filter(|found| found.spec.as_ref() == Some(&spec))
             && found.files == workload.file_fingerprints(&versions)
             && found.state != State::Created
+            && found.making.has_process_of(&self.making)
         {
+            found.making.around = self.making.around.clone();
             found.state = State::Running;
             return Ok(());
         }
@@ -237,6 +261,7 @@ impl World {
             ),
             published: published.collect(),
             public: None,
+            making: self.making.clone(),
         };
         self.actual.insert(workload.member.clone(), deep::as_described(workload, &running.image));
         self.log.print(&workload.member, Channel::Stdout, format!("{} started", running.instance));
@@ -253,6 +278,10 @@ impl Engine for MemoryEngine {
 
     async fn observe(&self) -> Result<Observed, EngineError> {
         Ok(self.world().observed.clone())
+    }
+
+    fn making(&self, _workload: &Workload, _image: &str) -> Making {
+        self.world().making.clone()
     }
 
     async fn ensure(
@@ -376,6 +405,10 @@ impl Engine for MemoryEngine {
         let world = self.world();
         let known = world.secrets.iter().filter(|(name, _)| names.contains(*name));
         Ok(known.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
+    async fn kept_pair(&self, name: &str) -> Result<Option<String>, EngineError> {
+        Ok(self.world().kept.get(name).cloned())
     }
 
     fn records(&self) -> &dyn Records {

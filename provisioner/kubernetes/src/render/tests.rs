@@ -8,7 +8,7 @@ use provisioner_core::stack::{
 };
 use serde_json::{Value, json};
 
-use super::{Described, Entry, files_secret, helper, job, volume, workload};
+use super::{Described, Entry, files_secret, helper, job, making, volume, workload};
 use crate::access::{AccessMode, Exposure, Options};
 use crate::labels::{Labels, Names};
 
@@ -96,7 +96,7 @@ fn rendered(options: &Options, described: &Workload) -> String {
         in_cluster: "registry.example/x@sha256:ab",
         instance: "i1",
     };
-    yaml(&workload(&described))
+    yaml(&workload(&described).all().collect::<Vec<_>>())
 }
 
 fn yaml(objects: &[Value]) -> String {
@@ -159,7 +159,7 @@ fn a_member_leaves_by_its_own_signal_and_in_its_own_time() {
             in_cluster: "i",
             instance: "i1",
         };
-        let spec = workload(&described).pop().unwrap()["spec"]["template"]["spec"].take();
+        let spec = workload(&described).controller["spec"]["template"]["spec"].take();
         (spec["containers"][0].clone(), spec["terminationGracePeriodSeconds"].clone())
     };
     let (web, grace) = container(&described);
@@ -197,7 +197,7 @@ fn a_helper_sees_the_volumes_as_the_member_does_and_is_not_taken_for_it() {
         in_cluster: "i",
         instance: "i1",
     };
-    let set = workload(&described).pop().unwrap();
+    let set = workload(&described).controller;
     let template = &set["spec"]["template"];
     let helper = helper(&names, &Member::nth("postgres", 2), &template["spec"]);
     let of = |spec: &Value, what: &str| spec["containers"][0][what].clone();
@@ -229,7 +229,7 @@ fn what_is_rendered_is_what_the_api_knows() {
         };
         let secret = Entry { path: "/etc/x".to_owned(), mode: 0o640, owner: (0, 0), content: vec![1] };
         same::<core::v1::Secret>(&files_secret(&names, "f", Labels::new(), &[secret], ("i", &BTreeMap::new())));
-        for object in workload(&described) {
+        for object in workload(&described).all() {
             match object["kind"].as_str().unwrap() {
                 "StatefulSet" => same::<apps::v1::StatefulSet>(&object),
                 "Deployment" => same::<apps::v1::Deployment>(&object),
@@ -241,4 +241,17 @@ fn what_is_rendered_is_what_the_api_knows() {
             }
         }
     }
+}
+
+/// What leads to a member can be made anew under it; another description is known by its own fingerprint besides.
+#[test]
+fn a_setting_of_the_engine_makes_only_that_otherwise_which_it_is_about() {
+    let of = |options: &Options| making(&names(), options, &web(), "provisioner/x:1");
+    let now = of(&Options::default());
+    let open = of(&Options { expose: Exposure::NodePort, ..Options::default() });
+    assert_eq!((open.process == now.process, open.around == now.around), (true, false));
+    let pulled = of(&Options { pull_secrets: vec!["registry".to_owned()], ..Options::default() });
+    assert_eq!((pulled.process == now.process, pulled.around == now.around), (false, true));
+    let sized = of(&Options { volume_bytes: 1, ..Options::default() });
+    assert_eq!(sized, now);
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use provisioner_core::stack::{Port, Restart, Volume, Workload};
+use provisioner_core::observed::Making;
+use provisioner_core::stack::{Fingerprint, Port, Restart, Volume, Workload};
 use serde_json::{Map, Value, json};
 
 use super::pod::{Process, object};
@@ -27,21 +28,58 @@ pub(crate) fn is_stateful(workload: &Workload) -> bool {
     !workload.mounts.is_empty()
 }
 
-/// Everything of a member but its files, in an order in which it may be applied.
-pub(crate) fn workload(described: &Described<'_>) -> Vec<Value> {
+/// Everything of a member but its files.
+pub(crate) struct Rendered {
+    /// What leads to it and guards it, in an order in which it may be applied. The last one, its own address, bears the
+    /// fingerprint of them all.
+    pub(crate) around: Vec<Value>,
+    pub(crate) controller: Value,
+}
+
+impl Rendered {
+    pub(crate) fn all(self) -> impl Iterator<Item = Value> {
+        self.around.into_iter().chain([self.controller])
+    }
+}
+
+pub(crate) fn workload(described: &Described<'_>) -> Rendered {
+    let Described { names, options, workload, image, .. } = described;
+    let Making { process, around } = making(names, options, workload, image);
+    let mut rendered = unmarked(described);
+    if let (Some(address), Some(mark)) = (rendered.around.last_mut(), around) {
+        address["metadata"]["annotations"] = json!({labels::AROUND: mark.as_str()});
+    }
+    if let Some(mark) = process {
+        rendered.controller["metadata"]["annotations"][labels::PROCESS] = json!(mark.as_str());
+    }
+    rendered
+}
+
+/// By how a member is rendered, but for what differs from one making of it to the next, the name by which the cluster pulls its
+/// image, and what of the workload never reaches a pod.
+pub(crate) fn making(names: &Names, options: &Options, workload: &Workload, image: &str) -> Making {
+    let rendered = unmarked(&Described { names, options, workload, image, in_cluster: "", instance: "" });
+    let Rendered { mut around, mut controller } = rendered;
+    let mut process = json!([controller["kind"].take(), controller["spec"]["template"].take()]);
+    // In which order the keys of an object come, any crate of the program may have chosen.
+    process.sort_all_objects();
+    around.iter_mut().for_each(Value::sort_all_objects);
+    Making { process: Some(Fingerprint::of(&process)), around: Some(Fingerprint::of(&around)) }
+}
+
+fn unmarked(described: &Described<'_>) -> Rendered {
     let Described { names, options, workload, .. } = described;
-    let mut objects = shared(names, &workload.component);
+    let mut around = shared(names, &workload.component);
     let member = workload.member.as_str();
     let own = BTreeMap::from([(labels::MEMBER.to_owned(), member.to_owned())]);
-    objects.push(paths(names, workload));
+    around.push(paths(names, workload));
+    around.extend(public(names, options, workload, &own));
+    around.extend(workload.names.iter().map(|name| name_service(names, name, workload)));
     let mut address = service(names, member, &own, &workload.ports, &workload.component);
     // Members find each other before anybody can use them; whom a primary leads to is the route's decision.
     address["spec"]["publishNotReadyAddresses"] = json!(true);
-    objects.push(address);
-    objects.extend(public(names, options, workload, &own));
-    objects.extend(workload.names.iter().map(|name| name_service(names, name, workload)));
-    objects.push(controller(described));
-    objects
+    around.push(address);
+    Rendered { around, controller: controller(described) }
 }
 
 /// The identity and the protection that all members of a component have together.

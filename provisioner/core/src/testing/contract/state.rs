@@ -28,6 +28,7 @@ pub async fn everything_ensured_is_observed(ground: &dyn Ground) -> Outcome {
     assert_eq!(seen.workloads.keys().collect::<Vec<_>>(), [&described.member]);
     assert_eq!(found.spec, Some(described.spec_fingerprint(&reference)));
     assert_eq!(found.files, described.file_fingerprints(&BTreeMap::new()));
+    assert_eq!(found.making, engine.making(&described, &reference));
     assert_eq!((found.component.as_str(), found.image, found.state), ("probe", reference, State::Running));
     assert!(found.internal_ip.is_some() && !found.instance.is_empty());
     Ok(())
