@@ -50,7 +50,7 @@ test-contract: engine ## The contract that every engine passes, in memory and on
 
 .PHONY: test-cluster
 test-cluster: engine build ## Contract and whole stack on Kubernetes: on the cluster of KUBECONFIG, or one that PROVISIONER_TEST_CLUSTER boots
-	scripts/tier.sh cluster 10 scripts/cluster.sh $(MAKE) --no-print-directory on-cluster
+	scripts/tier.sh cluster-whole 20 scripts/cluster.sh $(MAKE) --no-print-directory on-cluster
 
 .PHONY: test-cluster-core
 test-cluster-core: engine build ## The same without what takes long: pods killed and edited by hand, the API server away, external services
