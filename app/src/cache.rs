@@ -3,12 +3,16 @@
 //! Every entry carries the position of what it was read from, and `CHANGED` the position of the last change that was
 //! announced. An entry from before that is as good as none, and is never written over one from after it. So neither a
 //! query that took long nor a replica that lags can bring back what was replaced.
+//!
+//! What is asked for often is also kept in this process, for as long as it is fresh and no other change was announced: of
+//! an entry that is as good as Redis's own nobody need ask Redis.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use quick_cache::{Weighter, sync};
 use redis::Cmd;
 
 use crate::{catalogue::Entry, redis_link::RedisLink, store::position::Position, telemetry};
@@ -21,8 +25,11 @@ const RENEW_SECONDS: u64 = 5;
 /// again at an earlier position.
 const CHANGED_SECONDS: u64 = 15 * 60;
 const CHANGED: &str = "products:changed";
-/// One command a read instead of two, at the price of hearing that much later of a change.
+/// One command a read less, at the price of hearing that much later of a change.
 const REMEMBER_CHANGED: Duration = Duration::from_millis(100);
+/// A page of the catalogue has some 10 KiB.
+const NEAR_BYTES: u64 = 8 << 20;
+const NEAR_ENTRIES: usize = 1_000;
 
 const PUT: &str = "
 local changed = redis.call('GET', KEYS[2])
@@ -54,13 +61,31 @@ pub(crate) struct Found {
 #[derive(Clone)]
 pub(crate) struct Cache {
     link: Option<Arc<RedisLink>>,
-    /// What Redis said last, and when it was asked.
-    changed: Arc<Mutex<Option<(Position, Instant)>>>,
+    changed: Arc<Mutex<Known>>,
+    /// Entries of this process, all of them from after the last change that it knows.
+    near: Arc<sync::Cache<String, Entry, Bytes>>,
+}
+
+/// What Redis said last of `CHANGED`, and when it was asked.
+#[derive(Default)]
+struct Known {
+    changed: Position,
+    asked: Option<Instant>,
+}
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<String, Entry> for Bytes {
+    fn weight(&self, name: &String, entry: &Entry) -> u64 {
+        u64::try_from(name.len() + entry.stored().len()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Cache {
     pub(crate) fn new(link: Option<Arc<RedisLink>>) -> Self {
-        Self { link, changed: Arc::default() }
+        let near = sync::Cache::with_weighter(NEAR_ENTRIES, NEAR_BYTES, Bytes);
+        Self { link, changed: Arc::default(), near: Arc::new(near) }
     }
 
     pub(crate) async fn find(&self, name: &str) -> Found {
@@ -82,29 +107,41 @@ impl Cache {
 
     async fn look_up(&self, link: &RedisLink, name: &str) -> Option<Found> {
         let changed = self.changed(link).await?;
+        let is_current = |entry: &Entry| entry.position >= changed;
+        if let Some(entry) = self.near.get(name).filter(|entry| is_current(entry) && entry.is_fresh()) {
+            return Some(Found { changed: Some(changed), entry: Some(entry) });
+        }
         let stored: Option<Vec<u8>> = link.call(&Cmd::get(entry_key(name))).await?;
-        let entry = stored.and_then(Entry::read).filter(|entry| entry.position >= changed);
+        let entry = stored.and_then(Entry::read).filter(is_current);
+        if let Some(entry) = entry.as_ref().filter(|entry| entry.is_fresh()) {
+            self.near.insert(name.to_owned(), entry.clone());
+        }
         Some(Found { changed: Some(changed), entry })
     }
 
     async fn changed(&self, link: &RedisLink) -> Option<Position> {
         {
-            let mut remembered = self.remembered();
-            if let Some((changed, asked)) = &mut *remembered {
-                if asked.elapsed() < REMEMBER_CHANGED {
-                    return Some(*changed);
-                }
-                // One asks again; the others go on with what is known.
-                *asked = Instant::now();
+            let mut known = self.known();
+            if known.asked.is_some_and(|asked| asked.elapsed() < REMEMBER_CHANGED) {
+                return Some(known.changed);
+            }
+            // One asks again; the others go on with what is known.
+            if known.asked.is_some() {
+                known.asked = Some(Instant::now());
             }
         }
         let text: Option<Vec<u8>> = link.call(&Cmd::get(CHANGED)).await?;
         let changed = text.and_then(|text| Position::read(&text)).unwrap_or_default();
-        *self.remembered() = Some((changed, Instant::now()));
+        let mut known = self.known();
+        if known.changed != changed {
+            // Also where Redis has lost it: what was out of date would be taken for good again.
+            self.near.clear();
+        }
+        *known = Known { changed, asked: Some(Instant::now()) };
         Some(changed)
     }
 
-    fn remembered(&self) -> MutexGuard<'_, Option<(Position, Instant)>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -121,7 +158,9 @@ impl Cache {
         let Some(link) = &self.link else { return };
         let mut command = script(PUT, &[&entry_key(name), CHANGED]);
         command.arg(entry.position.to_string()).arg(entry.stored()).arg(HARD_SECONDS);
-        let _: Option<u8> = link.call(&command).await;
+        if link.call::<u8>(&command).await == Some(1) {
+            self.near.insert(name.to_owned(), entry.clone());
+        }
     }
 
     /// From here on nothing that was read at `position` or before is served or kept. At it too: a commit is in the log
@@ -132,7 +171,7 @@ impl Cache {
         command.arg(position.next().to_string()).arg(CHANGED_SECONDS);
         let announced = link.call::<u8>(&command).await.is_some();
         // This process asks again at once.
-        *self.remembered() = None;
+        self.known().asked = None;
         announced
     }
 
@@ -174,6 +213,17 @@ mod tests {
         Entry::new(Position::of(position), Duration::from_secs(20), position.to_string().as_bytes())
     }
 
+    /// Within what a change may be heard later.
+    async fn until(is_so: impl AsyncFn() -> bool) {
+        let mut ticks = tokio::time::interval(REMEMBER_CHANGED / 10);
+        let heard = async {
+            while !is_so().await {
+                ticks.tick().await;
+            }
+        };
+        tokio::time::timeout(REMEMBER_CHANGED * 20, heard).await.unwrap();
+    }
+
     /// One test: its steps share the key of the last change.
     #[tokio::test]
     async fn what_was_read_earlier_never_replaces_what_was_read_later() {
@@ -195,6 +245,22 @@ mod tests {
         assert_eq!(cache.find("t").await.changed, Some(Position::of(201)), "a late announcement takes nothing back");
         cache.put("t", &entry(201)).await;
         assert_eq!(kept().await, Some(Position::of(201)));
+
+        // Of what is near Redis is not asked.
+        link.call::<i64>(redis::cmd("DEL").arg(entry_key("t"))).await.unwrap();
+        assert_eq!(kept().await, Some(Position::of(201)));
+        // Another process announces, and Redis loses what it said.
+        let other = Cache::new(Some(Arc::clone(&link)));
+        assert!(other.announce(Position::of(300)).await);
+        until(async || kept().await.is_none()).await;
+        link.call::<i64>(redis::cmd("DEL").arg(CHANGED)).await.unwrap();
+        until(async || cache.find("t").await.changed == Some(Position::default())).await;
+        assert_eq!(kept().await, None, "out of date, though nothing says so any more");
+        cache.put("t", &Entry::new(Position::of(301), Duration::ZERO, b"")).await;
+        link.call::<i64>(redis::cmd("DEL").arg(entry_key("t"))).await.unwrap();
+        assert_eq!(kept().await, None, "what is no longer fresh is Redis's alone, where one renews it");
+        cache.put("t", &entry(302)).await;
+        assert!(other.announce(Position::of(301)).await);
 
         assert_eq!((cache.may_renew("t").await, cache.may_renew("t").await), (true, false), "one does");
         for key in ["products:entry:t", "products:renew:t", "products:changed"] {

@@ -36,7 +36,7 @@ pub(crate) struct Context {
     pub(crate) adapted: Vec<String>,
     /// The entrance's ports are not the manifest's.
     is_port_chosen: bool,
-    /// Of the pair that somebody keeps in the cluster, where the manifest names one and the verb needs it.
+    /// What the preflight says of the pair that somebody keeps in the cluster, where the manifest names one.
     pub(crate) certificate: Option<Condition>,
     /// `None`: on Docker.
     pub(crate) place: Option<Place>,
@@ -50,7 +50,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn of(manifest: &Manifest) -> Option<Self> {
+    /// For a command of the cluster's own.
+    pub(crate) fn flags(&self) -> String {
+        format!(" --context {} --namespace {}", self.context, self.namespace)
+    }
+
+    pub(crate) fn of(manifest: &Manifest) -> Option<Self> {
         let kubernetes = manifest.kubernetes.as_ref()?;
         let namespace = kubernetes.namespace.clone().unwrap_or_else(|| manifest.name.to_string());
         Some(Self { context: kubernetes.context.clone()?, namespace })
@@ -119,20 +124,32 @@ pub(crate) enum Port {
     InUse,
 }
 
+/// Whether the cluster is asked for what somebody else keeps in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Asked,
+    Left,
+}
+
 impl Context {
-    /// For verbs that compare what is with what should be.
-    pub(crate) async fn to_change(call: &Call<'_>) -> anyhow::Result<Self> {
-        Self::open(call, manifests::load(call.settings, Program::Needed)?, Port::Wanted).await
+    /// For verbs that make the stack what the manifest says, or tell what that would take.
+    pub(crate) async fn to_plan(call: &Call<'_>) -> anyhow::Result<Self> {
+        Self::to_plan_for(call, manifests::load(call.settings, Program::Needed)?).await
     }
 
     /// The same for a manifest that is not written yet.
-    pub(crate) async fn to_change_to(call: &Call<'_>, manifest: Manifest) -> anyhow::Result<Self> {
-        Self::open(call, manifest, Port::Wanted).await
+    pub(crate) async fn to_plan_for(call: &Call<'_>, manifest: Manifest) -> anyhow::Result<Self> {
+        Self::open(call, manifest, Port::Wanted, Kept::Asked).await
+    }
+
+    /// For verbs that change one thing, or bring back what was there.
+    pub(crate) async fn to_change(call: &Call<'_>) -> anyhow::Result<Self> {
+        Self::open(call, manifests::load(call.settings, Program::Needed)?, Port::Wanted, Kept::Left).await
     }
 
     /// For verbs that look at, stop or remove what is there.
     pub(crate) async fn to_look(call: &Call<'_>) -> anyhow::Result<Self> {
-        Self::open(call, manifests::load(call.settings, Program::Unneeded)?, Port::InUse).await
+        Self::open(call, manifests::load(call.settings, Program::Unneeded)?, Port::InUse, Kept::Left).await
     }
 
     /// For verbs that need no engine.
@@ -150,17 +167,16 @@ impl Context {
     pub(crate) async fn for_doctor(call: &Call<'_>) -> anyhow::Result<Self> {
         let manifest = manifests::load(call.settings, Program::Needed);
         let manifest = manifest.or_else(|_| manifests::load(call.settings, Program::Unneeded))?;
-        Self::open(call, manifest, Port::Wanted).await
+        Self::to_plan_for(call, manifest).await
     }
 
-    async fn open(call: &Call<'_>, mut manifest: Manifest, port: Port) -> anyhow::Result<Self> {
+    async fn open(call: &Call<'_>, mut manifest: Manifest, port: Port, kept: Kept) -> anyhow::Result<Self> {
         let cluster = manifest.kubernetes.as_ref();
         let engine = call.engines.open(&call.settings.environment, &manifest.name, cluster).await?;
         let components = call.engines.components();
-        // What is planned depends on it.
-        let certificate = match port {
-            Port::Wanted => secret_files::ask(&mut manifest, &*engine).await,
-            Port::InUse => None,
+        let certificate = match kept {
+            Kept::Asked => secret_files::ask(&mut manifest, &*engine).await,
+            Kept::Left => None,
         };
         let mut adapted = Vec::new();
         let mut seen = None;

@@ -189,11 +189,13 @@ async fn perform(
                 Ok(engine.ensure(resource, images, output).await?)
             }
             Impact::Restart => Ok(engine.ensure(resource, images, output).await?),
-            // As described it is, so what stands around it is all that an engine has left to make before it starts it.
-            Impact::Start if is_around_outdated(observed, workload) => {
-                Ok(engine.ensure(resource, images, output).await?)
+            Impact::Start => {
+                // As described it is, so what stands around it is all that is left to make.
+                if is_around_outdated(observed, workload) {
+                    engine.ensure(resource, images, output).await?;
+                }
+                Ok(engine.set(&workload.member, Power::Running).await?)
             }
-            Impact::Start => Ok(engine.set(&workload.member, Power::Running).await?),
             Impact::Reload { files } | Impact::None { files } => {
                 take_over(*engine, workload, files).await?;
                 if is_around_outdated(observed, workload) {

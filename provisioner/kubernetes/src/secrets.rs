@@ -68,15 +68,11 @@ impl KubernetesEngine {
             }
             let signer = issuer.as_ref().map(|(note, value)| Issuer { value, version: &note.version });
             let version = format!("{}.{}", secret.name, nonce());
-            let kept = match &secret.source {
-                SecretSource::Kept { name, .. } => self.pair(name).await?,
-                _ => None,
+            let made = match &secret.source {
+                SecretSource::Kept { name, .. } => secret::kept(secret, self.pair(name).await?, version),
+                _ => secret::make(secret, signer, version, now),
             };
-            let made = match kept {
-                Some(pair) => secret::taken_over(secret, pair, version),
-                None => secret::make(secret, signer, version, now)
-                    .map_err(|error| EngineError::failed(operation(), error))?,
-            };
+            let made = made.map_err(|error| EngineError::failed(operation(), error))?;
             match self.store_secret(&secret.name, made, found.as_ref()).await {
                 Ok(()) => return Ok(()),
                 // Somebody else made it meanwhile; theirs may do.
@@ -87,7 +83,7 @@ impl KubernetesEngine {
         }
     }
 
-    /// Of a Secret of type kubernetes.io/tls that somebody else made: its key before its certificates.
+    /// Of a Secret that somebody else made: its key before its certificates.
     pub(crate) async fn pair(&self, name: &str) -> Result<Option<String>, EngineError> {
         let found = self.find::<Object>(name).await?;
         let data = found.and_then(|found| found.data).unwrap_or_default();

@@ -8,8 +8,8 @@ use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Impact, Plan, Policy, StepId};
 use serde::Serialize;
 
-use super::Call;
 use super::exit::Exit;
+use super::{Call, plan};
 use crate::context::Context;
 use crate::report::counted;
 
@@ -50,12 +50,13 @@ struct Unknown {
 }
 
 pub(super) async fn drift(call: &Call<'_>) -> anyhow::Result<Exit> {
-    let context = Context::to_change(call).await?;
+    let context = Context::to_plan(call).await?;
     let observed = context.observe_to(&Policy { deep: true, ..Policy::default() }).await?;
     // The ordinary plan, so that what it says and what was compared deep are not told twice.
     let plan = context.plan(&Observed { deep: Vec::new(), ..observed.clone() }, &Policy::default())?;
     let report = Report::of(call, &context, &observed.deep, &plan);
     call.printer.data(&report, || human(&report))?;
+    plan::note_certificate(call, &context);
     Ok(match report.verdict {
         Answer::InSync => Exit::Done,
         Answer::Drifted => Exit::Drifted,

@@ -1,6 +1,7 @@
 //! `plan`: what would be done and why. Reads only.
 
 use clap::Args;
+use provisioner_core::engine::Condition;
 use provisioner_core::name::StackName;
 use provisioner_core::plan::{Action, Impact, Plan, Policy, Step, StepId, Withheld};
 use serde::Serialize;
@@ -51,13 +52,21 @@ pub(super) struct StepView<'a> {
 }
 
 pub(super) async fn plan(call: &Call<'_>, arguments: &PlanArgs) -> anyhow::Result<Exit> {
-    let context = Context::to_change(call).await?;
+    let context = Context::to_plan(call).await?;
     let policy = Policy { deep: arguments.deep, ..context.targets(&arguments.components)? };
     let observed = context.observe_to(&policy).await?;
     let plan = context.plan(&observed, &policy)?;
     show(call, &context, &plan)?;
+    note_certificate(call, &context);
     drift::note_unknown(call, &observed);
     Ok(if arguments.detailed_exitcode && (!plan.is_empty() || plan.blocked() > 0) { Exit::Changes } else { Exit::Done })
+}
+
+/// `up` would refuse.
+pub(super) fn note_certificate(call: &Call<'_>, context: &Context) {
+    if let Some(Condition { verdict: Err(reason), .. }) = &context.certificate {
+        call.printer.note(&format!("refused by up: {reason}"));
+    }
 }
 
 pub(super) fn show(call: &Call<'_>, context: &Context, plan: &Plan) -> anyhow::Result<()> {

@@ -42,7 +42,7 @@ pub(super) async fn scale(call: &Call<'_>, arguments: &ScaleArgs) -> anyhow::Res
     }
     let text = edited(&path, &bytes, arguments.replicas)?;
     let manifest = manifests::understand(call.settings, Program::Needed, &path, text.as_bytes())?;
-    let context = call.cut(Context::to_change_to(call, manifest)).await??;
+    let context = call.cut(Context::to_plan_for(call, manifest)).await??;
     refuse_without_primary(call, &context).await?;
     let up = UpArgs::of(&[COMPONENT, "route"], arguments.dry_run);
     up::bring_up(call, &context, &up, || put(&path, &text)).await

@@ -13,6 +13,7 @@ use provisioner_core::stack::Fingerprint;
 
 use super::exit::{Exit, Stop};
 use super::manifests::{Program, beside};
+use crate::context::Place;
 
 /// A chain of certificates is a few KiB; more is another file given by mistake.
 const SIZE_MAX: u64 = 256 << 10;
@@ -65,24 +66,29 @@ pub(super) fn read(manifest: &mut Manifest, manifest_path: &Path, program: Progr
     Ok(())
 }
 
-/// The pair that the cluster keeps for somebody. What is wrong with it is for the preflight to tell: who brings a service back has
-/// other worries.
+/// The pair that the cluster keeps for somebody. What is wrong with it is for the preflight to tell, and what was taken over
+/// before stays.
 pub(crate) async fn ask(manifest: &mut Manifest, engine: &dyn Engine) -> Option<Condition> {
+    let place = Place::of(manifest).map(|place| place.flags()).unwrap_or_default();
+    let is_given = manifest.kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.namespace.is_some());
     let OwnPair::Kept { secret, digest } = manifest.nginx.tls.as_mut()?.own.as_mut()? else { return None };
     let verdict = match engine.kept_pair(secret).await {
-        Ok(Some(text)) => {
-            *digest = Fingerprint::of_bytes(text.as_bytes());
-            secret::check_own(&text, clock::unix_seconds()).map_err(|error| error.to_string())
-        }
-        Ok(None) => Err("there is no such Secret with tls.key and tls.crt".to_owned()),
+        Ok(Some(text)) => match secret::check_own(&text, clock::unix_seconds()) {
+            Ok(_) => {
+                *digest = Some(Fingerprint::of_bytes(text.as_bytes()));
+                Ok(format!("of Secret {secret}"))
+            }
+            Err(error) => Err(error.to_string()),
+        },
+        Ok(None) if !is_given => Err("a namespace that the stack makes for itself has no Secret of somebody else's; \
+             name one that is there with kubernetes.namespace or --namespace"
+            .to_owned()),
+        Ok(None) => Err(format!(
+            "there is no such Secret with tls.key and tls.crt; kubectl create secret tls {secret}{place} --cert FILE --key FILE"
+        )),
         Err(error) => Err(error.to_string()),
     };
-    let verdict = match verdict {
-        Ok(_) => Ok(format!("of Secret {secret}")),
-        Err(reason) => Err(format!(
-            "nginx.tls.secret {secret}: {reason}; kubectl create secret tls {secret} --cert FILE --key FILE makes one"
-        )),
-    };
+    let verdict = verdict.map_err(|reason| format!("nginx.tls.secret {secret}: {reason}"));
     Some(Condition { subject: "certificate", verdict })
 }
 

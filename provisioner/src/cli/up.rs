@@ -75,7 +75,7 @@ struct UpReport {
 }
 
 pub(super) async fn up(call: &Call<'_>, arguments: &UpArgs) -> anyhow::Result<Exit> {
-    let context = call.cut(Context::to_change(call)).await??;
+    let context = call.cut(Context::to_plan(call)).await??;
     bring_up(call, &context, arguments, || Ok(())).await
 }
 

@@ -2,6 +2,8 @@
 
 use provisioner_core::clock;
 use provisioner_core::engine::Engine;
+use provisioner_core::name::Member;
+use provisioner_core::observed::State;
 use provisioner_core::secret::{self, Issuer};
 use provisioner_core::stack::{Secret, SecretSource};
 
@@ -61,7 +63,10 @@ fn pair(host: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_certificate_is_taken_over_from_a_secret_that_somebody_else_keeps() {
+    let cluster = CLUSTER.replace("  registry", "  namespace: shop\n  registry");
     let world = World::of(&format!("{CLUSTER}nginx:\n  tls:\n    secret: shop-tls\n"));
+    snapshot!("kubernetes_no_namespace_to_look_in", world.shown("doctor -e dev").await);
+    world.write(&format!("{cluster}nginx:\n  tls:\n    secret: shop-tls\n"));
     snapshot!("kubernetes_no_such_secret", world.shown("doctor -e dev").await);
     world.engine.keep_pair("shop-tls", "no PEM".to_owned());
     snapshot!("kubernetes_no_certificate_in_it", world.shown("up -e dev").await);
@@ -76,6 +81,20 @@ async fn a_certificate_is_taken_over_from_a_secret_that_somebody_else_keeps() {
     assert!(planned.contains("reload workload nginx-1"), "{planned}");
     world.ok("up -e dev").await;
     assert_eq!(world.run("plan -e dev --detailed-exitcode").await.code, 0);
+    // Without it what was taken over stays, and nobody is kept from bringing back what is down.
+    world.engine.keep_pair("shop-tls", "no PEM".to_owned());
+    let planned = world.run("plan -e dev --detailed-exitcode").await;
+    assert_eq!(planned.code, 0, "{}", planned.shown());
+    assert!(
+        planned.stderr.contains("refused by up: nginx.tls.secret shop-tls: find a private key"),
+        "{}",
+        planned.shown()
+    );
+    world.engine.tamper(|observed| {
+        let redis = Member::nth("redis", 1);
+        observed.workloads.get_mut(&redis).unwrap().state = State::Exited;
+    });
+    world.ok("start -e dev").await;
     world.write(&format!("{MANIFEST}nginx:\n  tls:\n    secret: shop-tls\n"));
     snapshot!("kubernetes_a_secret_without_a_cluster", world.shown("plan -e dev").await);
     world.write(&format!("{CLUSTER}nginx:\n  tls: {{secret: shop-tls, certificate: a.crt, key: a.key}}\n"));

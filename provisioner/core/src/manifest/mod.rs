@@ -138,10 +138,11 @@ pub struct NginxTls {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnPair {
     Files(HostFiles),
-    /// A Secret of the cluster that somebody else makes and renews. The digest is filled in by whoever asks the cluster.
+    /// A Secret of the cluster that somebody else makes and renews. The digest is filled in by whoever asks the cluster; `None`:
+    /// nobody did, or it did not say.
     Kept {
         secret: String,
-        digest: Fingerprint,
+        digest: Option<Fingerprint>,
     },
 }
 

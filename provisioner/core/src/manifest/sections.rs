@@ -133,7 +133,7 @@ fn nginx_tls(mut table: Table<'_>) -> NginxTls {
         (Some(key), Some(certificate)) => {
             Some(OwnPair::Files(HostFiles { files: vec![key, certificate], digest: unread() }))
         }
-        (None, None) => kept.map(|secret| OwnPair::Kept { secret, digest: unread() }),
+        (None, None) => kept.map(|secret| OwnPair::Kept { secret, digest: None }),
         (Some(_), None) => {
             table.problem("certificate", "a key without a certificate".to_owned(), "both or neither");
             None

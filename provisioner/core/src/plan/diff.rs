@@ -249,7 +249,7 @@ fn stronger(one: Impact, other: Impact) -> Impact {
 fn engine_difference(workload: &Workload, found: &ObservedWorkload, observed: &Observed) -> Option<(Impact, String)> {
     match observed.outdated(&workload.member)? {
         Outdated::Process => Some((Impact::Restart, "it is not as the engine makes it now".to_owned())),
-        // What is down is surrounded when it is started.
+        // What is down is surrounded before it is started.
         Outdated::Around if found.state != State::Running => None,
         Outdated::Around => {
             let because = "what leads to it or guards it is not as the engine makes it now";

@@ -3,8 +3,11 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData,
+    KeyUsagePurpose,
 };
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use x509_parser::pem::Pem;
@@ -39,6 +42,8 @@ pub enum CertificateError {
     Missing { wanted: &'static str },
     #[error("read the certificate: {0}")]
     Malformed(String),
+    #[error("read the private key: {0}")]
+    Key(String),
     #[error("the key does not belong to the certificate")]
     OtherKey,
     #[error("a certificate that ended {} days ago, expected one that is valid", .days)]
@@ -120,8 +125,8 @@ pub fn validity(text: &str) -> Result<Validity, CertificateError> {
 /// Somebody's own certificate: the key belongs to it and it is valid now.
 pub fn check_own(text: &str, now: u64) -> Result<Validity, CertificateError> {
     let key = part(text, "key").ok_or(CertificateError::Missing { wanted: "private key" })?;
-    let key = KeyPair::from_pem(&key)?;
-    let is_same = with_first(text, |certificate| certificate.public_key().raw == key.subject_public_key_info())?;
+    let key = public_key(&key)?;
+    let is_same = with_first(text, |certificate| certificate.public_key().raw == &key[..])?;
     if !is_same {
         return Err(CertificateError::OtherKey);
     }
@@ -133,6 +138,16 @@ pub fn check_own(text: &str, now: u64) -> Result<Validity, CertificateError> {
         return Err(CertificateError::NotYet { days: (validity.from - now) / super::DAY });
     }
     Ok(validity)
+}
+
+/// Of a private key in any of the three forms that programs write, as a certificate has it. rcgen reads PKCS#8 alone, and
+/// cert-manager writes PKCS#1 where nobody says otherwise.
+fn public_key(key: &str) -> Result<Vec<u8>, CertificateError> {
+    let unknown = |error: &dyn std::fmt::Display| CertificateError::Key(error.to_string());
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unknown(&error))?;
+    let key = any_supported_type(&key).map_err(|error| unknown(&error))?;
+    let public = key.public_key().ok_or_else(|| unknown(&"it tells no public key"))?;
+    Ok(public.to_vec())
 }
 
 fn with_first<T>(text: &str, read: impl FnOnce(&X509Certificate<'_>) -> T) -> Result<T, CertificateError> {
@@ -184,5 +199,15 @@ mod tests {
         assert!(told(&one, NOW + 100 * super::super::DAY).starts_with("a certificate that ended 10 days ago"));
         assert!(told(&one, NOW - 3 * super::super::DAY).contains("is not valid before 2 days from now"));
         assert_eq!(told(&part(&one, "crt").unwrap(), NOW), "find a private key: there is none in the PEM text");
+    }
+
+    /// As OpenSSL writes them: `openssl req -x509 -newkey … -nodes -days 36500`, `openssl rsa -traditional`, `openssl ec`.
+    #[test]
+    fn a_key_is_read_in_each_form_that_programs_write() {
+        for text in [include_str!("testdata/rsa-pkcs1.pem"), include_str!("testdata/ec-sec1.pem")] {
+            assert!(check_own(text, NOW).is_ok(), "{:?}", check_own(text, NOW));
+        }
+        let text = include_str!("testdata/rsa-pkcs1.pem").replace("RSA PRIVATE", "DSA PRIVATE");
+        assert!(check_own(&text, NOW).unwrap_err().to_string().starts_with("read the private key: "));
     }
 }

@@ -51,6 +51,8 @@ pub enum SecretError {
     File { name: String, file: PathBuf, source: std::io::Error },
     #[error("make secret {name}: the engine keeps nothing of somebody's own that is called {kept}")]
     NotKept { name: String, kept: String },
+    #[error("make secret {name}: what is in {kept} is not what was looked at beforehand; the same command looks again")]
+    Changed { name: String, kept: String },
 }
 
 impl Note {
@@ -61,6 +63,7 @@ impl Note {
             SecretSource::Password { .. } => None,
             SecretSource::Files { .. } => (self.source != Fingerprint::of(&secret.source))
                 .then(|| "the files that it is read from changed".to_owned()),
+            SecretSource::Kept { digest: None, .. } => None,
             SecretSource::Kept { name, .. } => {
                 (self.source != Fingerprint::of(&secret.source)).then(|| format!("what is in {name} changed"))
             }
@@ -139,8 +142,21 @@ pub fn make(secret: &Secret, issuer: Option<Issuer<'_>>, version: String, now: u
     }
 }
 
+/// Takes over what the engine keeps for somebody, if it is what was looked at.
+pub fn kept(secret: &Secret, pair: Option<String>, version: String) -> Result<Made, SecretError> {
+    let SecretSource::Kept { name: kept, digest } = &secret.source else { return make(secret, None, version, 0) };
+    let (name, kept) = (secret.name.clone(), kept.clone());
+    match pair {
+        Some(pair) if digest.as_ref() == Some(&Fingerprint::of_bytes(pair.as_bytes())) => {
+            Ok(taken_over(secret, pair, version))
+        }
+        Some(_) => Err(SecretError::Changed { name, kept }),
+        None => Err(SecretError::NotKept { name, kept }),
+    }
+}
+
 /// A value that somebody else made.
-pub fn taken_over(secret: &Secret, value: String, version: String) -> Made {
+fn taken_over(secret: &Secret, value: String, version: String) -> Made {
     // Absent for a password.
     let validity = validity(&value).ok();
     let value = if validity.is_none() { value.trim().to_owned() } else { value };

@@ -121,8 +121,8 @@ pub enum SecretSource {
         files: Vec<PathBuf>,
         digest: Fingerprint,
     },
-    /// Somebody's own, which the engine keeps for them under this name of theirs.
-    Kept { name: String, digest: Fingerprint },
+    /// Somebody's own, which the engine keeps for them under this name of theirs. Without a digest what was taken over stays.
+    Kept { name: String, digest: Option<Fingerprint> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -201,15 +201,11 @@ impl World {
             .as_ref()
             .and_then(|(name, note)| Some(secret::Issuer { value: self.secrets.get(*name)?, version: &note.version }));
         let version = self.instances.to_string();
-        let kept = match &secret.source {
-            SecretSource::Kept { name, .. } => self.kept.get(name).cloned(),
-            _ => None,
+        let made = match &secret.source {
+            SecretSource::Kept { name, .. } => secret::kept(secret, self.kept.get(name).cloned(), version),
+            _ => secret::make(secret, signer, version, self.observed.at),
         };
-        let made = match kept {
-            Some(pair) => secret::taken_over(secret, pair, version),
-            None => secret::make(secret, signer, version, self.observed.at)
-                .map_err(|error| EngineError::failed(format!("ensure secret {}", secret.name), error))?,
-        };
+        let made = made.map_err(|error| EngineError::failed(format!("ensure secret {}", secret.name), error))?;
         let mut value = made.value;
         if matches!(secret.source, SecretSource::Password { .. }) {
             value = "x".repeat(value.len());

@@ -145,7 +145,7 @@ impl Run<'_> {
         // Whoever interrupts wants the stack gone; the second time the whole run stops where it is.
         let clean = inner(&never, whole);
 
-        let context = work.cut(Context::to_change(&work)).await??;
+        let context = work.cut(Context::to_plan(&work)).await??;
         let observed = work.cut(context.snapshot()).await??;
         refuse_taken(&context, &observed)?;
         let lease = take_lock(&work, &context).await?;
