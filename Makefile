@@ -53,7 +53,7 @@ test-cluster: engine build ## Contract and whole stack on Kubernetes: on the clu
 	scripts/tier.sh cluster-whole 20 scripts/cluster.sh $(MAKE) --no-print-directory on-cluster
 
 .PHONY: test-cluster-core
-test-cluster-core: engine build ## The same without what takes long: pods killed and edited by hand, the API server away, external services
+test-cluster-core: engine build ## The same without what takes long: pods killed and edited by hand, a node cut off, the API server away, external services
 	scripts/tier.sh cluster 10 scripts/cluster.sh $(MAKE) --no-print-directory on-cluster REST='$(LONG)'
 
 LONG := --skip kubernetes_what_was_deleted --skip kubernetes_killed --skip kubernetes_writes --skip kubernetes_up_goes_on --skip kubernetes_external

@@ -15,6 +15,11 @@ if [[ -z $kubeconfig && -z ${PROVISIONER_TEST_CLUSTER:-} ]]; then
 	exit 0
 fi
 
+if ! command -v kubectl >/dev/null; then
+	printf 'error: the tests on Kubernetes need kubectl beside the cluster: https://kubernetes.io/docs/tasks/tools\n' >&2
+	exit 1
+fi
+
 work=$(mktemp -d)
 booted='' registry=''
 finish() {

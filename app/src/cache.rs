@@ -4,8 +4,8 @@
 //! announced. An entry from before that is as good as none, and is never written over one from after it. So neither a
 //! query that took long nor a replica that lags can bring back what was replaced.
 //!
-//! What is asked for often is also kept in this process, for as long as it is fresh and no other change was announced: of
-//! an entry that is as good as Redis's own nobody need ask Redis.
+//! What Redis said is remembered in this process for a moment, the last change and fresh entries alike: of what is asked for
+//! a thousand times a second it is asked ten times.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,11 +25,11 @@ const RENEW_SECONDS: u64 = 5;
 /// again at an earlier position.
 const CHANGED_SECONDS: u64 = 15 * 60;
 const CHANGED: &str = "products:changed";
-/// One command a read less, at the price of hearing that much later of a change.
-const REMEMBER_CHANGED: Duration = Duration::from_millis(100);
-/// A page of the catalogue has some 10 KiB.
-const NEAR_BYTES: u64 = 8 << 20;
-const NEAR_ENTRIES: usize = 1_000;
+/// No command a read instead of two, at the price of hearing that much later of a change.
+const REMEMBER: Duration = Duration::from_millis(100);
+const REMEMBERED_BYTES: u64 = 8 << 20;
+/// A page of the catalogue has some 8 KiB.
+const REMEMBERED_ENTRIES: usize = 1_000;
 
 const PUT: &str = "
 local changed = redis.call('GET', KEYS[2])
@@ -61,31 +61,26 @@ pub(crate) struct Found {
 #[derive(Clone)]
 pub(crate) struct Cache {
     link: Option<Arc<RedisLink>>,
-    changed: Arc<Mutex<Known>>,
-    /// Entries of this process, all of them from after the last change that it knows.
-    near: Arc<sync::Cache<String, Entry, Bytes>>,
+    /// What Redis said last, and when it was asked.
+    changed: Arc<Mutex<Option<(Position, Instant)>>>,
+    /// Entries as Redis gave them, and when.
+    entries: Arc<sync::Cache<String, (Entry, Instant), Bytes>>,
 }
 
-/// What Redis said last of `CHANGED`, and when it was asked.
-#[derive(Default)]
-struct Known {
-    changed: Position,
-    asked: Option<Instant>,
-}
-
+/// Of what is remembered.
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<String, Entry> for Bytes {
-    fn weight(&self, name: &String, entry: &Entry) -> u64 {
+impl Weighter<String, (Entry, Instant)> for Bytes {
+    fn weight(&self, name: &String, (entry, _): &(Entry, Instant)) -> u64 {
         u64::try_from(name.len() + entry.stored().len()).unwrap_or(u64::MAX)
     }
 }
 
 impl Cache {
     pub(crate) fn new(link: Option<Arc<RedisLink>>) -> Self {
-        let near = sync::Cache::with_weighter(NEAR_ENTRIES, NEAR_BYTES, Bytes);
-        Self { link, changed: Arc::default(), near: Arc::new(near) }
+        let entries = sync::Cache::with_weighter(REMEMBERED_ENTRIES, REMEMBERED_BYTES, Bytes);
+        Self { link, changed: Arc::default(), entries: Arc::new(entries) }
     }
 
     pub(crate) async fn find(&self, name: &str) -> Found {
@@ -108,40 +103,37 @@ impl Cache {
     async fn look_up(&self, link: &RedisLink, name: &str) -> Option<Found> {
         let changed = self.changed(link).await?;
         let is_current = |entry: &Entry| entry.position >= changed;
-        if let Some(entry) = self.near.get(name).filter(|entry| is_current(entry) && entry.is_fresh()) {
+        let remembered = self.entries.get(name).filter(|(_, asked)| asked.elapsed() < REMEMBER).map(|(entry, _)| entry);
+        if let Some(entry) = remembered.filter(|entry| is_current(entry) && entry.is_fresh()) {
             return Some(Found { changed: Some(changed), entry: Some(entry) });
         }
+        let asked = Instant::now();
         let stored: Option<Vec<u8>> = link.call(&Cmd::get(entry_key(name))).await?;
         let entry = stored.and_then(Entry::read).filter(is_current);
         if let Some(entry) = entry.as_ref().filter(|entry| entry.is_fresh()) {
-            self.near.insert(name.to_owned(), entry.clone());
+            self.entries.insert(name.to_owned(), (entry.clone(), asked));
         }
         Some(Found { changed: Some(changed), entry })
     }
 
     async fn changed(&self, link: &RedisLink) -> Option<Position> {
         {
-            let mut known = self.known();
-            if known.asked.is_some_and(|asked| asked.elapsed() < REMEMBER_CHANGED) {
-                return Some(known.changed);
-            }
-            // One asks again; the others go on with what is known.
-            if known.asked.is_some() {
-                known.asked = Some(Instant::now());
+            let mut remembered = self.remembered();
+            if let Some((changed, asked)) = &mut *remembered {
+                if asked.elapsed() < REMEMBER {
+                    return Some(*changed);
+                }
+                // One asks again; the others go on with what is known.
+                *asked = Instant::now();
             }
         }
         let text: Option<Vec<u8>> = link.call(&Cmd::get(CHANGED)).await?;
         let changed = text.and_then(|text| Position::read(&text)).unwrap_or_default();
-        let mut known = self.known();
-        if known.changed != changed {
-            // Also where Redis has lost it: what was out of date would be taken for good again.
-            self.near.clear();
-        }
-        *known = Known { changed, asked: Some(Instant::now()) };
+        *self.remembered() = Some((changed, Instant::now()));
         Some(changed)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn remembered(&self) -> MutexGuard<'_, Option<(Position, Instant)>> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -158,9 +150,7 @@ impl Cache {
         let Some(link) = &self.link else { return };
         let mut command = script(PUT, &[&entry_key(name), CHANGED]);
         command.arg(entry.position.to_string()).arg(entry.stored()).arg(HARD_SECONDS);
-        if link.call::<u8>(&command).await == Some(1) {
-            self.near.insert(name.to_owned(), entry.clone());
-        }
+        let _: Option<u8> = link.call(&command).await;
     }
 
     /// From here on nothing that was read at `position` or before is served or kept. At it too: a commit is in the log
@@ -171,7 +161,7 @@ impl Cache {
         command.arg(position.next().to_string()).arg(CHANGED_SECONDS);
         let announced = link.call::<u8>(&command).await.is_some();
         // This process asks again at once.
-        self.known().asked = None;
+        *self.remembered() = None;
         announced
     }
 
@@ -213,22 +203,15 @@ mod tests {
         Entry::new(Position::of(position), Duration::from_secs(20), position.to_string().as_bytes())
     }
 
-    /// Within what a change may be heard later.
-    async fn until(is_so: impl AsyncFn() -> bool) {
-        let mut ticks = tokio::time::interval(REMEMBER_CHANGED / 10);
-        let heard = async {
-            while !is_so().await {
-                ticks.tick().await;
-            }
-        };
-        tokio::time::timeout(REMEMBER_CHANGED * 20, heard).await.unwrap();
-    }
-
     /// One test: its steps share the key of the last change.
     #[tokio::test]
     async fn what_was_read_earlier_never_replaces_what_was_read_later() {
         let (cache, link) = cache().await;
-        let kept = async || cache.find("t").await.entry.map(|entry| entry.position);
+        // Each time as a process that remembers nothing.
+        let kept = async || {
+            let cache = Cache::new(Some(Arc::clone(&link)));
+            cache.find("t").await.entry.map(|entry| entry.position)
+        };
         cache.put("t", &entry(12)).await;
         cache.put("t", &entry(9)).await;
         assert_eq!(kept().await, Some(Position::of(12)), "a query that took long");
@@ -246,21 +229,22 @@ mod tests {
         cache.put("t", &entry(201)).await;
         assert_eq!(kept().await, Some(Position::of(201)));
 
-        // Of what is near Redis is not asked.
+        let at_hand = async || cache.find("t").await.entry.map(|entry| entry.position);
+        assert_eq!(at_hand().await, Some(Position::of(201)));
         link.call::<i64>(redis::cmd("DEL").arg(entry_key("t"))).await.unwrap();
-        assert_eq!(kept().await, Some(Position::of(201)));
-        // Another process announces, and Redis loses what it said.
-        let other = Cache::new(Some(Arc::clone(&link)));
-        assert!(other.announce(Position::of(300)).await);
-        until(async || kept().await.is_none()).await;
-        link.call::<i64>(redis::cmd("DEL").arg(CHANGED)).await.unwrap();
-        until(async || cache.find("t").await.changed == Some(Position::default())).await;
-        assert_eq!(kept().await, None, "out of date, though nothing says so any more");
-        cache.put("t", &Entry::new(Position::of(301), Duration::ZERO, b"")).await;
-        link.call::<i64>(redis::cmd("DEL").arg(entry_key("t"))).await.unwrap();
-        assert_eq!(kept().await, None, "what is no longer fresh is Redis's alone, where one renews it");
+        assert_eq!(at_hand().await, Some(Position::of(201)), "Redis is not asked again so soon");
+        let heard = async {
+            let mut ticks = tokio::time::interval(REMEMBER / 10);
+            while at_hand().await.is_some() {
+                ticks.tick().await;
+            }
+        };
+        tokio::time::timeout(REMEMBER * 20, heard).await.expect("it is asked in the end");
+        cache.put("t", &entry(301)).await;
+        assert_eq!(at_hand().await, Some(Position::of(301)));
+        assert!(cache.announce(Position::of(301)).await);
+        assert_eq!(at_hand().await, None, "out of date, as soon as it is heard");
         cache.put("t", &entry(302)).await;
-        assert!(other.announce(Position::of(301)).await);
 
         assert_eq!((cache.may_renew("t").await, cache.may_renew("t").await), (true, false), "one does");
         for key in ["products:entry:t", "products:renew:t", "products:changed"] {

@@ -14,6 +14,7 @@ async fn without_redis_the_shop_is_slower_and_nothing_else() {
     shop.read(path).await;
     assert_eq!(shop.read(path).await.1, "redis");
     shop.redis_gate.shut().await;
+    eventually("what Redis said is forgotten", async || (shop.read(path).await.1 == "replica").then_some(())).await;
     for _ in 0..20 {
         let (status, source, _) = shop.read(path).await;
         assert_eq!((status, source.as_str()), (200, "replica"));

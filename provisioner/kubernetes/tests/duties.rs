@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -15,7 +15,9 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use provisioner_core::engine::{Engine, EngineError, ImageReferences, Quiet};
 use provisioner_core::observed::State;
-use provisioner_core::stack::{Expose, Port, Probe, Probes, Resource, Volume, Workload};
+use provisioner_core::stack::{
+    self, Expose, Fingerprint, Port, Probe, Probes, Resource, SecretSource, Volume, Workload,
+};
 use provisioner_core::testing::contract::{ensured, id, images, observed, volume, with_volume, workload};
 use provisioner_core::wait::{self, Look};
 use provisioner_kubernetes::{Access, Exposure, Kubernetes, KubernetesEngine, Options};
@@ -235,6 +237,52 @@ async fn another_setting_of_the_cluster_reaches_a_member_that_stands() {
             ensured(ground, &described).await.unwrap();
             assert_eq!(found().await.making, marked, "{name}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_somebody_keeps_is_taken_over_as_it_was_looked_at() {
+    with_ground("pair", async |ground| {
+        images(ground).await.unwrap();
+        let engine = &ground.engine;
+        let secrets: Api<Secret> = Api::namespaced(ground.client.clone(), engine.namespace());
+        let keep = async |certificate: &str| {
+            let described: Secret = serde_json::from_value(json!({
+                "metadata": {"name": "shop-tls"},
+                // The last line of a file may have no end.
+                "stringData": {"tls.key": "KEY", "tls.crt": certificate},
+            }));
+            let described = described.unwrap();
+            let _ = secrets.delete("shop-tls", &DeleteParams::default()).await;
+            secrets.create(&PostParams::default(), &described).await.unwrap();
+        };
+        let ensure = async |digest: Option<Fingerprint>| {
+            let source = SecretSource::Kept { name: "shop-tls".to_owned(), digest };
+            let resource = Resource::Secret(stack::Secret { name: "tls-probe".to_owned(), source });
+            engine.ensure(&resource, &ImageReferences::new(), &Quiet).await.map_err(|error| error.to_string())
+        };
+        let value =
+            async || engine.secrets(&BTreeSet::from(["tls-probe".to_owned()])).await.unwrap().remove("tls-probe");
+        let looked_at = async || {
+            let pair = engine.kept_pair("shop-tls").await.unwrap();
+            pair.map(|pair| Fingerprint::of_bytes(pair.as_bytes()))
+        };
+        assert_eq!(looked_at().await, None);
+        keep("FIRST").await;
+        let first = looked_at().await;
+        ensure(first.clone()).await.unwrap();
+        assert_eq!(value().await.as_deref(), Some("KEY\nFIRST"));
+        keep("SECOND").await;
+        assert_eq!(ensure(first).await, Ok(()), "it is there as it was asked for");
+        let second = looked_at().await;
+        keep("THIRD").await;
+        let said = ensure(second).await.unwrap_err();
+        assert!(said.contains("what is in shop-tls is not what was looked at"), "{said}");
+        ensure(looked_at().await).await.unwrap();
+        assert_eq!(value().await.as_deref(), Some("KEY\nTHIRD"));
+        secrets.delete("shop-tls", &DeleteParams::default()).await.unwrap();
+        assert_eq!(ensure(None).await, Ok(()), "what was taken over stays");
     })
     .await;
 }

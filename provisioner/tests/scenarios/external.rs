@@ -271,7 +271,13 @@ pub(crate) fn from_a_cluster() {
     assert!(refused.stdout.contains("there is no such Secret"), "{}", refused.stdout);
     cluster::keep_pair(&stack, "shop-tls", &PAIR.map(|file| folder().join(file)));
     elsewhere.is_used_by(&stack);
-    nobody_shows_the_password(&stack, &cluster::described(&stack));
+    let described = cluster::described(&stack);
+    nobody_shows_the_password(&stack, &described);
+    let key = std::fs::read_to_string(folder().join(PAIR[1])).unwrap();
+    let line = key.lines().nth(1).unwrap();
+    for text in [described, stack.ok(&["plan", "-o", "json"]), stack.ok(&["logs", "--tail", "200"])] {
+        assert!(!text.contains(line), "the key of somebody's certificate is shown");
+    }
     let on_cluster = checks(&stack);
     elsewhere.is_left_alone_by(&stack);
     cluster::no_longer_beside(&stack);
