@@ -248,12 +248,10 @@ async fn a_pair_that_somebody_keeps_is_taken_over_as_it_was_looked_at() {
         let engine = &ground.engine;
         let secrets: Api<Secret> = Api::namespaced(ground.client.clone(), engine.namespace());
         let keep = async |certificate: &str| {
-            let described: Secret = serde_json::from_value(json!({
-                "metadata": {"name": "shop-tls"},
-                // The last line of a file may have no end.
-                "stringData": {"tls.key": "KEY", "tls.crt": certificate},
-            }));
-            let described = described.unwrap();
+            // The last line of a file may have no end.
+            let data = json!({"tls.key": "KEY", "tls.crt": certificate});
+            let described = json!({"metadata": {"name": "shop-tls"}, "stringData": data});
+            let described: Secret = serde_json::from_value(described).unwrap();
             let _ = secrets.delete("shop-tls", &DeleteParams::default()).await;
             secrets.create(&PostParams::default(), &described).await.unwrap();
         };
