@@ -64,14 +64,14 @@ pub(crate) struct Cache {
     /// What Redis said last, and when it was asked.
     changed: Arc<Mutex<Option<(Position, Instant)>>>,
     /// Entries as Redis gave them, and when.
-    entries: Arc<sync::Cache<String, (Entry, Instant), Bytes>>,
+    entries: Arc<sync::Cache<String, (Entry, Instant), ByBytes>>,
 }
 
-/// Of what is remembered.
+/// How much room an entry takes.
 #[derive(Clone)]
-struct Bytes;
+struct ByBytes;
 
-impl Weighter<String, (Entry, Instant)> for Bytes {
+impl Weighter<String, (Entry, Instant)> for ByBytes {
     fn weight(&self, name: &String, (entry, _): &(Entry, Instant)) -> u64 {
         u64::try_from(name.len() + entry.stored().len()).unwrap_or(u64::MAX)
     }
@@ -79,7 +79,7 @@ impl Weighter<String, (Entry, Instant)> for Bytes {
 
 impl Cache {
     pub(crate) fn new(link: Option<Arc<RedisLink>>) -> Self {
-        let entries = sync::Cache::with_weighter(REMEMBERED_ENTRIES, REMEMBERED_BYTES, Bytes);
+        let entries = sync::Cache::with_weighter(REMEMBERED_ENTRIES, REMEMBERED_BYTES, ByBytes);
         Self { link, changed: Arc::default(), entries: Arc::new(entries) }
     }
 

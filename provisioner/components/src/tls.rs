@@ -182,7 +182,7 @@ mod tests {
 
     fn made(name: &str, source: SecretSource, issuer: Option<&Made>) -> Made {
         let issuer = issuer.map(|made| Issuer { value: &made.value, version: &made.note.version });
-        secret::make(&Secret { name: name.to_owned(), source }, issuer, name.to_owned(), NOW).unwrap()
+        secret::make(&Secret { name: name.to_owned(), source }, issuer, None, name.to_owned(), NOW).unwrap()
     }
 
     fn authority() -> Made {

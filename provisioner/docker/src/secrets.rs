@@ -71,7 +71,7 @@ impl DockerEngine {
             Some(secret::Issuer { value: &value.text, version: &note.version })
         });
         let version = format!("{}.{}", secret.name, nonce());
-        let made = secret::make(secret, signer, version, now);
+        let made = secret::make(secret, signer, None, version, now);
         let Made { value, note } =
             made.map_err(|error| EngineError::failed(format!("ensure secret {}", secret.name), error))?;
         let path = format!("{MOUNT}/{}", note.version);

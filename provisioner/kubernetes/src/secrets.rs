@@ -10,7 +10,7 @@ use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
 use provisioner_core::observed::ObservedSecret;
 use provisioner_core::secret::{self, Issuer, Made, Note};
-use provisioner_core::stack::{Secret, SecretSource, SecretVersions};
+use provisioner_core::stack::{Secret, SecretVersions};
 
 use crate::connect::KubernetesEngine;
 use crate::error::code;
@@ -68,10 +68,11 @@ impl KubernetesEngine {
             }
             let signer = issuer.as_ref().map(|(note, value)| Issuer { value, version: &note.version });
             let version = format!("{}.{}", secret.name, nonce());
-            let made = match &secret.source {
-                SecretSource::Kept { name, .. } => secret::kept(secret, self.pair(name).await?, version),
-                _ => secret::make(secret, signer, version, now),
+            let kept = match secret.kept() {
+                Some(name) => self.pair(name).await?,
+                None => None,
             };
+            let made = secret::make(secret, signer, kept, version, now);
             let made = made.map_err(|error| EngineError::failed(operation(), error))?;
             match self.store_secret(&secret.name, made, found.as_ref()).await {
                 Ok(()) => return Ok(()),

@@ -111,10 +111,10 @@ impl KubernetesEngine {
             in_cluster: &in_cluster,
             instance: &instance,
         };
-        let Rendered { around, controller } = render::workload(&described);
+        let rendered = render::workload(&described);
         let files = self.files_of(workload, &entries, &instance, &versions);
-        try_join(self.apply_around(member, around), self.apply(&files)).await?;
-        self.apply(&controller).await?;
+        try_join(self.apply_around(member, &rendered), self.apply(&files)).await?;
+        self.apply(&rendered.controller).await?;
         if standing.iter().any(|found| found.replicas == 0) {
             self.scale(member, render::is_stateful(workload), 1).await?;
         }
@@ -125,21 +125,20 @@ impl KubernetesEngine {
     async fn surround(&self, workload: &Workload, image: &str) -> Result<(), EngineError> {
         let options = &self.kubernetes.options;
         let described = Described { names: &self.names, options, workload, image, in_cluster: "", instance: "" };
-        self.apply_around(&workload.member, render::workload(&described).around).await
+        self.apply_around(&workload.member, &render::workload(&described)).await
     }
 
-    /// The last one bears the mark that all are there: not yet while the others are applied, since one that was cut off would
-    /// be taken for what the mark says.
-    async fn apply_around(&self, member: &Member, mut around: Vec<Value>) -> Result<(), EngineError> {
-        let Some(marked) = around.pop() else { return Ok(()) };
-        let mut unmarked = marked.clone();
+    /// The address bears its mark only once all the others are there: one that was cut off would be taken for what the mark says.
+    async fn apply_around(&self, member: &Member, rendered: &Rendered) -> Result<(), EngineError> {
+        let Rendered { around, address, .. } = rendered;
+        let mut unmarked = address.clone();
         unmarked["metadata"]["annotations"] = json!({});
         self.apply(&unmarked).await?;
         let public = Names::public(member);
         let is_public = around.iter().any(|object| object["metadata"]["name"] == public.as_str());
         let withdrawn = async || if is_public { Ok(()) } else { self.delete_own_service(&public).await };
-        try_join(self.apply_all(&around), withdrawn()).await?;
-        self.apply(&marked).await
+        try_join(self.apply_all(around), withdrawn()).await?;
+        self.apply(address).await
     }
 
     fn files_of(&self, workload: &Workload, entries: &[Entry], instance: &str, versions: &SecretVersions) -> Value {

@@ -54,7 +54,8 @@ async fn production_asks_with_the_place_in_the_question() {
 fn pair(host: &str) -> String {
     let made = |name: &str, source, issuer: Option<&str>| {
         let issuer = issuer.map(|value| Issuer { value, version: "1" });
-        secret::make(&Secret { name: name.to_owned(), source }, issuer, "1".to_owned(), clock::unix_seconds()).unwrap()
+        let secret = Secret { name: name.to_owned(), source };
+        secret::make(&secret, issuer, None, "1".to_owned(), clock::unix_seconds()).unwrap()
     };
     let authority = made("ca", SecretSource::Authority { subject: "somebody".to_owned(), days: 30 }, None).value;
     let source = SecretSource::Certificate { issuer: "ca".to_owned(), names: vec![host.to_owned()], days: 30 };

@@ -20,11 +20,11 @@ use async_trait::async_trait;
 use provisioner_core::component::{Access, Component, Dependency, NotReady, Situation, Task, Tasks};
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
-use provisioner_core::manifest::{App as AppSection, AppChecks, AppSource, HostFiles, Manifest};
+use provisioner_core::manifest::{App as AppSection, AppChecks, AppSource, Manifest};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
-    SecretSource, Stack, Stop, Text, Workload,
+    Expose, File, ImageId, ImageInput, Limits, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack,
+    Stop, Text, Workload,
 };
 use provisioner_core::trial::Trial;
 
@@ -89,10 +89,11 @@ impl Component for App {
                 }),
             ),
         };
-        resources.extend(manifest.app.secret_env.iter().map(|(variable, HostFiles { files, digest })| {
-            let source = SecretSource::Files { files: files.clone(), digest: digest.clone() };
-            Resource::Secret(Secret { name: given_secret(variable), source })
-        }));
+        resources.extend(
+            manifest.app.secret_env.iter().map(|(variable, files)| {
+                Resource::Secret(Secret { name: given_secret(variable), source: files.into() })
+            }),
+        );
         resources.extend(account::secret(manifest));
         let reached = reached(manifest);
         let contract = Contract::of(manifest).file();
@@ -322,7 +323,7 @@ fn limits(manifest: &Manifest) -> Limits {
 
 #[cfg(test)]
 mod tests {
-    use provisioner_core::manifest::parse;
+    use provisioner_core::manifest::{HostFiles, parse};
     use provisioner_core::stack::{Fingerprint, Image, ResourceId};
 
     use super::*;

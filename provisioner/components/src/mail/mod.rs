@@ -16,8 +16,8 @@ use provisioner_core::manifest::{Mail as Section, MailLogin, MailSecurity, MailS
 use provisioner_core::name::Member;
 use provisioner_core::secret;
 use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
-    SecretSource, Stack, Stop, Text, Volume, Workload,
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack,
+    Stop, Text, Volume, Workload,
 };
 
 use crate::{app, recipe};
@@ -70,8 +70,7 @@ impl Component for Mail {
         match manifest.mail.as_ref().map(|mail| &mail.server) {
             Some(MailServer::Sink(service)) => sink(service),
             Some(MailServer::Smtp { login: Some(MailLogin { password, .. }), .. }) => {
-                let source = SecretSource::Files { files: password.files.clone(), digest: password.digest.clone() };
-                vec![Resource::Secret(Secret { name: PASSWORD.to_owned(), source })]
+                vec![Resource::Secret(Secret { name: PASSWORD.to_owned(), source: password.into() })]
             }
             Some(MailServer::Smtp { login: None, .. }) | None => Vec::new(),
         }

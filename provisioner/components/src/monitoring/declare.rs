@@ -7,8 +7,8 @@ use minijinja::context;
 use provisioner_core::component::Component;
 use provisioner_core::manifest::{Manifest, Monitoring as Section, Pager};
 use provisioner_core::stack::{
-    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret,
-    SecretSource, Stack, Stop, Text, Volume, Workload,
+    Expose, File, ImageId, Limits, Mount, OnChange, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack,
+    Stop, Text, Volume, Workload,
 };
 
 use super::targets::{Target, jobs};
@@ -55,10 +55,11 @@ pub(super) fn declare(manifest: &Manifest, section: &Section) -> Vec<Resource> {
     };
     let systems = Stack::of(manifest, systems().iter().map(AsRef::as_ref));
     let mut resources = recipe(NAME, section.service.image.as_deref(), own);
-    resources.extend(pagers(section).map(|(service, pager)| {
-        let source = SecretSource::Files { files: pager.key.files.clone(), digest: pager.key.digest.clone() };
-        Resource::Secret(Secret { name: key_secret(service), source })
-    }));
+    resources.extend(
+        pagers(section).map(|(service, pager)| {
+            Resource::Secret(Secret { name: key_secret(service), source: (&pager.key).into() })
+        }),
+    );
     let exporters = exporters::workloads(manifest, &systems);
     let exported = exporters.iter().cloned().map(|workload| Resource::Workload(Arc::new(workload)));
     let asked = Stack::new(manifest.name.clone(), systems.resources().cloned().chain(exported));

@@ -18,11 +18,10 @@ use provisioner_core::component::{Access, Component, Dependency, Entrypoint, Not
 use provisioner_core::drift::Comparisons;
 use provisioner_core::failure::Failure;
 use provisioner_core::finding::Finding;
-use provisioner_core::manifest::{HostFiles, Manifest, NginxTls, OwnPair};
+use provisioner_core::manifest::{Manifest, NginxTls};
 use provisioner_core::name::Member;
 use provisioner_core::stack::{
-    Expose, ImageId, Limits, Port, Probe, Probes, Recipe, Resource, Restart, Secret, SecretSource, Stack, Stop,
-    Workload,
+    Expose, ImageId, Limits, Port, Probe, Probes, Recipe, Resource, Restart, Secret, Stack, Stop, Workload,
 };
 
 use crate::http::Site;
@@ -115,13 +114,7 @@ pub(crate) fn own_recipe() -> Recipe {
 fn tls_secrets(manifest: &Manifest, tls: &NginxTls) -> Vec<Resource> {
     match &tls.own {
         Some(own) => {
-            let source = match own {
-                OwnPair::Files(HostFiles { files, digest }) => {
-                    SecretSource::Files { files: files.clone(), digest: digest.clone() }
-                }
-                OwnPair::Kept { secret, digest } => SecretSource::Kept { name: secret.clone(), digest: digest.clone() },
-            };
-            vec![Resource::Secret(Secret { name: certificates::secret_of(NAME), source })]
+            vec![Resource::Secret(Secret { name: certificates::secret_of(NAME), source: own.into() })]
         }
         None => {
             let mut names = tls.names.clone();

@@ -47,12 +47,9 @@ pub(super) async fn verify(access: &Access<'_>) -> Vec<Finding> {
 
 /// Not one that the stack's own authority signed.
 pub(crate) fn has_own_certificate(stack: &Stack) -> bool {
-    match stack.resource(&ResourceId::Secret(certificates::secret_of(NAME))) {
-        Some(Resource::Secret(secret)) => {
-            matches!(secret.source, SecretSource::Files { .. } | SecretSource::Kept { .. })
-        }
-        _ => false,
-    }
+    let resource = stack.resource(&ResourceId::Secret(certificates::secret_of(NAME)));
+    let Some(Resource::Secret(secret)) = resource else { return false };
+    matches!(secret.source, SecretSource::Files { .. } | SecretSource::Kept { .. })
 }
 
 /// Somebody's own certificate is known by itself, one of the stack's by who signed it.

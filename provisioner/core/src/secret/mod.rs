@@ -103,8 +103,14 @@ pub(crate) fn due(secret: &Secret, observed: &Observed) -> Option<String> {
     found.note.due(secret, issuer.map(|issuer| &issuer.note), observed.at)
 }
 
-/// Makes a value. `version` is the engine's choice, another one each time.
-pub fn make(secret: &Secret, issuer: Option<Issuer<'_>>, version: String, now: u64) -> Result<Made, SecretError> {
+/// Makes a value. `kept` is what the engine keeps under the name of [`Secret::kept`]; `version` is its choice, another one each time.
+pub fn make(
+    secret: &Secret,
+    issuer: Option<Issuer<'_>>,
+    kept: Option<String>,
+    version: String,
+    now: u64,
+) -> Result<Made, SecretError> {
     let failed = |source| SecretError::Certificate { name: secret.name.clone(), source };
     let source = || Fingerprint::of(&secret.source);
     match &secret.source {
@@ -136,22 +142,13 @@ pub fn make(secret: &Secret, issuer: Option<Issuer<'_>>, version: String, now: u
             }
             Ok(taken_over(secret, value, version))
         }
-        SecretSource::Kept { name: kept, .. } => {
-            Err(SecretError::NotKept { name: secret.name.clone(), kept: kept.clone() })
-        }
-    }
-}
-
-/// Takes over what the engine keeps for somebody, if it is what was looked at.
-pub fn kept(secret: &Secret, pair: Option<String>, version: String) -> Result<Made, SecretError> {
-    let SecretSource::Kept { name: kept, digest } = &secret.source else { return make(secret, None, version, 0) };
-    let (name, kept) = (secret.name.clone(), kept.clone());
-    match pair {
-        Some(pair) if digest.as_ref() == Some(&Fingerprint::of_bytes(pair.as_bytes())) => {
-            Ok(taken_over(secret, pair, version))
-        }
-        Some(_) => Err(SecretError::Changed { name, kept }),
-        None => Err(SecretError::NotKept { name, kept }),
+        SecretSource::Kept { name: of, digest } => match kept {
+            Some(pair) if digest.as_ref() == Some(&Fingerprint::of_bytes(pair.as_bytes())) => {
+                Ok(taken_over(secret, pair, version))
+            }
+            Some(_) => Err(SecretError::Changed { name: secret.name.clone(), kept: of.clone() }),
+            None => Err(SecretError::NotKept { name: secret.name.clone(), kept: of.clone() }),
+        },
     }
 }
 
@@ -198,7 +195,7 @@ mod tests {
 
     fn made(secret: &Secret, issuer: Option<&Made>, now: u64) -> Made {
         let issuer = issuer.map(|made| Issuer { value: &made.value, version: &made.note.version });
-        make(secret, issuer, format!("{}-{now}", secret.name), now).unwrap()
+        make(secret, issuer, None, format!("{}-{now}", secret.name), now).unwrap()
     }
 
     #[test]
@@ -254,7 +251,7 @@ mod tests {
     fn a_missing_file_is_named() {
         let source = SecretSource::Files { files: vec!["/nowhere/key".into()], digest: Fingerprint::of_bytes(b"") };
         let secret = Secret { name: "own".to_owned(), source };
-        let error = make(&secret, None, "1".to_owned(), NOW).map(|_| ()).unwrap_err().to_string();
+        let error = make(&secret, None, None, "1".to_owned(), NOW).map(|_| ()).unwrap_err().to_string();
         assert!(error.starts_with("make secret own: read /nowhere/key: "), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Resource, Secret, SecretSource, Text};
+use super::{Resource, Secret, Text};
 use crate::manifest;
 use crate::secret;
 
@@ -49,8 +49,7 @@ impl External {
     /// What the engine keeps for it: the password, and whom to believe.
     pub fn secrets(&self, server: &manifest::External) -> Vec<Resource> {
         let secret = |name: &String, files: &manifest::HostFiles| {
-            let source = SecretSource::Files { files: files.files.clone(), digest: files.digest.clone() };
-            Resource::Secret(Secret { name: name.clone(), source })
+            Resource::Secret(Secret { name: name.clone(), source: files.into() })
         };
         let ca = self.ca.as_ref().zip(server.ca.as_ref());
         let password = self.password.as_ref().zip(server.password.as_ref());

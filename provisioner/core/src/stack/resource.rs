@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fingerprint, Probes, Text};
 use crate::component::Dependency;
+use crate::manifest::{HostFiles, OwnPair};
 use crate::name::Member;
 
 /// One thing that exists or not. Cut at the resource, not at the API call: an engine may need one request or six.
@@ -123,6 +124,21 @@ pub enum SecretSource {
     },
     /// Somebody's own, which the engine keeps for them under this name of theirs. Without a digest what was taken over stays.
     Kept { name: String, digest: Option<Fingerprint> },
+}
+
+impl From<&HostFiles> for SecretSource {
+    fn from(HostFiles { files, digest }: &HostFiles) -> Self {
+        Self::Files { files: files.clone(), digest: digest.clone() }
+    }
+}
+
+impl From<&OwnPair> for SecretSource {
+    fn from(own: &OwnPair) -> Self {
+        match own {
+            OwnPair::Files(files) => files.into(),
+            OwnPair::Kept { secret, digest } => Self::Kept { name: secret.clone(), digest: digest.clone() },
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -326,6 +342,14 @@ impl Secret {
     pub fn issuer(&self) -> Option<&str> {
         match &self.source {
             SecretSource::Certificate { issuer, .. } => Some(issuer),
+            _ => None,
+        }
+    }
+
+    /// What it is taken over from.
+    pub fn kept(&self) -> Option<&str> {
+        match &self.source {
+            SecretSource::Kept { name, .. } => Some(name),
             _ => None,
         }
     }

@@ -201,10 +201,8 @@ impl World {
             .as_ref()
             .and_then(|(name, note)| Some(secret::Issuer { value: self.secrets.get(*name)?, version: &note.version }));
         let version = self.instances.to_string();
-        let made = match &secret.source {
-            SecretSource::Kept { name, .. } => secret::kept(secret, self.kept.get(name).cloned(), version),
-            _ => secret::make(secret, signer, version, self.observed.at),
-        };
+        let kept = secret.kept().and_then(|name| self.kept.get(name).cloned());
+        let made = secret::make(secret, signer, kept, version, self.observed.at);
         let made = made.map_err(|error| EngineError::failed(format!("ensure secret {}", secret.name), error))?;
         let mut value = made.value;
         if matches!(secret.source, SecretSource::Password { .. }) {

@@ -28,17 +28,18 @@ pub(crate) fn is_stateful(workload: &Workload) -> bool {
     !workload.mounts.is_empty()
 }
 
-/// Everything of a member but its files.
+/// Everything of a member but its files, in an order in which it may be applied.
 pub(crate) struct Rendered {
-    /// What leads to it and guards it, in an order in which it may be applied. The last one, its own address, bears the
-    /// fingerprint of them all.
+    /// What leads to it and guards it, but for its own address.
     pub(crate) around: Vec<Value>,
+    /// Bears the fingerprint of what stands around the member, itself included.
+    pub(crate) address: Value,
     pub(crate) controller: Value,
 }
 
 impl Rendered {
     pub(crate) fn all(self) -> impl Iterator<Item = Value> {
-        self.around.into_iter().chain([self.controller])
+        self.around.into_iter().chain([self.address, self.controller])
     }
 }
 
@@ -46,12 +47,8 @@ pub(crate) fn workload(described: &Described<'_>) -> Rendered {
     let Described { names, options, workload, image, .. } = described;
     let Making { process, around } = making(names, options, workload, image);
     let mut rendered = unmarked(described);
-    if let (Some(address), Some(mark)) = (rendered.around.last_mut(), around) {
-        address["metadata"]["annotations"] = json!({labels::AROUND: mark.as_str()});
-    }
-    if let Some(mark) = process {
-        rendered.controller["metadata"]["annotations"][labels::PROCESS] = json!(mark.as_str());
-    }
+    rendered.address["metadata"]["annotations"] = json!({labels::AROUND: around});
+    rendered.controller["metadata"]["annotations"][labels::PROCESS] = json!(process);
     rendered
 }
 
@@ -59,7 +56,8 @@ pub(crate) fn workload(described: &Described<'_>) -> Rendered {
 /// image, and what of the workload never reaches a pod.
 pub(crate) fn making(names: &Names, options: &Options, workload: &Workload, image: &str) -> Making {
     let rendered = unmarked(&Described { names, options, workload, image, in_cluster: "", instance: "" });
-    let Rendered { mut around, mut controller } = rendered;
+    let Rendered { mut around, address, mut controller } = rendered;
+    around.push(address);
     let mut process = json!([controller["kind"].take(), controller["spec"]["template"].take()]);
     // In which order the keys of an object come, any crate of the program may have chosen.
     process.sort_all_objects();
@@ -78,8 +76,7 @@ fn unmarked(described: &Described<'_>) -> Rendered {
     let mut address = service(names, member, &own, &workload.ports, &workload.component);
     // Members find each other before anybody can use them; whom a primary leads to is the route's decision.
     address["spec"]["publishNotReadyAddresses"] = json!(true);
-    around.push(address);
-    Rendered { around, controller: controller(described) }
+    Rendered { around, address, controller: controller(described) }
 }
 
 /// The identity and the protection that all members of a component have together.
