@@ -9,6 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy, ValidationDirective};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Error, Resource};
@@ -97,8 +98,12 @@ impl KubernetesEngine {
         self.ask(format!("remove {} {name}", kind::<K>()), deleted).await
     }
 
-    /// By server-side apply, without force: another manager's fields stay, and a conflict is an error.
     pub(crate) async fn apply(&self, object: &Value) -> Result<(), EngineError> {
+        self.applied(object).await.map(drop)
+    }
+
+    /// By server-side apply, without force: another manager's fields stay, and a conflict is an error.
+    async fn applied(&self, object: &Value) -> Result<ObjectMeta, EngineError> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let kind = object["kind"].as_str().unwrap_or_default();
         let operation = format!("apply {} {name}", kind.to_lowercase());
@@ -123,11 +128,11 @@ impl KubernetesEngine {
                 other => other,
             }
         };
-        self.ask(operation, applied).await.map(|_| ())
+        self.ask(operation, applied).await.map(|applied| applied.metadata)
     }
 
-    pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<(), EngineError> {
-        futures_util::future::try_join_all(objects.iter().map(|object| self.apply(object))).await.map(|_| ())
+    pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<Vec<ObjectMeta>, EngineError> {
+        futures_util::future::try_join_all(objects.iter().map(|object| self.applied(object))).await
     }
 }
 

@@ -16,6 +16,7 @@ use provisioner_core::stack::Fingerprint;
 
 use crate::connect::KubernetesEngine;
 use crate::forward::Forwards;
+use crate::guards::Guards;
 use crate::labels::{self, Kind, Names};
 use crate::pods;
 
@@ -63,6 +64,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) pods: &'a [Pod],
     pub(crate) files: &'a [PartialObjectMeta<Secret>],
     pub(crate) services: &'a [Service],
+    pub(crate) guards: &'a Guards,
     /// What people reach has a Service of its own.
     pub(crate) is_exposed: bool,
     pub(crate) forwards: &'a Forwards,
@@ -92,7 +94,8 @@ impl Controller {
         Making { process: self.annotation(labels::PROCESS).map(Fingerprint::from_label), around: None }
     }
 
-    /// As the member's own address bears it, which counts as long as all that lead there with it are there too.
+    /// As the member's own address bears it, which counts as long as all that was applied with it is there too, and is what
+    /// it was then.
     fn around_noted(&self, around: &Surroundings<'_>) -> Option<Fingerprint> {
         let service = |name: &str| around.services.iter().find(|service| pods::name(&service.metadata) == name);
         let member = self.member();
@@ -103,6 +106,12 @@ impl Controller {
             return None;
         }
         let own = service(member.as_str()).filter(|own| around.names.is(&own.metadata, Kind::Workload))?;
+        let component = labels::label(&self.meta, labels::COMPONENT).unwrap_or_default();
+        let guarded = around.guards.state(&member, component)?;
+        // Who applies what is rendered by other means notes none.
+        if labels::annotation(&own.metadata, labels::GUARDS).is_some_and(|noted| noted != guarded) {
+            return None;
+        }
         labels::annotation(&own.metadata, labels::AROUND).map(Fingerprint::from_label)
     }
 

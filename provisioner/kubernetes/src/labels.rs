@@ -23,6 +23,8 @@ pub(crate) const SPEC: &str = "provisioner.dev/spec";
 /// Fingerprints of what a member's description was made into.
 pub(crate) const PROCESS: &str = "provisioner.dev/process";
 pub(crate) const AROUND: &str = "provisioner.dev/around";
+/// What the server counted of them when the latter was noted.
+pub(crate) const GUARDS: &str = "provisioner.dev/guards";
 pub(crate) const FILES: &str = "provisioner.dev/files";
 /// Another one whenever the member is made anew.
 pub(crate) const INSTANCE: &str = "provisioner.dev/instance";

@@ -13,6 +13,7 @@ mod exec;
 mod faults;
 mod files;
 mod forward;
+mod guards;
 mod host;
 mod image;
 mod inside;

@@ -1,8 +1,8 @@
 //! The objects of a whole stack for those who apply them by their own means: pure, ordered, the same for the same input.
 //!
-//! They are those that `up` applies, field by field, but for two things. A member's instance is a nonce in `up`, which tells
-//! one making of a member from the next, and the fingerprint of its description here. And Secrets are not among them: their
-//! values exist in the cluster alone, where `up` makes them.
+//! They are those that `up` applies, field by field, but for three things. A member's instance is a nonce in `up`, which
+//! tells one making of a member from the next, and the fingerprint of its description here. What the server counted of budgets
+//! and policies, `up` alone notes. And Secrets are not among them: their values exist in the cluster alone, where `up` makes them.
 
 use std::collections::BTreeSet;
 

@@ -74,7 +74,7 @@ pub(crate) fn object(names: &Names, standing: Standing) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names.namespace, "labels": wanted}})
 }
 
-const DENY: &str = "default-deny";
+pub(crate) const DENY: &str = "default-deny";
 
 /// Nobody reaches the stack's pods; each member's own policy says who does. What else is in the namespace is left alone.
 pub(crate) fn default_deny(names: &Names) -> Value {

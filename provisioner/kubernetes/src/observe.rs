@@ -1,4 +1,4 @@
-//! One snapshot by eight reads side by side, however large the stack is.
+//! One snapshot by eleven reads side by side, however large the stack is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::connect::KubernetesEngine;
 use crate::controllers::{Controller, Surroundings};
 use crate::image::{self, PushedImages};
 use crate::labels::{self, Kind};
-use crate::namespace::Whose;
+use crate::namespace::{DENY, Whose};
 use crate::{records, secrets, workload};
 
 impl KubernetesEngine {
@@ -34,12 +34,12 @@ impl KubernetesEngine {
             self.list_meta::<Secret>(&ours),
             self.list::<ConfigMap>(&record),
         );
-        let (whose, (sets, deployments, pods, services), (claims, secrets, maps)) =
-            future::try_join3(self.whose_namespace(), workloads, data).await?;
+        let (whose, (sets, deployments, pods, services), (claims, secrets, maps), guards) =
+            future::try_join4(self.whose_namespace(), workloads, data, self.guards()).await?;
         let controllers: Vec<Controller> =
             sets.into_iter().map(Controller::from).chain(deployments.into_iter().map(Controller::from)).collect();
         let network = match whose {
-            Whose::Ours(standing) => standing.is_network,
+            Whose::Ours(standing) => standing.is_network && guards.has_policy(DENY),
             Whose::Absent | Whose::Leaving => false,
             Whose::Stacks(other) => return Err(self.occupied(&format!("it belongs to stack {other}"))),
             Whose::Nobodys => {
@@ -52,6 +52,7 @@ impl KubernetesEngine {
             pods: &pods,
             files: &secrets,
             services: &services,
+            guards: &guards,
             is_exposed: self.kubernetes.options.expose != Exposure::Cluster,
             forwards: &self.kubernetes.forwards,
         };

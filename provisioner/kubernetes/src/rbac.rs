@@ -30,8 +30,8 @@ pub const RULES: &[Rule] = &[
     rule(CORE, &["events", "resourcequotas"], &["list"]),
     rule("apps", &["deployments", "statefulsets"], STANDING),
     rule("batch", &["jobs"], STANDING),
-    rule("networking.k8s.io", &["networkpolicies"], &["create", "patch", "delete"]),
-    rule("policy", &["poddisruptionbudgets"], &["create", "patch", "delete"]),
+    rule("networking.k8s.io", &["networkpolicies"], &["list", "create", "patch", "delete"]),
+    rule("policy", &["poddisruptionbudgets"], &["list", "create", "patch", "delete"]),
 ];
 
 const fn rule(group: &'static str, resources: &'static [&'static str], verbs: &'static [&'static str]) -> Rule {

@@ -20,8 +20,8 @@ use crate::api::{Kept, foreground, kind};
 use crate::connect::KubernetesEngine;
 use crate::controllers::Controller;
 use crate::labels::{self, Kind, Labels, Names, nonce};
-use crate::quantity;
 use crate::render::{self, Described, Entry, Rendered};
+use crate::{guards, quantity};
 
 const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
 
@@ -137,8 +137,10 @@ impl KubernetesEngine {
         let public = Names::public(member);
         let is_public = around.iter().any(|object| object["metadata"]["name"] == public.as_str());
         let withdrawn = async || if is_public { Ok(()) } else { self.delete_own_service(&public).await };
-        try_join(self.apply_all(around), withdrawn()).await?;
-        self.apply(address).await
+        let (applied, ()) = try_join(self.apply_all(around), withdrawn()).await?;
+        let mut marked = address.clone();
+        marked["metadata"]["annotations"][labels::GUARDS] = guards::applied_state(around, &applied).into();
+        self.apply(&marked).await
     }
 
     fn files_of(&self, workload: &Workload, entries: &[Entry], instance: &str, versions: &SecretVersions) -> Value {

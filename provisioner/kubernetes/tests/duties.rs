@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use provisioner_core::engine::{Engine, EngineError, ImageReferences, Quiet};
 use provisioner_core::observed::State;
 use provisioner_core::stack::{
@@ -25,9 +26,16 @@ use serde_json::json;
 
 use crate::support::{self, OnKubernetes, with_ground};
 
+fn of<K>(ground: &OnKubernetes) -> Api<K>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    Api::namespaced(ground.client.clone(), ground.engine.namespace())
+}
+
 /// Whether the endpoint of a Service is led to, and whether its pod is ready.
 async fn is_led_to(ground: &OnKubernetes, service: &str) -> Option<bool> {
-    let slices: Api<EndpointSlice> = Api::namespaced(ground.client.clone(), ground.engine.namespace());
+    let slices = of::<EndpointSlice>(ground);
     let of = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
     let found = slices.list(&of).await.unwrap();
     let mut endpoints = found.items.into_iter().flat_map(|slice| slice.endpoints);
@@ -112,7 +120,7 @@ async fn who_does_not_start_in_time_is_started_again_and_who_is_unready_is_not()
             let resource = Resource::Workload(Arc::new(described.clone()));
             ground.engine.ensure(&resource, &images, &Quiet).await.unwrap();
         }
-        let pods: Api<Pod> = Api::namespaced(ground.client.clone(), ground.engine.namespace());
+        let pods = of::<Pod>(ground);
         let restarts = async |member: &str| {
             let of = ListParams::default().labels(&format!("provisioner.dev/member={member}"));
             let found = pods.list(&of).await.unwrap();
@@ -209,7 +217,7 @@ async fn another_setting_of_the_cluster_reaches_a_member_that_stands() {
         ensured(ground, &described).await.unwrap();
         let images = images(ground).await.unwrap();
         let found = async || observed(&*ground.engine, &described.member).await.unwrap();
-        let services: Api<Service> = Api::namespaced(ground.client.clone(), ground.engine.namespace());
+        let services = of::<Service>(ground);
         let has_port = async || services.get_opt("probe-1-public").await.unwrap().is_some();
         let with = async |options: Options| {
             let access = Access { options, ..support::access() };
@@ -231,12 +239,29 @@ async fn another_setting_of_the_cluster_reaches_a_member_that_stands() {
         assert!(!with(Options::default()).await);
         // What somebody deleted is as good as never made, and so is all that was made with it.
         let marked = found().await.making;
+        let healed = async |what: &str| {
+            assert_eq!(found().await.making.around, None, "{what}");
+            ensured(ground, &described).await.unwrap();
+            assert_eq!(found().await.making, marked, "{what}");
+        };
         for name in ["probe-1", "probe-any"] {
             services.delete(name, &DeleteParams::default()).await.unwrap();
-            assert_eq!(found().await.making.around, None, "{name}");
-            ensured(ground, &described).await.unwrap();
-            assert_eq!(found().await.making, marked, "{name}");
+            healed(name).await;
         }
+        of::<ServiceAccount>(ground).delete("probe", &DeleteParams::default()).await.unwrap();
+        healed("account").await;
+        of::<PodDisruptionBudget>(ground).delete("probe", &DeleteParams::default()).await.unwrap();
+        healed("budget").await;
+        let policies = of::<NetworkPolicy>(ground);
+        policies.delete("probe-1", &DeleteParams::default()).await.unwrap();
+        healed("policy").await;
+        // What somebody opened is told, and is not shut behind their back.
+        let open = Patch::Merge(json!({"spec": {"ingress": [{}]}}));
+        let by_hand = PatchParams { field_manager: Some("hand".to_owned()), ..PatchParams::default() };
+        policies.patch("probe-1", &by_hand, &open).await.unwrap();
+        assert_eq!(found().await.making.around, None);
+        let refused = ensured(ground, &described).await.unwrap_err().to_string();
+        assert!(refused.contains("spec.ingress was set by hand"), "{refused}");
     })
     .await;
 }
@@ -295,7 +320,7 @@ async fn ensured_by(engine: &KubernetesEngine, ground: &OnKubernetes, described:
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_reach_a_member_is_told_to_the_cluster_and_goes_with_it() {
     with_ground("paths", async |ground| {
-        let policies: Api<NetworkPolicy> = Api::namespaced(ground.client.clone(), ground.engine.namespace());
+        let policies = of::<NetworkPolicy>(ground);
         let names = async || {
             let found = policies.list(&ListParams::default()).await.unwrap();
             found.items.into_iter().filter_map(|policy| policy.metadata.name).collect::<Vec<_>>()
