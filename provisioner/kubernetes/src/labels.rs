@@ -145,6 +145,11 @@ pub(crate) fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str>
     meta.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
+/// The annotation of a Lease that holds a word of a record.
+pub(crate) fn lease_word(key: &str) -> String {
+    format!("provisioner.dev/record-{key}")
+}
+
 /// The label by which pods are found under a name besides their member's own.
 pub(crate) fn name_label(name: &str) -> String {
     format!("name.provisioner.dev/{name}")

@@ -14,6 +14,7 @@ mod faults;
 mod files;
 mod forward;
 mod guards;
+mod held;
 mod host;
 mod image;
 mod inside;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::DeleteParams;
 use kube::runtime::wait::await_condition;
@@ -16,7 +16,6 @@ use crate::connect::KubernetesEngine;
 use crate::error::code;
 use crate::image;
 use crate::labels::{self, Kind, Names};
-use crate::records;
 
 /// A namespace goes when everything in it has: pods end within their grace periods.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(180);
@@ -189,9 +188,7 @@ impl KubernetesEngine {
         if standing.is_made {
             return self.remove_namespace().await;
         }
-        for record in self.list_meta::<ConfigMap>(&self.names.selector(Kind::Record)).await? {
-            self.delete::<ConfigMap>(record.metadata.name.as_deref().unwrap_or_default()).await?;
-        }
+        self.forget_records().await?;
         // Applied without a field, which gives all of them back.
         self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.names.namespace}})).await
     }
@@ -208,13 +205,12 @@ impl KubernetesEngine {
             self.list_meta::<Secret>(counted),
         )
         .await?;
-        let (maps, pods, services) = future::try_join3(
-            self.list::<ConfigMap>(&self.names.selector(Kind::Record)),
+        let (records, pods, services) = future::try_join3(
+            self.records_present(),
             self.list_meta::<Pod>(counted),
             self.list_meta::<Service>(counted),
         )
         .await?;
-        let records = records::present(records::read_all(&maps)?);
         let has_records = records.0.keys().any(|key| key != image::RECORD);
         let is_leaving = |meta: &kube::api::ObjectMeta| meta.deletion_timestamp.is_some();
         let pods = pods.iter().filter(|pod| !is_leaving(&pod.metadata)).count();

@@ -1,10 +1,10 @@
-//! One snapshot by eleven reads side by side, however large the stack is.
+//! One snapshot by twelve reads side by side, however large the stack is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
 use provisioner_core::observed::Observed;
@@ -15,13 +15,11 @@ use crate::controllers::{Controller, Surroundings};
 use crate::image::{self, PushedImages};
 use crate::labels::{self, Kind};
 use crate::namespace::{DENY, Whose};
-use crate::{records, secrets, workload};
+use crate::{secrets, workload};
 
 impl KubernetesEngine {
     pub(crate) async fn snapshot(&self) -> Result<Observed, EngineError> {
         let names = &self.names;
-        let every = |kind: Kind| names.selector(kind);
-        let (record, volume) = (every(Kind::Record), every(Kind::Volume));
         let ours = format!("{}={}", labels::STACK, names.stack);
         let workloads = future::try_join4(
             self.list::<StatefulSet>(""),
@@ -29,12 +27,13 @@ impl KubernetesEngine {
             self.list::<Pod>(&ours),
             self.list::<Service>(&ours),
         );
+        let volume = names.selector(Kind::Volume);
         let data = future::try_join3(
             self.list::<PersistentVolumeClaim>(&volume),
             self.list_meta::<Secret>(&ours),
-            self.list::<ConfigMap>(&record),
+            self.records_present(),
         );
-        let (whose, (sets, deployments, pods, services), (claims, secrets, maps), guards) =
+        let (whose, (sets, deployments, pods, services), (claims, secrets, mut records), guards) =
             future::try_join4(self.whose_namespace(), workloads, data, self.guards()).await?;
         let controllers: Vec<Controller> =
             sets.into_iter().map(Controller::from).chain(deployments.into_iter().map(Controller::from)).collect();
@@ -64,7 +63,6 @@ impl KubernetesEngine {
                 found.insert(controller.member(), observed);
             }
         }
-        let mut records = records::present(records::read_all(&maps)?);
         // What was pushed says nothing about the stack itself.
         let images = records.read::<PushedImages>(image::RECORD).map_err(image::read)?.unwrap_or_default();
         records.0.remove(image::RECORD);

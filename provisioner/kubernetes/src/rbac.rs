@@ -22,7 +22,7 @@ pub const RULES: &[Rule] = &[
     rule(CORE, &["pods/exec", "pods/portforward"], &["get", "create"]),
     rule(CORE, &["pods/log"], &["get"]),
     rule(CORE, &["services", "serviceaccounts"], &["get", "list", "create", "patch", "delete"]),
-    // Records are written by compare-and-swap, which is an update.
+    // Records are written by compare-and-swap, which is an update; the lock is a Lease.
     rule(CORE, &["configmaps"], &["get", "list", "create", "update", "delete"]),
     rule(CORE, &["secrets"], &["get", "list", "create", "update", "patch", "delete"]),
     rule(CORE, &["persistentvolumeclaims"], STANDING),
@@ -30,6 +30,7 @@ pub const RULES: &[Rule] = &[
     rule(CORE, &["events", "resourcequotas"], &["list"]),
     rule("apps", &["deployments", "statefulsets"], STANDING),
     rule("batch", &["jobs"], STANDING),
+    rule("coordination.k8s.io", &["leases"], &["get", "list", "create", "update", "delete"]),
     rule("networking.k8s.io", &["networkpolicies"], &["list", "create", "patch", "delete"]),
     rule("policy", &["poddisruptionbudgets"], &["list", "create", "patch", "delete"]),
 ];

@@ -1,20 +1,26 @@
-//! Records as ConfigMaps, one each, written by compare-and-swap on `resourceVersion`.
+//! Records as ConfigMaps, one each, and the lock as a Lease, written by compare-and-swap on `resourceVersion`.
 //!
-//! A version is never used twice: it is counted in the ConfigMap, and a removed record leaves its last version behind
+//! A version is never used twice: it is counted in the object, and a removed record leaves its last version behind
 //! without a value, for as long as the namespace lives. Every write carries another version, since a write that changes
 //! nothing keeps its `resourceVersion`, and two writers would both believe to have won.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use futures_util::future::try_join;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ObjectMeta, PostParams};
 use provisioner_core::engine::EngineError;
+use provisioner_core::lease;
 use provisioner_core::record::{Record, RecordError, RecordSet, Records, Version};
+use serde::Serialize;
 use serde_json::Value;
 
+use crate::api::{Kept, kind};
 use crate::connect::KubernetesEngine;
 use crate::error::{code, is_terminating};
+use crate::held;
 use crate::labels::{self, Kind, MANAGER, Names};
 
 const VERSION: &str = "version";
@@ -28,29 +34,59 @@ pub(crate) struct Slot {
     pub(crate) value: Option<Value>,
 }
 
+/// A kind that records are kept as.
+trait Home: Kept + Serialize {
+    fn of(metadata: ObjectMeta, slot: &Slot) -> Self;
+
+    fn word(&self, key: &str) -> Option<&String>;
+}
+
+impl Home for ConfigMap {
+    fn of(metadata: ObjectMeta, slot: &Slot) -> Self {
+        Self { metadata, data: Some(slot.words().collect()), ..Self::default() }
+    }
+
+    fn word(&self, key: &str) -> Option<&String> {
+        self.data.as_ref()?.get(key)
+    }
+}
+
+/// What it says by itself is for people and their tools: who counts by a clock, as a Lease means it, compares two.
+impl Home for Lease {
+    fn of(mut metadata: ObjectMeta, slot: &Slot) -> Self {
+        let words = slot.words().map(|(key, word)| (labels::lease_word(&key), word));
+        metadata.annotations.get_or_insert_default().extend(words);
+        Self { metadata, spec: slot.value.as_ref().and_then(held::spec) }
+    }
+
+    fn word(&self, key: &str) -> Option<&String> {
+        self.metadata.annotations.as_ref()?.get(&labels::lease_word(key))
+    }
+}
+
 impl Slot {
-    fn read(map: &ConfigMap) -> Option<Self> {
-        let data = map.data.as_ref()?;
+    fn words(&self) -> impl Iterator<Item = (String, String)> {
+        let value = self.value.as_ref().map(|value| (VALUE.to_owned(), value.to_string()));
+        [(VERSION.to_owned(), self.version.to_string())].into_iter().chain(value)
+    }
+
+    fn read<H: Home>(home: &H) -> Option<Self> {
         Some(Self {
-            key: labels::annotation(&map.metadata, labels::RECORD)?.to_owned(),
-            version: data.get(VERSION)?.parse().ok()?,
-            value: data.get(VALUE).map(|value| serde_json::from_str(value)).transpose().ok()?,
+            key: labels::annotation(home.meta(), labels::RECORD)?.to_owned(),
+            version: home.word(VERSION)?.parse().ok()?,
+            value: home.word(VALUE).map(|value| serde_json::from_str(value)).transpose().ok()?,
         })
     }
 
-    fn write(&self, names: &Names, over: Option<&ConfigMap>) -> ConfigMap {
-        let mut data = BTreeMap::from([(VERSION.to_owned(), self.version.to_string())]);
-        if let Some(value) = &self.value {
-            data.insert(VALUE.to_owned(), value.to_string());
-        }
+    fn write<H: Home>(&self, names: &Names, over: Option<&H>) -> H {
         let metadata = ObjectMeta {
             name: Some(Names::record(&self.key)),
             labels: Some(names.labels(Kind::Record)),
             annotations: Some(BTreeMap::from([(labels::RECORD.to_owned(), self.key.clone())])),
-            resource_version: over.and_then(|map| map.metadata.resource_version.clone()),
+            resource_version: over.and_then(|home| home.meta().resource_version.clone()),
             ..ObjectMeta::default()
         };
-        ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
+        H::of(metadata, self)
     }
 
     fn present_version(&self) -> Version {
@@ -59,19 +95,15 @@ impl Slot {
 }
 
 /// A record that does not read is not an absent one: taken for absent, data would be bootstrapped anew beside it.
-pub(crate) fn read_all(maps: &[ConfigMap]) -> Result<Vec<Slot>, EngineError> {
-    maps.iter().map(readable).collect()
-}
-
-fn readable(map: &ConfigMap) -> Result<Slot, EngineError> {
-    Slot::read(map).ok_or_else(|| {
-        let name = map.metadata.name.as_deref().unwrap_or_default();
+fn readable<H: Home>(home: &H) -> Result<Slot, EngineError> {
+    Slot::read(home).ok_or_else(|| {
+        let name = home.meta().name.as_deref().unwrap_or_default();
         let detail = "it is not a record of this version of the provisioner";
-        EngineError::failed(format!("read configmap {name}"), detail)
+        EngineError::failed(format!("read {} {name}", kind::<H>()), detail)
     })
 }
 
-pub(crate) fn present(slots: Vec<Slot>) -> RecordSet {
+fn present(slots: impl IntoIterator<Item = Slot>) -> RecordSet {
     let present = slots.into_iter().filter_map(|slot| {
         let record = Record { version: slot.version, value: slot.value? };
         Some((slot.key, record))
@@ -80,58 +112,97 @@ pub(crate) fn present(slots: Vec<Slot>) -> RecordSet {
 }
 
 impl KubernetesEngine {
-    async fn slot(&self, key: &str) -> Result<Option<(ConfigMap, Slot)>, EngineError> {
+    /// All that are there, the lock among them.
+    pub(crate) async fn records_present(&self) -> Result<RecordSet, EngineError> {
+        let (maps, leases) = try_join(self.slots::<ConfigMap>(), self.slots::<Lease>()).await?;
+        Ok(present(maps.into_iter().chain(leases)))
+    }
+
+    async fn slots<H: Home>(&self) -> Result<Vec<Slot>, EngineError> {
+        let homes = self.list::<H>(&self.names.selector(Kind::Record)).await?;
+        homes.iter().map(readable).collect()
+    }
+
+    pub(crate) async fn forget_records(&self) -> Result<(), EngineError> {
+        try_join(self.forget_slots::<ConfigMap>(), self.forget_slots::<Lease>()).await.map(drop)
+    }
+
+    async fn forget_slots<H: Home>(&self) -> Result<(), EngineError> {
+        for record in self.list_meta::<H>(&self.names.selector(Kind::Record)).await? {
+            self.delete::<H>(record.metadata.name.as_deref().unwrap_or_default()).await?;
+        }
+        Ok(())
+    }
+
+    async fn slot<H: Home>(&self, key: &str) -> Result<Option<(H, Slot)>, EngineError> {
         let name = Names::record(key);
-        let Some(map) = self.find::<ConfigMap>(&name).await? else { return Ok(None) };
-        if !self.names.is(&map.metadata, Kind::Record) {
-            let stack = &self.names.stack;
+        let Some(home) = self.find::<H>(&name).await? else { return Ok(None) };
+        if !self.names.is(home.meta(), Kind::Record) {
+            let (stack, kind) = (&self.names.stack, kind::<H>());
             let detail = format!(
-                "it was not made for stack {stack}; kubectl -n {} delete configmap {name} removes it",
+                "it was not made for stack {stack}; kubectl -n {} delete {kind} {name} removes it",
                 self.names.namespace
             );
-            return Err(EngineError::failed(format!("read configmap {name}"), detail));
+            return Err(EngineError::failed(format!("read {kind} {name}"), detail));
         }
-        let slot = readable(&map)?;
-        Ok(Some((map, slot)))
+        let slot = readable(&home)?;
+        Ok(Some((home, slot)))
+    }
+
+    async fn record<H: Home>(&self, key: &str) -> Result<Option<Record>, EngineError> {
+        let found = self.slot::<H>(key).await?;
+        Ok(found.and_then(|(_, slot)| Some(Record { version: slot.version, value: slot.value? })))
     }
 
     async fn write(&self, key: &str, expected: Version, value: Option<Value>) -> Result<Version, RecordError> {
-        let found = self.slot(key).await?;
+        match key {
+            lease::KEY => self.write_as::<Lease>(key, expected, value).await,
+            _ => self.write_as::<ConfigMap>(key, expected, value).await,
+        }
+    }
+
+    async fn write_as<H: Home>(
+        &self,
+        key: &str,
+        expected: Version,
+        value: Option<Value>,
+    ) -> Result<Version, RecordError> {
+        let found = self.slot::<H>(key).await?;
         let version = found.as_ref().map_or(0, |(_, slot)| slot.present_version());
         if version != expected {
             return Err(RecordError::Conflict { key: key.to_owned(), expected, found: version });
         }
         let next = found.as_ref().map_or(0, |(_, slot)| slot.version) + 1;
         let slot = Slot { key: key.to_owned(), version: next, value };
-        let map = slot.write(&self.names, found.as_ref().map(|(map, _)| map));
+        let home = slot.write(&self.names, found.as_ref().map(|(home, _)| home));
         let is_new = found.is_none();
         if is_new {
             self.ensure_namespace().await?;
         }
-        let mut written = self.store(&map, is_new).await;
+        let mut written = self.store(&home, is_new).await;
         // The namespace was removed behind our back, or is about to be.
         if is_new && written.as_ref().is_err_and(|error| code(error) == Some(404) || is_terminating(error)) {
             self.forget_namespace().await;
             self.ensure_namespace().await?;
-            written = self.store(&map, is_new).await;
+            written = self.store(&home, is_new).await;
         }
         match written {
             Ok(_) => Ok(next),
             // 404: it was there a moment ago, and its namespace went.
             Err(error) if matches!(code(&error), Some(404 | 409)) => {
-                let found = self.slot(key).await?.map_or(0, |(_, slot)| slot.present_version());
+                let found = self.slot::<H>(key).await?.map_or(0, |(_, slot)| slot.present_version());
                 Err(RecordError::Conflict { key: key.to_owned(), expected, found })
             }
             Err(error) => Err(self.failed(format!("write record {key}"))(error).into()),
         }
     }
 
-    async fn store(&self, map: &ConfigMap, is_new: bool) -> Result<ConfigMap, kube::Error> {
+    async fn store<H: Home>(&self, home: &H, is_new: bool) -> Result<H, kube::Error> {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        let api = self.api::<ConfigMap>();
-        match &map.metadata.name {
-            Some(name) if !is_new => api.replace(name, &params, map).await,
-            _ => api.create(&params, map).await,
+        let api = self.api::<H>();
+        match &home.meta().name {
+            Some(name) if !is_new => api.replace(name, &params, home).await,
+            _ => api.create(&params, home).await,
         }
     }
 }
@@ -139,8 +210,10 @@ impl KubernetesEngine {
 #[async_trait]
 impl Records for KubernetesEngine {
     async fn get(&self, key: &str) -> Result<Option<Record>, EngineError> {
-        let found = self.slot(key).await?;
-        Ok(found.and_then(|(_, slot)| Some(Record { version: slot.version, value: slot.value? })))
+        match key {
+            lease::KEY => self.record::<Lease>(key).await,
+            _ => self.record::<ConfigMap>(key).await,
+        }
     }
 
     async fn put_if(&self, key: &str, expected: Version, value: Value) -> Result<Version, RecordError> {
@@ -173,20 +246,22 @@ mod tests {
     fn a_slot_round_trips_and_keeps_the_servers_version() {
         for value in [Some(json!({"primary": "postgres-1", "epoch": 2})), Some(Value::Null), None] {
             let slot = Slot { key: "postgres.cluster".to_owned(), version: 7, value };
-            let mut map = slot.write(&names(), None);
+            let mut map: ConfigMap = slot.write(&names(), None);
             assert_eq!(Slot::read(&map), Some(slot.clone()));
             map.metadata.resource_version = Some("12".to_owned());
             assert_eq!(slot.write(&names(), Some(&map)).metadata.resource_version.as_deref(), Some("12"));
+            let lease: Lease = slot.write(&names(), None);
+            assert_eq!(Slot::read(&lease), Some(slot));
         }
     }
 
     #[test]
     fn a_removed_record_is_absent_and_one_that_does_not_read_is_an_error() {
         let slot = |key: &str, value| Slot { key: key.to_owned(), version: 3, value };
-        let records = present(vec![slot("a", Some(json!("new"))), slot("b", None)]);
+        let records = present([slot("a", Some(json!("new"))), slot("b", None)]);
         assert_eq!(records.0.keys().collect::<Vec<_>>(), ["a"]);
         let broken = ConfigMap { data: Some(BTreeMap::new()), ..slot("a", None).write(&names(), None) };
-        let said = read_all(&[broken]).unwrap_err().to_string();
+        let said = readable(&broken).unwrap_err().to_string();
         assert!(said.starts_with("read configmap record-a: "), "{said}");
     }
 }

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use provisioner_core::engine::{Engine, EngineError, ImageReferences, Power, Quiet};
+use provisioner_core::lease::{Holder, Lease, LeaseError};
 use provisioner_core::name::{Member, StackName};
 use provisioner_core::observed::State;
 use provisioner_core::stack::{Expose, Image, ImageId, Port, Resource, ResourceId, Restart, Text, Workload};
@@ -299,6 +300,35 @@ async fn the_last_thing_takes_the_namespace_with_it() {
         engine.records().remove_if("lock", lock).await.unwrap();
         assert!(namespaces.get_opt(engine.namespace()).await.unwrap().is_none());
         assert!(engine.observe().await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_is_a_lease_that_names_who_holds_it() {
+    with_ground("lock", async |ground| {
+        let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
+            Api::namespaced(ground.client.clone(), ground.engine.namespace());
+        let told = async || leases.get("record-lock").await.unwrap().spec.and_then(|spec| spec.holder_identity);
+        let holder = |id: &str| Holder {
+            id: id.to_owned(),
+            user: "ada".to_owned(),
+            host: "laptop".to_owned(),
+            boot: String::new(),
+            pid: 7,
+            command: "up".to_owned(),
+            since: 1_790_000_000,
+        };
+        let acquired = async |id: &str| {
+            let engine: Arc<dyn Engine> = ground.engine.clone();
+            Lease::acquire(engine, &holder(id), Duration::ZERO, &|_| false, &|_| {}).await
+        };
+        let lease = acquired("one").await.unwrap();
+        assert_eq!(told().await.as_deref(), Some("ada@laptop (pid 7, `up`)"));
+        assert!(matches!(acquired("two").await, Err(LeaseError::Held { holder, .. }) if holder.id == "one"));
+        lease.release().await.unwrap();
+        assert_eq!(told().await, None);
+        acquired("two").await.unwrap().release().await.unwrap();
     })
     .await;
 }

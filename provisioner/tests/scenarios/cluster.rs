@@ -397,7 +397,7 @@ fn taken_down() {
     let stack = stack();
     stack.ok(&["down", "--volumes", "--yes"]);
     let kinds = "pods,services,deployments,statefulsets,jobs,secrets,configmaps,persistentvolumeclaims,serviceaccounts,\
-                 networkpolicies,poddisruptionbudgets";
+                 networkpolicies,poddisruptionbudgets,leases";
     let left = kubectl(&["get", kinds, "-o", "name"]);
     // What every namespace has.
     assert_eq!(left, "configmap/kube-root-ca.crt\nserviceaccount/default\n");
