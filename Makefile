@@ -134,7 +134,7 @@ bench: engine build ## The figures of docs/benchmarks.md; all of them run, and t
 	cargo build --locked -p provisioner-drills --example judge
 	$(MUSL_CC) cargo build --locked --release -p app --target x86_64-unknown-linux-musl
 	@missed=(); \
-	for bench in 'cargo bench --locked -p provisioner-core --bench plan' $(BENCHES); do \
+	for bench in 'cargo bench --locked -p provisioner-core --bench plan' $(BENCHES) 'scripts/cluster.sh scripts/bench-kubernetes.sh'; do \
 	    echo "== $$bench"; $$bench || missed+=("$$bench"); \
 	done; \
 	(($${#missed[@]} == 0)) || { printf 'missed a gate, or failed: %s\n' "$${missed[@]}" >&2; exit 1; }

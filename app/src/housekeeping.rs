@@ -31,7 +31,8 @@ async fn observe(pool: &PgPool) {
     let mut ticks = interval(OBSERVE_EVERY);
     loop {
         ticks.tick().await;
-        match outbox::oldest_unpublished(pool).await {
+        let age = async { outbox::oldest_unpublished(&mut *pool.acquire().await?).await };
+        match age.await {
             Ok(seconds) => metrics::gauge!(telemetry::OUTBOX_OLDEST).set(seconds),
             Err(error) => tracing::debug!(%error, "the age of the outbox is unknown"),
         }

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) async fn run(config: config::Serve, trust: &Trust) -> anyhow::Result<()> {
     let metrics = telemetry::metrics()?;
     let state = Arc::new(AppState::new(&config, trust)?);
-    match schema::check(&state.databases.primary).await {
+    match schema::check(&state.probe).await {
         Ok(()) => state.note_schema_checked(),
         Err(error @ SchemaError::TooOld { .. }) => return Err(error.into()),
         Err(SchemaError::Store(error)) => {

@@ -55,7 +55,7 @@ pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
         "Tries that were counted, by limit and result: within, exceeded or unknown without Redis"
     );
     describe_gauge!(POOL_CONNECTIONS, "Connections of a database pool, by state");
-    describe_histogram!(POOL_WAIT, Unit::Seconds, "Time that a read or a change waited for a connection, by pool");
+    describe_histogram!(POOL_WAIT, Unit::Seconds, "Time that the service waited for a connection, by pool");
     describe_counter!(REPLICA_FALLBACKS, "Reads that the primary answered because the replica could not");
     describe_counter!(OUTBOX_MESSAGES, "Events sent to the broker, by result: published, returned or nacked");
     describe_gauge!(OUTBOX_OLDEST, Unit::Seconds, "Age of the oldest event that is not published");

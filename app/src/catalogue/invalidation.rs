@@ -22,7 +22,7 @@ const BATCH: i64 = 1_000;
 
 /// Best effort, so that the change is seen at once and also where no relay runs.
 pub(crate) async fn announce_at_once(state: &AppState) {
-    let position = async { Position::ask(&mut *state.databases.primary.acquire().await?).await };
+    let position = async { Position::ask(&mut *state.databases.connection().await?).await };
     match position.await {
         Ok(position) => {
             state.cache.announce(position).await;

@@ -54,7 +54,8 @@ pub(crate) async fn register(
     refuse(&faults, "invalid_registration")?;
     within(&state, limits::REGISTER_ADDRESS, &caller::address(&headers)).await?;
     let hash = password::hash(password).await?;
-    let user = users::register(&state.databases.primary, &email.to_ascii_lowercase(), &name, &hash).await?;
+    let email = email.to_ascii_lowercase();
+    let user = users::register(&mut *state.databases.connection().await?, &email, &name, &hash).await?;
     Ok((StatusCode::CREATED, logged_in_if_possible(&state, &headers, &user).await).into_response())
 }
 
@@ -88,7 +89,11 @@ pub(crate) async fn login(
             Verdict::Unknown => return Err(SessionsAway.into()),
         }
     }
-    let found = if looks_like_email(&email) { users::by_email(&state.databases.primary, &email).await? } else { None };
+    let found = if looks_like_email(&email) {
+        users::by_email(&mut *state.databases.connection().await?, &email).await?
+    } else {
+        None
+    };
     let (user, hash) = found.unzip();
     let is_right = password.len() <= password::LENGTH_MAX && password::matches(password, hash).await?;
     let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "wrong_credentials", "the address or the password is wrong");
@@ -158,7 +163,7 @@ pub(crate) async fn rename(
     Input(Profile { name }): Input<Profile>,
 ) -> Result<Response, Problem> {
     refuse(name_fault(&name).as_slice(), "invalid_account")?;
-    let user = users::set_name(&state.databases.primary, owner.user.id, &name).await?;
+    let user = users::set_name(&mut *state.databases.connection().await?, owner.user.id, &name).await?;
     Ok(([NO_STORE], Json(account(&user, Some(&owner.session.csrf)))).into_response())
 }
 
@@ -178,12 +183,12 @@ pub(crate) async fn change_password(
 ) -> Result<Response, Problem> {
     refuse(password_fault("new", &new).as_slice(), "invalid_password")?;
     within(&state, limits::LOGIN_ACCOUNT, &owner.user.email).await?;
-    let primary = &state.databases.primary;
-    let hash = users::password_hash(primary, owner.user.id).await?;
+    let hash = users::password_hash(&mut *state.databases.connection().await?, owner.user.id).await?;
     if current.len() > password::LENGTH_MAX || !password::matches(current, hash).await? {
         return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_credentials", "the current password is wrong"));
     }
-    let user = users::set_password(primary, owner.user.id, &password::hash(new).await?).await?;
+    let hash = password::hash(new).await?;
+    let user = users::set_password(&mut *state.databases.connection().await?, owner.user.id, &hash).await?;
     Ok(logged_in_if_possible(&state, &headers, &user).await)
 }
 

@@ -108,7 +108,7 @@ async fn by_session(state: &AppState, cookie: &str, method: &Method, headers: &H
     let over = || unauthorized("session_over", "the session is over: log in again");
     let secret = Secret::given(cookie).ok_or_else(over)?;
     let session = state.sessions.find(&secret).await?.ok_or_else(over)?;
-    let user = users::by_id(&state.databases.primary, session.user).await?;
+    let user = users::by_id(&mut *state.databases.connection().await?, session.user).await?;
     let user = user.filter(|user| user.session_epoch == session.epoch).ok_or_else(over)?;
     // A foreign page can have the browser send the cookie; it cannot read this one.
     let sent = headers.get(CSRF_HEADER).map(|value| value.as_bytes());

@@ -111,7 +111,8 @@ async fn current(state: &AppState, caller: &Caller) -> Result<Vec<CartLine>, Sto
 }
 
 async fn change(state: &AppState, caller: &Caller, change: &Change<'_>) -> Result<Response, Problem> {
-    Ok(answer(cart::change(&state.databases.primary, caller.user.id, change).await?))
+    let mut connection = state.databases.connection().await?;
+    Ok(answer(cart::change(&mut connection, caller.user.id, change).await?))
 }
 
 fn answer(items: Vec<CartLine>) -> Response {

@@ -10,14 +10,12 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
-use sqlx::PgPool;
 use tokio::{join, time::timeout};
 
 use crate::{
     cache::Health,
     state::{AppState, Shared},
     store::schema,
-    telemetry,
 };
 
 /// Less than any orchestrator's own time-out, so that it sees the verdict and not a silence.
@@ -104,8 +102,7 @@ async fn primary_trouble(state: &AppState) -> Option<String> {
 }
 
 async fn replica_is_away(state: &AppState) -> bool {
-    let Some(replica) = &state.databases.replica else { return false };
-    !matches!(timeout(CHECK_WITHIN, replica.pool.acquire()).await, Ok(Ok(_)))
+    timeout(CHECK_WITHIN, state.databases.lacks_replica()).await.unwrap_or(true)
 }
 
 /// Orders go on, and what they announce waits in the outbox.
@@ -129,17 +126,6 @@ pub(crate) async fn version() -> Response {
 }
 
 pub(crate) fn metrics(state: &AppState, recorder: &PrometheusHandle) -> Response {
-    record_pool("primary", &state.databases.primary, state.databases.writers.kept());
-    if let Some(replica) = &state.databases.replica {
-        record_pool("replica", &replica.pool, replica.warm.kept());
-    }
+    state.databases.record_connections();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render()).into_response()
-}
-
-/// `kept`: idle sessions that the pool takes for busy ones.
-fn record_pool(name: &'static str, pool: &PgPool, kept: usize) {
-    let (size, idle) = (pool.size(), u32::try_from(pool.num_idle() + kept).unwrap_or(u32::MAX));
-    metrics::gauge!(telemetry::POOL_CONNECTIONS, "pool" => name, "state" => "idle").set(f64::from(idle));
-    metrics::gauge!(telemetry::POOL_CONNECTIONS, "pool" => name, "state" => "busy")
-        .set(f64::from(size.saturating_sub(idle)));
 }

@@ -148,7 +148,7 @@ pub(crate) async fn cancel(
     let is_staff = |caller: &&Caller| caller.user.role >= Role::Staff && owner != Some(caller.user.id);
     let author = caller.as_ref().filter(is_staff);
     let author = author.map(|caller| caller.clone().author(RequestId(request_id.clone())));
-    let cancelled = cancel::cancel(&state.databases.primary, order.id, &request_id, author.as_ref()).await?;
+    let cancelled = cancel::cancel(&state.databases, order.id, &request_id, author.as_ref()).await?;
     metrics::counter!(telemetry::ORDERS, "outcome" => "cancelled").increment(1);
     if cancelled.is_back_in_stock {
         invalidation::announce_at_once(&state).await;

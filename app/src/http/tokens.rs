@@ -68,13 +68,14 @@ pub(crate) async fn make(
     refuse(&faults, "invalid_token_request")?;
     let secret = Secret::new();
     let token = NewToken { name: &name, digest: secret.digest(), scopes: &scopes, days };
-    let made = tokens::add(&state.databases.primary, owner.user.id, owner.session.epoch, &token).await?;
+    let mut connection = state.databases.connection().await?;
+    let made = tokens::add(&mut connection, owner.user.id, owner.session.epoch, &token).await?;
     let body = TokenMade { about: made, token: secret.expose().to_owned() };
     Ok((StatusCode::CREATED, [NO_STORE], Json(body)).into_response())
 }
 
 pub(crate) async fn list(State(state): State<Shared>, owner: Owner) -> Result<Response, Problem> {
-    let items = tokens::of_user(&state.databases.primary, owner.user.id).await?;
+    let items = tokens::of_user(&mut *state.databases.connection().await?, owner.user.id).await?;
     Ok(([NO_STORE], Json(json!({ "items": items }))).into_response())
 }
 
@@ -85,7 +86,7 @@ pub(crate) async fn remove(
 ) -> Result<Response, Problem> {
     let missing = || Problem::not_found("you have no such token");
     let id = Uuid::try_parse(&id).map_err(|_| missing())?;
-    if !tokens::remove(&state.databases.primary, owner.user.id, id).await? {
+    if !tokens::remove(&mut *state.databases.connection().await?, owner.user.id, id).await? {
         return Err(missing());
     }
     Ok((StatusCode::NO_CONTENT, [NO_STORE]).into_response())

@@ -66,7 +66,8 @@ pub(crate) async fn receive(
         return Err(Problem::bad_request("invalid_json", "found the character U+0000"));
     }
     let id = signed.id;
-    let is_new = webhooks::receive(&state.databases.primary, &provider, id, &event, &request_id).await?;
+    let mut connection = state.databases.connection().await?;
+    let is_new = webhooks::receive(&mut connection, &provider, id, &event, &request_id).await?;
     let status = if is_new { "accepted" } else { "duplicate" };
     Ok((StatusCode::ACCEPTED, [NO_STORE], Json(Taken { status })).into_response())
 }

@@ -1,13 +1,13 @@
 //! The same search in PostgreSQL: whole words and beginnings of the last one, no tolerance for typing errors.
 
-use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
 
 use super::{
     cursor::{Cursor, Engine, Key},
     request::{self, Answer, Count, FACET_SIZE, Facets, PRICE_BOUNDS, Request, Sort},
     suggest::{self, Suggested},
 };
-use crate::store::{StoreError, products::Product};
+use crate::store::{StoreError, pools::Query, products::Product};
 
 /// Every category with each one above it and itself.
 const TREE: &str = "WITH RECURSIVE tree (id, slug) AS ( \
@@ -29,9 +29,17 @@ struct Counted {
     count: i64,
 }
 
-pub(super) async fn search(pool: &PgPool, request: &Request) -> Result<Answer, StoreError> {
-    let mut found: Vec<Found> = page_query(request).build_query_as().fetch_all(pool).await?;
-    let counted: Vec<Counted> = count_query(request).build_query_as().fetch_all(pool).await?;
+impl Query for Request {
+    type Answer = Answer;
+
+    async fn ask(&self, connection: &mut PgConnection) -> Result<Answer, StoreError> {
+        let found = page_query(self).build_query_as().fetch_all(&mut *connection).await?;
+        let counted = count_query(self).build_query_as().fetch_all(connection).await?;
+        Ok(answer(self, found, counted))
+    }
+}
+
+fn answer(request: &Request, mut found: Vec<Found>, counted: Vec<Counted>) -> Answer {
     let next_cursor = request::cut(&mut found, request.limit, |last| Cursor {
         key: Key::new(request.sort, Engine::Postgres, last.rank, last.product.price_cents),
         id: last.product.id,
@@ -58,15 +66,21 @@ pub(super) async fn search(pool: &PgPool, request: &Request) -> Result<Answer, S
         }
     }
     answer.facets.prices = request::price_counts(|position| prices[position]);
-    Ok(answer)
+    answer
 }
 
 /// A few of those that match, whichever: to rank all that begin with one letter takes longer than to type the next.
-pub(super) async fn suggest(pool: &PgPool, typed: &str) -> Result<Vec<Suggested>, StoreError> {
-    let mut sql = QueryBuilder::new("SELECT sku, name FROM (SELECT p.id, p.sku, p.name FROM products p WHERE ");
-    push_always(&mut sql, &Request { q: Some(typed.to_owned()), ..Request::default() });
-    sql.push(" LIMIT 100) p ORDER BY id LIMIT ").push_bind(suggest::PRODUCTS);
-    Ok(sql.build_query_as().fetch_all(pool).await?)
+pub(super) struct Typed<'a>(pub(super) &'a str);
+
+impl Query for Typed<'_> {
+    type Answer = Vec<Suggested>;
+
+    async fn ask(&self, connection: &mut PgConnection) -> Result<Vec<Suggested>, StoreError> {
+        let mut sql = QueryBuilder::new("SELECT sku, name FROM (SELECT p.id, p.sku, p.name FROM products p WHERE ");
+        push_always(&mut sql, &Request { q: Some(self.0.to_owned()), ..Request::default() });
+        sql.push(" LIMIT 100) p ORDER BY id LIMIT ").push_bind(suggest::PRODUCTS);
+        Ok(sql.build_query_as().fetch_all(connection).await?)
+    }
 }
 
 /// As in the listing, the page is cut before the joins.

@@ -9,7 +9,7 @@ use super::{
     ALIAS, SearchError, body,
     client::{Call, Client},
     cursor::Engine,
-    fallback,
+    fallback::Typed,
     request::{Answer, Request},
     suggest::{self, Suggested},
 };
@@ -64,8 +64,8 @@ impl Search {
         if began_with == Some(Engine::Elasticsearch) {
             return Err(FindError::CursorOfAbsent);
         }
-        let (answer, source) = databases.read(|pool| async move { fallback::search(&pool, request).await }).await?;
-        Ok(found(answer, source.name()))
+        let reading = databases.read(request).await?;
+        Ok(found(reading.value, reading.source.name()))
     }
 
     /// With the name of the system that answered.
@@ -79,8 +79,8 @@ impl Search {
         {
             return Ok((products, "elasticsearch"));
         }
-        let (products, source) = databases.read(|pool| async move { fallback::suggest(&pool, typed).await }).await?;
-        Ok((products, source.name()))
+        let reading = databases.read(&Typed(typed)).await?;
+        Ok((reading.value, reading.source.name()))
     }
 
     /// True only where Elasticsearch is set up and cannot be searched.

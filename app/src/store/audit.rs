@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -86,7 +86,7 @@ pub(crate) struct Search {
 }
 
 /// Newest first. Only the filters that are set become SQL.
-pub(crate) async fn list(pool: &PgPool, search: Search) -> Result<Vec<Entry>, StoreError> {
+pub(crate) async fn list(connection: &mut PgConnection, search: Search) -> Result<Vec<Entry>, StoreError> {
     let mut sql = sqlx::QueryBuilder::new(
         "SELECT id, iso_utc(at) AS at, actor_id, actor, action, entity, entity_id, before, after, request_id \
          FROM audit_log WHERE id < ",
@@ -102,5 +102,5 @@ pub(crate) async fn list(pool: &PgPool, search: Search) -> Result<Vec<Entry>, St
         sql.push(" AND entity_id = ").push_bind(id);
     }
     sql.push(" ORDER BY id DESC LIMIT ").push_bind(search.limit);
-    Ok(sql.build_query_as().fetch_all(pool).await?)
+    Ok(sql.build_query_as().fetch_all(connection).await?)
 }

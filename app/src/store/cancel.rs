@@ -1,7 +1,7 @@
 //! Cancelling: the stock goes back in the transaction that ends the order.
 
 use serde_json::json;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::{
     audit::{self, Author, Change},
     orders::{self, Order},
     outbox::{self, Event},
-    pools::{self, Source},
+    pools::Databases,
     position::Position,
     stock,
 };
@@ -44,22 +44,27 @@ pub(crate) struct Cancelled {
 ///
 /// `author`: staff that cancels what is not theirs.
 pub(crate) async fn cancel(
-    pool: &PgPool,
+    databases: &Databases,
     id: Uuid,
     request_id: &str,
     author: Option<&Author>,
 ) -> Result<Cancelled, CancelError> {
-    match attempt(pool, id, request_id, author).await {
+    match attempt(databases, id, request_id, author).await {
         Err(CancelError::Store(error)) if error.may_pass_at_once() => {
             tracing::warn!(%error, "try to cancel once more");
-            attempt(pool, id, request_id, author).await
+            attempt(databases, id, request_id, author).await
         }
         other => other,
     }
 }
 
-async fn attempt(pool: &PgPool, id: Uuid, request_id: &str, author: Option<&Author>) -> Result<Cancelled, CancelError> {
-    let mut connection = pools::take(pool, Source::Primary).await?;
+async fn attempt(
+    databases: &Databases,
+    id: Uuid,
+    request_id: &str,
+    author: Option<&Author>,
+) -> Result<Cancelled, CancelError> {
+    let mut connection = databases.connection().await?;
     let span = traces::call("postgresql", "cancel");
     let mut cancelled = transact(&mut connection, id, request_id, author).instrument(span).await;
     match &mut cancelled {

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sqlx::{Connection, FromRow, PgConnection, PgPool};
+use sqlx::{Connection, FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{
-    StoreError,
-    pools::{self, Source},
-};
+use super::StoreError;
 use crate::basket::MAX_LINES;
 
 #[derive(Debug, FromRow, Serialize, utoipa::ToSchema)]
@@ -61,8 +58,11 @@ pub(crate) async fn lines(connection: &mut PgConnection, user: Uuid) -> Result<V
 }
 
 /// Changes of one cart come one after another, so that two at once cannot pass its limit together. The cart as it is then.
-pub(crate) async fn change(pool: &PgPool, user: Uuid, change: &Change<'_>) -> Result<Vec<CartLine>, CartError> {
-    let mut connection = pools::take(pool, Source::Primary).await?;
+pub(crate) async fn change(
+    connection: &mut PgConnection,
+    user: Uuid,
+    change: &Change<'_>,
+) -> Result<Vec<CartLine>, CartError> {
     let mut tx = connection.begin().await?;
     hold(&mut tx, user).await?;
     match change {

@@ -2,7 +2,7 @@
 //! transaction would lose events in a crash, or announce orders that were rolled back.
 
 use serde_json::{Value, json};
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -122,9 +122,9 @@ pub(crate) async fn put_off(tx: &mut PgConnection, refused: &[(i64, String)]) ->
 }
 
 /// Seconds since the oldest event that is still here was written; 0 when none is.
-pub(crate) async fn oldest_unpublished(pool: &PgPool) -> Result<f64, StoreError> {
+pub(crate) async fn oldest_unpublished(connection: &mut PgConnection) -> Result<f64, StoreError> {
     let age = sqlx::query_scalar(
         "SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM outbox WHERE published_at IS NULL",
     );
-    Ok(age.fetch_one(pool).await?)
+    Ok(age.fetch_one(connection).await?)
 }

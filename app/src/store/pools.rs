@@ -111,9 +111,9 @@ pub(crate) struct Reading<T> {
     pub(crate) source: Source,
 }
 
-pub(crate) struct Replica {
-    pub(crate) pool: PgPool,
-    pub(crate) warm: Warm,
+struct Replica {
+    pool: PgPool,
+    warm: Warm,
     breaker: Breaker,
 }
 
@@ -141,10 +141,10 @@ impl Replica {
 
 /// The two ways to the data.
 pub(crate) struct Databases {
-    pub(crate) primary: PgPool,
+    pub(super) primary: PgPool,
     /// For statements that a server which cannot write refuses, whatever they find.
-    pub(crate) writers: Warm,
-    pub(crate) replica: Option<Replica>,
+    pub(super) writers: Warm,
+    replica: Option<Replica>,
 }
 
 impl Databases {
@@ -167,22 +167,20 @@ impl Databases {
         take(&self.primary, Source::Primary).await
     }
 
-    /// Reads that may lag: the replica, or the primary when there is no replica or it is away.
-    pub(crate) async fn read<T, Fut>(&self, query: impl Fn(PgPool) -> Fut) -> Result<(T, Source), StoreError>
-    where
-        Fut: Future<Output = Result<T, StoreError>>,
-    {
+    /// Reads that may lag: the replica, or the primary when there is no replica or it is away. They may also take long, so
+    /// they leave the sessions that are kept to others.
+    pub(crate) async fn read<Q: Query>(&self, query: &Q) -> Result<Reading<Q::Answer>, StoreError> {
         if let Some(replica) = self.replica.as_ref().filter(|replica| replica.breaker.allows()) {
-            match query(replica.pool.clone()).await {
+            match pool_reading(&replica.pool, Source::Replica, false, query).await {
                 Ok(found) => {
                     replica.breaker.close();
-                    return Ok((found, Source::Replica));
+                    return Ok(found);
                 }
                 Err(error) if !error.may_pass_elsewhere() => return Err(error),
                 Err(error) => replica.note_failure(&error),
             }
         }
-        Ok((query(self.primary.clone()).await?, Source::Primary))
+        pool_reading(&self.primary, Source::Primary, false, query).await
     }
 
     /// The same, but what is older than `changed` only when nobody has anything newer. `None`: any age will do, and none
@@ -206,24 +204,36 @@ impl Databases {
                 Err(error) => replica.note_failure(&error),
             }
         }
-        match self.reading(changed.is_some(), query).await {
+        match pool_reading(&self.primary, Source::Primary, changed.is_some(), query).await {
             Err(error) => older.ok_or(error),
             found => found,
         }
     }
 
-    async fn reading<Q: Query>(&self, is_dated: bool, query: &Q) -> Result<Reading<Q::Answer>, StoreError> {
-        let mut connection = self.connection().await?;
-        let found = reading(&mut connection, Source::Primary, is_dated, query).await;
-        if found.as_ref().is_err_and(StoreError::condemns_connection) {
-            connection.close_on_drop();
+    /// Whether there is one that gives no connection.
+    pub(crate) async fn lacks_replica(&self) -> bool {
+        let Some(replica) = &self.replica else { return false };
+        take(&replica.pool, Source::Replica).await.is_err()
+    }
+
+    pub(crate) fn record_connections(&self) {
+        record_connections(&self.primary, Source::Primary, &self.writers);
+        if let Some(replica) = &self.replica {
+            record_connections(&replica.pool, Source::Replica, &replica.warm);
         }
-        found
     }
 }
 
+/// Sessions that are kept are idle, and the pool takes them for busy ones.
+fn record_connections(pool: &PgPool, source: Source, warm: &Warm) {
+    let (size, idle) = (pool.size(), u32::try_from(pool.num_idle() + warm.kept()).unwrap_or(u32::MAX));
+    let gauge = |state| metrics::gauge!(telemetry::POOL_CONNECTIONS, "pool" => source.name(), "state" => state);
+    gauge("idle").set(f64::from(idle));
+    gauge("busy").set(f64::from(size.saturating_sub(idle)));
+}
+
 /// A connection of one of the two pools; how long it was waited for is measured.
-pub(crate) async fn take(pool: &PgPool, source: Source) -> Result<PoolConnection<Postgres>, StoreError> {
+async fn take(pool: &PgPool, source: Source) -> Result<PoolConnection<Postgres>, StoreError> {
     Ok(waited(source, pool.acquire()).await?)
 }
 
@@ -236,6 +246,20 @@ async fn waited<T>(source: Source, taking: impl Future<Output = T>) -> T {
     let taken = taking.await;
     metrics::histogram!(telemetry::POOL_WAIT, "pool" => source.name()).record(started.elapsed().as_secs_f64());
     taken
+}
+
+async fn pool_reading<Q: Query>(
+    pool: &PgPool,
+    source: Source,
+    is_dated: bool,
+    query: &Q,
+) -> Result<Reading<Q::Answer>, StoreError> {
+    let mut connection = take(pool, source).await?;
+    let found = reading(&mut connection, source, is_dated, query).await;
+    if found.as_ref().is_err_and(StoreError::condemns_connection) {
+        connection.close_on_drop();
+    }
+    found
 }
 
 async fn reading<Q: Query>(
@@ -254,6 +278,8 @@ async fn reading<Q: Query>(
 #[cfg(test)]
 #[cfg(feature = "live-tests")]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
     use super::*;
 
     #[allow(clippy::disallowed_methods, reason = "tests are configured by the environment")]
@@ -283,20 +309,27 @@ mod tests {
         assert_eq!(fresh, backend(&pool, None).await);
     }
 
+    /// Counts how often it is asked.
+    struct Slow(AtomicU32);
+
+    impl Query for Slow {
+        type Answer = ();
+
+        async fn ask(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+            self.0.fetch_add(1, Relaxed);
+            connection.execute("SET statement_timeout = '50ms'").await?;
+            Ok(connection.execute("SELECT pg_sleep(3)").await.map(drop)?)
+        }
+    }
+
     /// A heavy report must not move itself to the server that takes the orders.
     #[tokio::test]
     async fn what_is_too_slow_on_the_replica_is_not_tried_on_the_primary() {
         let databases = Databases::new(write_pool(test_server(), 1), Some(read_pool(test_server(), 1)));
-        let asked = std::sync::atomic::AtomicU32::new(0);
-        let slow = async |pool: PgPool| {
-            asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let mut connection = pool.acquire().await?;
-            connection.execute("SET statement_timeout = '50ms'").await?;
-            Ok(connection.execute("SELECT pg_sleep(3)").await?)
-        };
-        let error = databases.read(slow).await.unwrap_err();
+        let slow = Slow(AtomicU32::new(0));
+        let error = databases.read(&slow).await.unwrap_err();
         assert!(matches!(error, StoreError::TooSlow(_)), "{error}");
-        assert_eq!(asked.into_inner(), 1);
+        assert_eq!(slow.0.into_inner(), 1);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! API tokens: a user's keys for programs.
 
 use serde::Serialize;
-use sqlx::{FromRow, PgPool};
+use sqlx::{Connection, FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -73,8 +73,13 @@ impl From<sqlx::Error> for AddError {
 
 /// One after another, so that two at once cannot pass the limit together; and not beside a change of the password, which
 /// would leave a token of whoever it was meant to shut out.
-pub(crate) async fn add(pool: &PgPool, user: Uuid, epoch: i32, token: &NewToken<'_>) -> Result<Token, AddError> {
-    let mut tx = pool.begin().await?;
+pub(crate) async fn add(
+    connection: &mut PgConnection,
+    user: Uuid,
+    epoch: i32,
+    token: &NewToken<'_>,
+) -> Result<Token, AddError> {
+    let mut tx = connection.begin().await?;
     let held = sqlx::query_scalar("SELECT session_epoch FROM users WHERE id = $1 FOR NO KEY UPDATE");
     if held.bind(user).fetch_optional(&mut *tx).await? != Some(epoch) {
         return Err(AddError::SessionOver);
@@ -91,17 +96,17 @@ pub(crate) async fn add(pool: &PgPool, user: Uuid, epoch: i32, token: &NewToken<
     row.map(Token::from).ok_or(AddError::TooMany)
 }
 
-pub(crate) async fn of_user(pool: &PgPool, user: Uuid) -> Result<Vec<Token>, StoreError> {
+pub(crate) async fn of_user(connection: &mut PgConnection, user: Uuid) -> Result<Vec<Token>, StoreError> {
     let mut query = sqlx::QueryBuilder::new("SELECT ");
     query.push(TOKEN_COLUMNS).push(" FROM api_tokens WHERE user_id = ").push_bind(user).push(" ORDER BY id");
-    let rows: Vec<TokenRow> = query.build_query_as().fetch_all(pool).await?;
+    let rows: Vec<TokenRow> = query.build_query_as().fetch_all(connection).await?;
     Ok(rows.into_iter().map(Token::from).collect())
 }
 
 /// False: the user has no such token.
-pub(crate) async fn remove(pool: &PgPool, user: Uuid, id: Uuid) -> Result<bool, StoreError> {
+pub(crate) async fn remove(connection: &mut PgConnection, user: Uuid, id: Uuid) -> Result<bool, StoreError> {
     let query = sqlx::query("DELETE FROM api_tokens WHERE id = $1 AND user_id = $2").bind(id).bind(user);
-    Ok(query.execute(pool).await?.rows_affected() == 1)
+    Ok(query.execute(connection).await?.rows_affected() == 1)
 }
 
 /// Who made a token that has not run out, and what it may. Tried once more where the session turns out to be of no use.

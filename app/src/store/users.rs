@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{Connection, FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
@@ -50,7 +50,7 @@ pub(crate) enum RegisterError {
 }
 
 pub(crate) async fn register(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     email: &str,
     name: &str,
     password_hash: &str,
@@ -60,35 +60,40 @@ pub(crate) async fn register(
          RETURNING id, email, name, role, session_epoch",
     );
     let inserted = inserted.bind(Uuid::now_v7()).bind(email).bind(name).bind(password_hash);
-    let row: Option<Row> = inserted.fetch_optional(pool).await.map_err(StoreError::from)?;
+    let row: Option<Row> = inserted.fetch_optional(connection).await.map_err(StoreError::from)?;
     row.map(User::from).ok_or(RegisterError::Taken)
 }
 
 /// Active ones only: to the others the shop says what it says to strangers.
-pub(crate) async fn by_email(pool: &PgPool, email: &str) -> Result<Option<(User, String)>, StoreError> {
+pub(crate) async fn by_email(connection: &mut PgConnection, email: &str) -> Result<Option<(User, String)>, StoreError> {
     let query = sqlx::query_as(
         "SELECT id, email, name, role, session_epoch, password_hash FROM users WHERE email = $1 AND is_active",
     );
-    let found: Option<(Uuid, String, String, String, i32, String)> = query.bind(email).fetch_optional(pool).await?;
+    let found: Option<(Uuid, String, String, String, i32, String)> =
+        query.bind(email).fetch_optional(connection).await?;
     Ok(found.map(|(id, email, name, role, session_epoch, hash)| {
         (Row { id, email, name, role, session_epoch }.into(), hash)
     }))
 }
 
-pub(crate) async fn by_id(pool: &PgPool, id: Uuid) -> Result<Option<User>, StoreError> {
+pub(crate) async fn by_id(connection: &mut PgConnection, id: Uuid) -> Result<Option<User>, StoreError> {
     let query = sqlx::query_as("SELECT id, email, name, role, session_epoch FROM users WHERE id = $1 AND is_active");
-    let row: Option<Row> = query.bind(id).fetch_optional(pool).await?;
+    let row: Option<Row> = query.bind(id).fetch_optional(connection).await?;
     Ok(row.map(User::from))
 }
 
-pub(crate) async fn password_hash(pool: &PgPool, id: Uuid) -> Result<Option<String>, StoreError> {
+pub(crate) async fn password_hash(connection: &mut PgConnection, id: Uuid) -> Result<Option<String>, StoreError> {
     let query = sqlx::query_scalar("SELECT password_hash FROM users WHERE id = $1 AND is_active");
-    Ok(query.bind(id).fetch_optional(pool).await?)
+    Ok(query.bind(id).fetch_optional(connection).await?)
 }
 
 /// Ends every session and every token of the user: whoever knew the old password may have made them.
-pub(crate) async fn set_password(pool: &PgPool, id: Uuid, password_hash: &str) -> Result<User, StoreError> {
-    let mut tx = pool.begin().await?;
+pub(crate) async fn set_password(
+    connection: &mut PgConnection,
+    id: Uuid,
+    password_hash: &str,
+) -> Result<User, StoreError> {
+    let mut tx = connection.begin().await?;
     let query = sqlx::query_as(
         "UPDATE users SET password_hash = $2, session_epoch = session_epoch + 1 WHERE id = $1 \
          RETURNING id, email, name, role, session_epoch",
@@ -105,10 +110,10 @@ async fn remove_tokens(tx: &mut PgConnection, user: Uuid) -> Result<(), StoreErr
     Ok(())
 }
 
-pub(crate) async fn set_name(pool: &PgPool, id: Uuid, name: &str) -> Result<User, StoreError> {
+pub(crate) async fn set_name(connection: &mut PgConnection, id: Uuid, name: &str) -> Result<User, StoreError> {
     let query =
         sqlx::query_as("UPDATE users SET name = $2 WHERE id = $1 RETURNING id, email, name, role, session_epoch");
-    let row: Row = query.bind(id).bind(name).fetch_one(pool).await?;
+    let row: Row = query.bind(id).bind(name).fetch_one(connection).await?;
     Ok(row.into())
 }
 

@@ -1,7 +1,7 @@
 //! What others tell the shop: once each, and passed on by the outbox.
 
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection};
 
 use super::{
     StoreError,
@@ -13,13 +13,13 @@ pub(crate) const RECEIVED: &str = "custom.webhook.received";
 
 /// False: it was here before.
 pub(crate) async fn receive(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     provider: &str,
     event_id: &str,
     body: &Value,
     request_id: &str,
 ) -> Result<bool, StoreError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = connection.begin().await?;
     let insert = sqlx::query("INSERT INTO webhook_events (provider, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING");
     if insert.bind(provider).bind(event_id).execute(&mut *tx).await?.rows_affected() == 0 {
         return Ok(false);

@@ -74,6 +74,7 @@ async fn sigterm_drains_and_ends_with_success() {
 async fn metrics_are_private_and_name_what_happened() {
     let shop = Shop::open().await;
     shop.order(&fresh_key(), &[("PROBE-0", 1)]).await;
+    shop.register("ada").await;
     shop.get("/api/v1/products/NO-SUCH").await;
     assert_eq!(shop.get("/metrics").await.status(), 404);
     let metrics = shop.http.get(format!("{}/metrics", shop.metrics)).send().await.unwrap().text().await.unwrap();
@@ -83,6 +84,7 @@ async fn metrics_are_private_and_name_what_happened() {
         r#"http_request_duration_seconds_count{method="POST",route="/api/v1/orders",status="201"} 1"#,
         r#"db_pool_connections{pool="primary",state="idle"}"#,
         r#"db_pool_connections{pool="replica",state="busy"}"#,
+        r#"db_pool_wait_seconds_count{pool="primary"} 2"#,
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }

@@ -158,8 +158,10 @@ async fn fifty_requests_with_one_key_are_one_order() {
     let bodies: HashSet<&String> = answers.iter().filter(|answer| answer.0 == 201).map(|answer| &answer.2).collect();
     assert_eq!(bodies.len(), 1, "every success is the same order: {answers:?}");
     assert_eq!(answers.iter().filter(|answer| answer.0 == 201 && !answer.1).count(), 1, "one request did the work");
+    // A busy machine may keep one waiting for a connection longer than the app has it wait: nothing was changed then either.
     for (status, _, body) in answers.iter().filter(|answer| answer.0 != 201) {
-        assert!(*status == 409 && body.contains("idempotency_key_running"), "{status} {body}");
+        let refusals = [(409, "idempotency_key_running"), (503, "database_unavailable")];
+        assert!(refusals.iter().any(|(of, code)| status == of && body.contains(code)), "{status} {body}");
     }
     assert_eq!((shop.stock(&sku).await, shop.count("orders").await), (before - 1, 1));
 

@@ -20,7 +20,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("kubernetes_what_was_deleted_or_edited_by_hand_is_as_described_after_up_deep", by_hand),
     ("kubernetes_killed_pods_come_back_by_themselves_as_the_members_that_they_were", killed_pods),
     ("kubernetes_failover_drill_loses_no_acknowledged_row", drill),
-    ("kubernetes_writes_are_back_in_10_s_when_the_primarys_node_is_cut_off_and_it_rejoins_later", node_cut_off),
+    (
+        "kubernetes_writes_are_back_in_10_s_when_the_primarys_node_loses_its_power_and_it_rejoins_later",
+        node_without_power,
+    ),
+    (
+        "kubernetes_writes_are_back_in_10_s_when_the_primarys_node_loses_its_network_and_it_rejoins_later",
+        node_without_network,
+    ),
     ("kubernetes_up_goes_on_after_the_api_server_was_away", api_away),
     ("kubernetes_external_services_are_used_and_left_alone", external::from_a_cluster),
     ("kubernetes_down_with_volumes_leaves_no_namespace", taken_down),
@@ -264,17 +271,25 @@ fn can_write(from: &str, password: &str) -> bool {
     Ran::of(&mut command).code == 0
 }
 
-/// Whoever runs the cluster alone can cut a node's power: `PROVISIONER_TEST_NODE_POWER` is a command, `kill NODE` and
-/// `start NODE`. The name service must be elsewhere, and so must the other members of the database.
-fn node_cut_off() {
+fn node_without_power() {
+    lost_node("PROVISIONER_TEST_NODE_POWER");
+}
+
+fn node_without_network() {
+    lost_node("PROVISIONER_TEST_NODE_NETWORK");
+}
+
+/// Whoever runs the cluster alone can cut a node off: the variable names a command, `kill NODE` and `start NODE`. The name
+/// service must be elsewhere, and so must the other members of the database.
+fn lost_node(variable: &str) {
     const MEMBERS: [&str; 3] = ["postgres-1", "postgres-2", "postgres-3"];
     #[allow(clippy::disallowed_methods, reason = "the tests' own place that reads the environment")]
-    let Ok(power) = std::env::var("PROVISIONER_TEST_NODE_POWER") else {
-        eprintln!("not run: nobody can cut a node's power here, PROVISIONER_TEST_NODE_POWER is not set");
+    let Ok(command) = std::env::var(variable) else {
+        eprintln!("not run: nobody can cut a node off here, {variable} is not set");
         return;
     };
-    let power = |verb: &str, node: &str| {
-        let ran = Ran::of(Command::new(&power).args([verb, node]));
+    let injector = |verb: &str, node: &str| {
+        let ran = Ran::of(Command::new(&command).args([verb, node]));
         assert!(ran.code == 0, "{verb} {node}: {}", ran.stderr);
     };
     let stack = stack();
@@ -297,7 +312,7 @@ fn node_cut_off() {
     let password = &kubectl(&["get", "secret", "secret-postgres-app", "-o", value]);
     assert!(can_write(other, password), "before anything is done");
     let node = node_of(primary);
-    power("kill", &node);
+    injector("kill", &node);
     let begin = Instant::now();
     let said = root().join("target/node-cut-off.txt");
     let file = std::fs::File::create(&said).unwrap();
@@ -318,7 +333,7 @@ fn node_cut_off() {
     eprintln!("members of the route are on {routes:?}, {primary} was on {node}");
     assert_eq!(said.contains("leads to what is fenced"), routes.contains(&node), "{said}");
     eventually("the node is back", Duration::from_secs(120), || {
-        power("start", &node);
+        injector("start", &node);
         let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
         let is_ready = || (kubectl(&["get", "node", &node, "-o", ready]) == "True").then_some(());
         let begin = Instant::now();
@@ -328,7 +343,7 @@ fn node_cut_off() {
             }
             std::thread::park_timeout(Duration::from_millis(500));
         }
-        power("kill", &node);
+        injector("kill", &node);
         None
     });
     eventually("it is a replica again", Duration::from_secs(120), || {

@@ -19,8 +19,8 @@ use crate::{
     },
     state::Shared,
     store::{
-        admin::analytics::{self, Period, Sales},
-        pools::Source,
+        admin::analytics::{Period, Sales, SalesAfter, StockBelow, TopProducts},
+        pools::Reading,
     },
 };
 
@@ -61,10 +61,9 @@ pub(crate) async fn sales(
     Asked(SalesQuery { cursor, limit, from, to }): Asked<SalesQuery>,
 ) -> Result<Response, Problem> {
     let page = Page::of("sales", cursor.as_deref(), limit)?;
-    let (period, rows) = (Period { from, to }, page.rows());
-    let (found, source) =
-        state.databases.read(async |pool| analytics::sales(&pool, &period, page.last.as_ref(), rows).await).await?;
-    let mut response = page.answer(found, Sales::row);
+    let query = SalesAfter { period: Period { from, to }, last: page.last.as_ref(), limit: page.rows() };
+    let Reading { value, source, .. } = state.databases.read(&query).await?;
+    let mut response = page.answer(value, Sales::row);
     response.headers_mut().insert(SOURCE, HeaderValue::from_static(source.name()));
     Ok(response)
 }
@@ -74,10 +73,8 @@ pub(crate) async fn top_products(
     Staff(_): Staff,
     Asked(TopQuery { from, to, limit }): Asked<TopQuery>,
 ) -> Result<Response, Problem> {
-    let limit = i64::from(page::limit(limit)?);
-    let period = Period { from, to };
-    let found = state.databases.read(async |pool| analytics::top_products(&pool, &period, limit).await).await?;
-    Ok(answer(found))
+    let query = TopProducts { period: Period { from, to }, limit: i64::from(page::limit(limit)?) };
+    Ok(answer(state.databases.read(&query).await?))
 }
 
 pub(crate) async fn low_stock(
@@ -85,12 +82,11 @@ pub(crate) async fn low_stock(
     Staff(_): Staff,
     Asked(LowStockQuery { below, limit }): Asked<LowStockQuery>,
 ) -> Result<Response, Problem> {
-    let (below, limit) = (below.unwrap_or(LOW), i64::from(page::limit(limit)?));
-    let found = state.databases.read(async |pool| analytics::low_stock(&pool, below, limit).await).await?;
-    Ok(answer(found))
+    let query = StockBelow { below: below.unwrap_or(LOW), limit: i64::from(page::limit(limit)?) };
+    Ok(answer(state.databases.read(&query).await?))
 }
 
-fn answer<T: Serialize>((items, source): (Vec<T>, Source)) -> Response {
+fn answer<T: Serialize>(Reading { value: items, source, .. }: Reading<Vec<T>>) -> Response {
     let headers = [(header::CACHE_CONTROL, "no-store"), (SOURCE, source.name())];
     (headers, Json(json!({ "items": items }))).into_response()
 }

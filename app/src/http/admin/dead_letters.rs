@@ -10,6 +10,7 @@ use axum::{
 use lapin::{message::Delivery, types::AMQPValue};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sqlx::Connection;
 
 use crate::{
     basket::Fault,
@@ -309,11 +310,9 @@ async fn settle(
         return Ok((0, 0));
     }
     let letters: Vec<DeadLetter> = taken.iter().map(DeadLetter::of).collect();
-    let mut tx = state.databases.primary.begin().await.map_err(StoreError::from)?;
     let change =
         Change { action: fate.action(), entity: "queue", entity_id: queue, before: Some(json!(letters)), after: None };
-    audit::record(&mut tx, author, change).await?;
-    tx.commit().await.map_err(StoreError::of_commit)?;
+    record(state, author, change).await?;
     let (mut done, mut refused) = (0, 0);
     let origin = format!("q.{queue}");
     for delivery in taken {
@@ -330,6 +329,13 @@ async fn settle(
     }
     tracing::info!(queue, action = fate.action(), letters = taken.len(), "dead letters were settled");
     Ok((done, refused))
+}
+
+async fn record(state: &AppState, author: &Author, change: Change<'_>) -> Result<(), StoreError> {
+    let mut connection = state.databases.connection().await?;
+    let mut tx = connection.begin().await?;
+    audit::record(&mut tx, author, change).await?;
+    tx.commit().await.map_err(StoreError::of_commit)
 }
 
 #[cfg(test)]

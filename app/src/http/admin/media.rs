@@ -84,8 +84,8 @@ pub(crate) async fn put(
     let path = format!("{}/{digest}.{extension}", &digest[..2]);
     store.keep(&path, &bytes).await?;
     let picture = Picture { path: &path, content_type, alt: &alt };
-    let primary = &state.databases.primary;
-    let medium = media::set(primary, &caller.author(id), &sku, position, Some(&picture)).await?;
+    let author = caller.author(id);
+    let medium = media::set(&mut *state.databases.connection().await?, &author, &sku, position, Some(&picture)).await?;
     invalidation::announce_at_once(&state).await;
     Ok(([NO_STORE], Json(medium)).into_response())
 }
@@ -98,7 +98,8 @@ pub(crate) async fn remove(
     Path((sku, position)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (sku, position) = (known(&sku)?, place(&position)?);
-    media::set(&state.databases.primary, &caller.author(id), &sku, position, None).await?;
+    let author = caller.author(id);
+    media::set(&mut *state.databases.connection().await?, &author, &sku, position, None).await?;
     invalidation::announce_at_once(&state).await;
     Ok((StatusCode::NO_CONTENT, [NO_STORE]).into_response())
 }

@@ -70,7 +70,7 @@ pub(crate) async fn list(
         below: page.last,
         limit: page.rows(),
     };
-    let rows = orders::list(&state.databases.primary, &search).await?;
+    let rows = orders::list(&mut *state.databases.connection().await?, &search).await?;
     Ok(page.answer(rows, |order| order.number))
 }
 
@@ -91,15 +91,14 @@ pub(crate) async fn set_status(
 ) -> Result<Response, Problem> {
     let id = order_id(&id)?;
     let author = caller.author(request_id);
-    let primary = &state.databases.primary;
     match status {
         Status::Placed => return Err(not_allowed("an order is placed once, by whoever orders")),
         Status::Cancelled => {
-            if cancel::cancel(primary, id, &author.request_id, Some(&author)).await?.is_back_in_stock {
+            if cancel::cancel(&state.databases, id, &author.request_id, Some(&author)).await?.is_back_in_stock {
                 invalidation::announce_at_once(&state).await;
             }
         }
-        Status::Refunded => orders::refund(primary, &author, id).await?,
+        Status::Refunded => orders::refund(&mut *state.databases.connection().await?, &author, id).await?,
     }
     show(&state, id).await
 }

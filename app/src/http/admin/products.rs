@@ -81,8 +81,8 @@ pub(crate) async fn list(
     Asked(query): Asked<ProductQuery>,
 ) -> Result<Response, Problem> {
     let page = Page::of("products", query.cursor.as_deref(), query.limit)?;
-    let rows =
-        products::list(&state.databases.primary, query.state, page.last.unwrap_or_default(), page.rows()).await?;
+    let mut connection = state.databases.connection().await?;
+    let rows = products::list(&mut connection, query.state, page.last.unwrap_or_default(), page.rows()).await?;
     Ok(page.answer(rows, |product| product.id))
 }
 
@@ -100,7 +100,8 @@ pub(crate) async fn create(
         faults.push(Fault::new("sku", "expected 1 to 64 letters, digits, '-', '_' or '.', which is not the first"));
     }
     refuse(&faults, "invalid_product")?;
-    let product = products::create(&state.databases.primary, &caller.author(id), &sku, &fields).await?;
+    let author = caller.author(id);
+    let product = products::create(&mut *state.databases.connection().await?, &author, &sku, &fields).await?;
     invalidation::announce_at_once(&state).await;
     let location = format!("/api/v1/admin/products/{sku}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], answer(&product)).into_response())
@@ -164,7 +165,8 @@ async fn change(
 ) -> Result<Response, Problem> {
     let version = expected(headers)?;
     refuse(&faults(&fields), "invalid_product")?;
-    let product = products::update(&state.databases.primary, author, &known(sku)?, version, &fields).await?;
+    let sku = known(sku)?;
+    let product = products::update(&mut *state.databases.connection().await?, author, &sku, version, &fields).await?;
     invalidation::announce_at_once(state).await;
     Ok(answer(&product))
 }

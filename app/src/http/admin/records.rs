@@ -27,9 +27,10 @@ pub(crate) async fn outbox(
     Asked(query): Asked<PageQuery>,
 ) -> Result<Response, Problem> {
     let page = Page::of("outbox", query.cursor.as_deref(), query.limit)?;
-    let primary = &state.databases.primary;
-    let rows = admin::outbox::list(primary, page.last.unwrap_or_default(), page.rows()).await?;
-    let (pending, oldest) = (admin::outbox::pending(primary).await?, oldest_unpublished(primary).await?);
+    let mut connection = state.databases.connection().await?;
+    let rows = admin::outbox::list(&mut connection, page.last.unwrap_or_default(), page.rows()).await?;
+    let pending = admin::outbox::pending(&mut connection).await?;
+    let oldest = oldest_unpublished(&mut connection).await?;
     let body = [("pending".to_owned(), json!(pending)), ("oldest_seconds".to_owned(), json!(oldest))];
     Ok(page.answer_with(Map::from_iter(body), rows, |entry| entry.id))
 }
@@ -58,6 +59,6 @@ pub(crate) async fn audit(
         below: page.last,
         limit: page.rows(),
     };
-    let rows = audit::list(&state.databases.primary, search).await?;
+    let rows = audit::list(&mut *state.databases.connection().await?, search).await?;
     Ok(page.answer(rows, |entry| entry.id))
 }

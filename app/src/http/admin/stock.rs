@@ -68,7 +68,8 @@ pub(crate) async fn apply(
     let scope = format!("POST /api/v1/admin/inventory {}", author.id);
     let key = Key { scope: &scope, key, fingerprint: &fingerprint };
     let movement = Movement { sku: &sku, delta, reason, note: &note };
-    match stock::apply(&state.databases.primary, &author, key, &movement).await? {
+    let answer = stock::apply(&mut *state.databases.connection().await?, &author, key, &movement).await?;
+    match answer {
         Answer::Replayed { status, body } => Ok(stored(status, body, true)),
         Answer::Moved { body, availability_changed } => {
             if availability_changed {
@@ -88,7 +89,7 @@ pub(crate) async fn list(
     let page = Page::of("movements", query.cursor.as_deref(), query.limit)?;
     let sku = known(&sku)?;
     let below = page.last.unwrap_or(i64::MAX);
-    let (on_hand, rows) = stock::list(&state.databases.primary, &sku, below, page.rows()).await?;
+    let (on_hand, rows) = stock::list(&mut *state.databases.connection().await?, &sku, below, page.rows()).await?;
     let body = Map::from_iter([("sku".to_owned(), json!(sku)), ("on_hand".to_owned(), json!(on_hand))]);
     Ok(page.answer_with(body, rows, |moved| moved.id))
 }

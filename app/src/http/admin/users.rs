@@ -47,7 +47,7 @@ pub(crate) async fn list(
     let page = Page::of("users", query.cursor.as_deref(), query.limit)?;
     let email = text("email", query.email)?.map(|email| email.to_ascii_lowercase());
     let search = Search { role: query.role, email, below: page.last, limit: page.rows() };
-    let rows = users::list(&state.databases.primary, &search).await?;
+    let rows = users::list(&mut *state.databases.connection().await?, &search).await?;
     Ok(page.answer(rows, |user| user.id))
 }
 
@@ -71,7 +71,8 @@ pub(crate) async fn change(
     if role.is_none() && is_active.is_none() {
         refuse(&[Fault::new("role", "expected role or is_active")], "invalid_user")?;
     }
-    let changed = users::change(&state.databases.primary, &caller.author(request_id), id, role, is_active).await?;
+    let author = caller.author(request_id);
+    let changed = users::change(&mut *state.databases.connection().await?, &author, id, role, is_active).await?;
     Ok(([NO_STORE], Json(changed)).into_response())
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{Connection, FromRow, PgConnection};
 
 use super::ChangeError;
 use crate::store::{
@@ -51,13 +51,13 @@ async fn of_product(
 
 /// Puts a picture in a place, `None` takes away the one that is there.
 pub(crate) async fn set(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     author: &Author,
     sku: &str,
     position: i32,
     picture: Option<&Picture<'_>>,
 ) -> Result<Option<Medium>, ChangeError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = connection.begin().await?;
     let product = product(&mut tx, sku).await?;
     let before = of_product(&mut tx, product, Some(position)).await?.pop();
     match picture {

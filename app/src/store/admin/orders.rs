@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::{FromRow, PgConnection, PgPool, QueryBuilder};
+use sqlx::{Connection, FromRow, PgConnection, QueryBuilder};
 use uuid::Uuid;
 
 use super::ChangeError;
@@ -76,7 +76,7 @@ pub(crate) struct Search {
 }
 
 /// Newest first. Only the filters that are set become SQL.
-pub(crate) async fn list(pool: &PgPool, search: &Search) -> Result<Vec<Order>, StoreError> {
+pub(crate) async fn list(connection: &mut PgConnection, search: &Search) -> Result<Vec<Order>, StoreError> {
     let mut sql = QueryBuilder::new(COLUMNS);
     sql.push("number < ").push_bind(search.below.unwrap_or(i64::MAX));
     if let Some(status) = search.status {
@@ -95,7 +95,7 @@ pub(crate) async fn list(pool: &PgPool, search: &Search) -> Result<Vec<Order>, S
         sql.push(" AND created_at < (").push_bind(to.as_str().to_owned()).push("::date + 1) AT TIME ZONE 'UTC'");
     }
     sql.push(" ORDER BY number DESC LIMIT ").push_bind(search.limit);
-    Ok(sql.build_query_as().fetch_all(pool).await?)
+    Ok(sql.build_query_as().fetch_all(connection).await?)
 }
 
 pub(crate) async fn by_id(connection: &mut PgConnection, id: Uuid) -> Result<(Order, Vec<OrderItem>), ChangeError> {
@@ -110,8 +110,8 @@ pub(crate) async fn by_id(connection: &mut PgConnection, id: Uuid) -> Result<(Or
 }
 
 /// Done again it changes nothing and answers the same.
-pub(crate) async fn refund(pool: &PgPool, author: &Author, id: Uuid) -> Result<(), ChangeError> {
-    let mut tx = pool.begin().await?;
+pub(crate) async fn refund(connection: &mut PgConnection, author: &Author, id: Uuid) -> Result<(), ChangeError> {
+    let mut tx = connection.begin().await?;
     let held = sqlx::query_scalar("SELECT status FROM orders WHERE id = $1 FOR NO KEY UPDATE").bind(id);
     let held: Option<String> = held.fetch_optional(&mut *tx).await?;
     let found = held.ok_or(ChangeError::Missing("order"))?;

@@ -1,7 +1,7 @@
 //! What waits to be published. Not what it says: that is the customers' own.
 
 use serde::Serialize;
-use sqlx::{FromRow, PgPool};
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use crate::store::StoreError;
@@ -19,16 +19,16 @@ pub(crate) struct Entry {
     created_at: String,
 }
 
-pub(crate) async fn pending(pool: &PgPool) -> Result<i64, StoreError> {
+pub(crate) async fn pending(connection: &mut PgConnection) -> Result<i64, StoreError> {
     let query = sqlx::query_scalar("SELECT count(*) FROM outbox WHERE published_at IS NULL");
-    Ok(query.fetch_one(pool).await?)
+    Ok(query.fetch_one(connection).await?)
 }
 
 /// Oldest first.
-pub(crate) async fn list(pool: &PgPool, after: i64, limit: i64) -> Result<Vec<Entry>, StoreError> {
+pub(crate) async fn list(connection: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<Entry>, StoreError> {
     let query = sqlx::query_as(
         "SELECT id, message_id, topic, aggregate_id, attempts, last_error, iso_utc(next_attempt_at) AS next_attempt_at, \
            iso_utc(created_at) AS created_at FROM outbox WHERE published_at IS NULL AND id > $1 ORDER BY id LIMIT $2",
     );
-    Ok(query.bind(after).bind(limit).fetch_all(pool).await?)
+    Ok(query.bind(after).bind(limit).fetch_all(connection).await?)
 }

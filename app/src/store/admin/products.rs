@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{Connection, FromRow, PgConnection};
 
 use super::ChangeError;
 use crate::store::{
@@ -82,7 +82,7 @@ pub(crate) async fn by_sku(connection: &mut PgConnection, sku: &str) -> Result<P
 
 /// By id, so that a walk misses nothing that was there from its beginning to its end.
 pub(crate) async fn list(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     state: Option<State>,
     after: i64,
     limit: i64,
@@ -92,12 +92,17 @@ pub(crate) async fn list(
         "WHERE p.id > $1 AND ($2::bool IS NULL OR (p.hidden, p.active) = ($2, $3)) ORDER BY p.id LIMIT $4"
     ));
     let query = query.bind(after).bind(columns.map(|(hidden, _)| hidden)).bind(columns.map(|(_, active)| active));
-    Ok(query.bind(limit).fetch_all(pool).await?)
+    Ok(query.bind(limit).fetch_all(connection).await?)
 }
 
 /// With no stock: that comes by a movement.
-pub(crate) async fn create(pool: &PgPool, author: &Author, sku: &str, fields: &Fields) -> Result<Product, ChangeError> {
-    let mut tx = pool.begin().await?;
+pub(crate) async fn create(
+    connection: &mut PgConnection,
+    author: &Author,
+    sku: &str,
+    fields: &Fields,
+) -> Result<Product, ChangeError> {
+    let mut tx = connection.begin().await?;
     let category = category(&mut tx, fields.category.as_deref().unwrap_or_default()).await?;
     let (hidden, active) = fields.state.unwrap_or_default().columns();
     let inserted = sqlx::query_scalar(
@@ -136,13 +141,13 @@ pub(crate) async fn create(pool: &PgPool, author: &Author, sku: &str, fields: &F
 
 /// `version`: the one that whoever changes it has read; `None` for whichever there is.
 pub(crate) async fn update(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     author: &Author,
     sku: &str,
     version: Option<i64>,
     fields: &Fields,
 ) -> Result<Product, ChangeError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = connection.begin().await?;
     // Whoever comes second waits here, and finds another version.
     sqlx::query("SELECT 1 FROM products WHERE sku = $1 FOR NO KEY UPDATE").bind(sku).execute(&mut *tx).await?;
     let before = by_sku(&mut tx, sku).await?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{Connection, FromRow, PgConnection};
 
 use super::{ChangeError, products::index};
 use crate::store::{
@@ -72,12 +72,12 @@ pub(crate) enum Answer {
 }
 
 pub(crate) async fn apply(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     author: &Author,
     key: Key<'_>,
     movement: &Movement<'_>,
 ) -> Result<Answer, ChangeError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = connection.begin().await?;
     match idempotency::claim(&mut tx, key).await? {
         Claim::Ours => {}
         Claim::Used(Used::Done { status, body }) => return Ok(Answer::Replayed { status, body }),
@@ -147,15 +147,20 @@ async fn hold(tx: &mut PgConnection, sku: &str) -> Result<Stock, ChangeError> {
 }
 
 /// What is there, and the movements from the newest on.
-pub(crate) async fn list(pool: &PgPool, sku: &str, below: i64, limit: i64) -> Result<(i32, Vec<Moved>), ChangeError> {
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    sku: &str,
+    below: i64,
+    limit: i64,
+) -> Result<(i32, Vec<Moved>), ChangeError> {
     let stock = sqlx::query_as(
         "SELECT p.id, i.on_hand FROM products p JOIN inventory i ON i.product_id = p.id WHERE p.sku = $1",
     );
-    let stock: Option<(i64, i32)> = stock.bind(sku).fetch_optional(pool).await?;
+    let stock: Option<(i64, i32)> = stock.bind(sku).fetch_optional(&mut *connection).await?;
     let (product, on_hand) = stock.ok_or(ChangeError::Missing("product"))?;
     let moved = sqlx::query_as(
         "SELECT id, delta, reason, note, order_id, iso_utc(created_at) AS created_at FROM stock_movements \
          WHERE product_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
     );
-    Ok((on_hand, moved.bind(product).bind(below).bind(limit).fetch_all(pool).await?))
+    Ok((on_hand, moved.bind(product).bind(below).bind(limit).fetch_all(connection).await?))
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{FromRow, PgConnection, PgPool, QueryBuilder};
+use sqlx::{Connection, FromRow, PgConnection, QueryBuilder};
 use uuid::Uuid;
 
 use super::ChangeError;
@@ -36,7 +36,7 @@ pub(crate) struct Search {
 }
 
 /// Newest first: an id begins with its time.
-pub(crate) async fn list(pool: &PgPool, search: &Search) -> Result<Vec<User>, StoreError> {
+pub(crate) async fn list(connection: &mut PgConnection, search: &Search) -> Result<Vec<User>, StoreError> {
     let mut sql = QueryBuilder::new(COLUMNS);
     sql.push("id < ").push_bind(search.below.unwrap_or(Uuid::max()));
     if let Some(role) = search.role {
@@ -46,7 +46,7 @@ pub(crate) async fn list(pool: &PgPool, search: &Search) -> Result<Vec<User>, St
         sql.push(" AND email = ").push_bind(email.clone());
     }
     sql.push(" ORDER BY id DESC LIMIT ").push_bind(search.limit);
-    Ok(sql.build_query_as().fetch_all(pool).await?)
+    Ok(sql.build_query_as().fetch_all(connection).await?)
 }
 
 pub(crate) async fn by_id(connection: &mut PgConnection, id: Uuid) -> Result<User, ChangeError> {
@@ -57,7 +57,7 @@ pub(crate) async fn by_id(connection: &mut PgConnection, id: Uuid) -> Result<Use
 
 /// What is `None` stays. Whoever is shut out, or has another role now, is logged out everywhere and loses all tokens.
 pub(crate) async fn change(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     author: &Author,
     id: Uuid,
     role: Option<Role>,
@@ -67,7 +67,7 @@ pub(crate) async fn change(
         let detail = "ask another administrator to change your own account".to_owned();
         return Err(ChangeError::Conflict("own_account", detail));
     }
-    let mut tx = pool.begin().await?;
+    let mut tx = connection.begin().await?;
     // Both, in one order: of two administrators who shut each other out at once one stays.
     let held = sqlx::query_as(
         "SELECT id, role = 'admin' AND is_active FROM users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
