@@ -20,14 +20,22 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 pub(crate) struct RedisLink {
     client: Client,
-    manager: RwLock<ConnectionManager>,
+    connection: RwLock<Numbered>,
     breaker: Breaker,
+}
+
+/// The `number`th one: of many commands that fail with it the first one replaces it.
+#[derive(Clone)]
+struct Numbered {
+    number: u64,
+    manager: ConnectionManager,
 }
 
 impl RedisLink {
     /// Connects to nothing yet.
     pub(crate) fn new(client: Client) -> redis::RedisResult<Self> {
-        Ok(Self { manager: RwLock::new(manager(&client)?), client, breaker: Breaker::new(PAUSE_AFTER_FAILURE) })
+        let connection = RwLock::new(Numbered { number: 0, manager: manager(&client)? });
+        Ok(Self { connection, client, breaker: Breaker::new(PAUSE_AFTER_FAILURE) })
     }
 
     pub(crate) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
@@ -36,16 +44,16 @@ impl RedisLink {
 
     /// Also while the breaker is open: for whoever asks how Redis is.
     pub(crate) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
-        let mut connection = self.manager.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Numbered { number, mut manager } = self.connection.read().unwrap_or_else(PoisonError::into_inner).clone();
         let name = match command.args_iter().next() {
             Some(Arg::Simple(name)) => std::str::from_utf8(name).unwrap_or_default(),
             _ => "",
         };
         let span = traces::call("redis", name);
         let answer = async {
-            match command.query_async(&mut connection).await {
+            match command.query_async(&mut manager).await {
                 // No command of the shop harms by being done twice.
-                Err(error) if is_lost(&error) => command.query_async(&mut connection).await,
+                Err(error) if is_lost(&error) => command.query_async(&mut manager).await,
                 answer => answer,
             }
         };
@@ -56,20 +64,28 @@ impl RedisLink {
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "go round Redis");
+                // A connection to a demoted Redis stays healthy for ever and refuses every write.
                 if error.code() == Some("READONLY") {
-                    self.reconnect();
+                    self.replace(number);
                 }
             }
-            Err(_) => tracing::warn!(within = ?ANSWER_WITHIN, "go round Redis: no answer"),
+            Err(_) => {
+                tracing::warn!(within = ?ANSWER_WITHIN, "go round Redis: no answer");
+                // One whose other end went without a word stays open for a quarter of an hour.
+                self.replace(number);
+            }
         }
         self.breaker.trip();
         None
     }
 
-    /// A connection to a demoted Redis stays healthy for ever and refuses every write: only a new one helps.
-    fn reconnect(&self) {
-        if let Ok(fresh) = manager(&self.client) {
-            *self.manager.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    /// For those that only a new connection helps.
+    fn replace(&self, number: u64) {
+        let mut connection = self.connection.write().unwrap_or_else(PoisonError::into_inner);
+        if connection.number == number
+            && let Ok(manager) = manager(&self.client)
+        {
+            *connection = Numbered { number: number + 1, manager };
         }
     }
 }
@@ -107,5 +123,57 @@ mod tests {
         }
         let refused = ErrorKind::Server(ServerErrorKind::NoPerm);
         assert!(!is_lost(&(refused, "no permission").into()));
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "live-tests")]
+mod live {
+    use std::{sync::Arc, time::Instant};
+
+    use tokio::{
+        io::copy_bidirectional,
+        net::{TcpListener, TcpStream},
+        sync::Notify,
+    };
+
+    use super::*;
+    use crate::testing;
+
+    /// Leads to a server; told to, it keeps the connections that there are and passes nothing on any more.
+    async fn way(server: String) -> (std::net::SocketAddr, Arc<Notify>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, cut) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
+        let told = cut.clone();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (mut far, told) = (TcpStream::connect(&server).await.unwrap(), told.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        () = told.notified() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        (address, cut)
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_other_end_went_without_a_word_is_replaced() {
+        let mut url: url::Url = testing::setting("APP_TEST_REDIS_URL").parse().unwrap();
+        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(6379));
+        let (address, cut) = way(server).await;
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(address.port())).unwrap();
+        let link = RedisLink::new(Client::open(url.as_str()).unwrap()).unwrap();
+        let ping = async || link.send::<String>(&redis::cmd("PING")).await;
+        assert_eq!(ping().await.as_deref(), Some("PONG"));
+        cut.notify_waiters();
+        let begin = Instant::now();
+        assert_eq!(ping().await, None, "nothing comes back");
+        while ping().await.is_none() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "it asks a connection that is dead for ever");
+        }
     }
 }
