@@ -73,10 +73,30 @@ impl Member {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What it is one of several of: `postgres` of `postgres-2`.
+    pub fn workload(&self) -> &str {
+        match self.0.rsplit_once('-') {
+            Some((workload, ordinal)) if ordinal.bytes().all(|byte| byte.is_ascii_digit()) => workload,
+            _ => &self.0,
+        }
+    }
 }
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_one_of_its_workload() {
+        let of = |name: &str| Member::named(name).workload().to_owned();
+        assert_eq!(Member::nth("worker-email", 2).workload(), "worker-email");
+        assert_eq!((of("worker-email"), of("alone")), ("worker-email".to_owned(), "alone".to_owned()));
     }
 }

@@ -11,6 +11,8 @@ pub(crate) const STACK: &str = "provisioner.dev/stack";
 pub(crate) const KIND: &str = "provisioner.dev/kind";
 pub(crate) const COMPONENT: &str = "provisioner.dev/component";
 pub(crate) const MEMBER: &str = "provisioner.dev/member";
+/// What a member is one of several of.
+pub(crate) const WORKLOAD: &str = "provisioner.dev/workload";
 /// On a namespace that stands for the stack's network.
 pub(crate) const NETWORK: &str = "provisioner.dev/network";
 /// On a namespace whose network was removed: it goes with the last thing of the stack.

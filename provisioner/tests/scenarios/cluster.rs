@@ -1,6 +1,7 @@
 //! The shape of `manifests/prod.yaml` on a real cluster, as its operator works with it. They need what
 //! `scripts/cluster.sh` provides: a kubeconfig, and a registry that both this machine and the nodes reach.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::panic::{catch_unwind, resume_unwind};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("kubernetes_production_stands_up_from_nothing_with_every_check_passed", from_nothing),
     ("kubernetes_a_second_up_has_nothing_to_do", nothing_to_do),
     ("kubernetes_what_is_rendered_is_what_runs", rendered),
+    ("kubernetes_members_of_one_kind_are_spread_over_the_nodes", spread),
     ("kubernetes_what_was_deleted_or_edited_by_hand_is_as_described_after_up_deep", by_hand),
     ("kubernetes_killed_pods_come_back_by_themselves_as_the_members_that_they_were", killed_pods),
     ("kubernetes_failover_drill_loses_no_acknowledged_row", drill),
@@ -213,6 +215,22 @@ fn rendered() {
     };
     let unknown: Vec<&str> = diff.stdout.lines().filter(told).filter(|line| !known(line)).collect();
     assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+fn spread() {
+    stack();
+    let nodes = kubectl(&["get", "nodes", "-o", "name"]).lines().count();
+    let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let columns = "custom-columns=:.metadata.labels.provisioner\\.dev/workload,:.spec.nodeName";
+    for line in kubectl(&["get", "pods", "--no-headers", "-o", columns]).lines() {
+        let (workload, node) = line.trim().split_once(' ').unwrap();
+        places.entry(workload.to_owned()).or_default().insert(node.trim().to_owned());
+    }
+    for (workload, members) in
+        [("postgres", 3), ("elasticsearch", 3), ("backend", 3), ("route", 2), ("worker-custom", 2)]
+    {
+        assert_eq!(places[workload].len(), nodes.min(members), "{workload} is on {:?}", places[workload]);
+    }
 }
 
 fn by_hand() {

@@ -220,6 +220,16 @@ fn cores(millis: u32) -> String {
     if millis.is_multiple_of(1000) { (millis / 1000).to_string() } else { format!("{millis}m") }
 }
 
+/// On another node than the stack's pods with this label, where there is one. Not by force: a volume may bind a member to a node.
+pub(super) fn apart(names: &Names, label: &str, value: &str) -> Value {
+    let same = json!({labels::STACK: names.stack.as_str(), label: value});
+    let term = json!({
+        "weight": 100,
+        "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": same}},
+    });
+    json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}})
+}
+
 /// A job with the pod that it runs. `start_secs` is what it may take until the pod runs.
 pub(crate) fn job(names: &Names, options: &Options, job: &Job, image: &str, start_secs: u64) -> Value {
     let process = Process::of_job(job, image);
@@ -227,6 +237,10 @@ pub(crate) fn job(names: &Names, options: &Options, job: &Job, image: &str, star
     wanted.insert(labels::COMPONENT.to_owned(), job.component.clone());
     let mut spec = process.spec(options, Map::new());
     spec.insert("restartPolicy".to_owned(), json!("Never"));
+    if !job.mounts.is_empty() {
+        // Where a volume lies may be decided by the first pod that asks for it, and its member will have to be there too.
+        spec.insert("affinity".to_owned(), apart(names, labels::COMPONENT, &job.component));
+    }
     // Whoever ends a job ends it for good.
     spec.insert("terminationGracePeriodSeconds".to_owned(), json!(1));
     json!({

@@ -127,9 +127,8 @@ fn a_volume_is_one_pods_alone() {
     insta::assert_snapshot!(yaml(&[volume(&names(), &options, &described)]));
 }
 
-#[test]
-fn a_job_runs_once() {
-    let described = Job {
+fn migration() -> Job {
+    Job {
         name: "migrate".to_owned(),
         component: "app".to_owned(),
         image: ImageId("app".to_owned()),
@@ -142,8 +141,22 @@ fn a_job_runs_once() {
         scratch: vec!["/tmp".to_owned()],
         limits: Limits::default(),
         timeout_secs: 60,
+    }
+}
+
+#[test]
+fn a_job_runs_once() {
+    insta::assert_snapshot!(yaml(&[job(&names(), &Options::default(), &migration(), "app:1", 300)]));
+}
+
+#[test]
+fn a_job_that_decides_where_a_volume_lies_keeps_apart_as_the_member_would() {
+    let apart = |described: &Job| {
+        let rendered = job(&names(), &Options::default(), described, "i", 300);
+        rendered["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"].is_object()
     };
-    insta::assert_snapshot!(yaml(&[job(&names(), &Options::default(), &described, "app:1", 300)]));
+    let mounts = database().mounts;
+    assert_eq!((apart(&Job { mounts, ..migration() }), apart(&migration())), (true, false));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use provisioner_core::observed::Making;
 use provisioner_core::stack::{Fingerprint, Port, Restart, Volume, Workload};
 use serde_json::{Map, Value, json};
 
-use super::pod::{Process, object};
+use super::pod::{Process, apart, object};
 use super::probes::{leave_secs, probes};
 use crate::access::{Exposure, Options};
 use crate::labels::{self, Kind, Labels, Names};
@@ -132,6 +132,7 @@ fn labels_of(names: &Names, workload: &Workload) -> Labels {
     let mut wanted = names.labels(Kind::Workload);
     wanted.insert(labels::COMPONENT.to_owned(), workload.component.clone());
     wanted.insert(labels::MEMBER.to_owned(), workload.member.to_string());
+    wanted.insert(labels::WORKLOAD.to_owned(), workload.member.workload().to_owned());
     wanted.extend(workload.names.iter().map(|name| (labels::name_label(name), "true".to_owned())));
     wanted
 }
@@ -248,13 +249,7 @@ fn pod_spec(options: &Options, workload: &Workload, image: &str, names: &Names) 
     // None at all would be a deletion by force, which proves nothing.
     let grace = workload.stop.grace_secs.max(1) + leave_secs(workload.probes.as_ref());
     spec.insert("terminationGracePeriodSeconds".to_owned(), json!(grace));
-    let same = json!({labels::STACK: names.stack.as_str(), labels::COMPONENT: workload.component});
-    let apart = json!({
-        "weight": 100,
-        "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": same}},
-    });
-    let affinity = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [apart]}});
-    spec.insert("affinity".to_owned(), affinity);
+    spec.insert("affinity".to_owned(), apart(names, labels::WORKLOAD, workload.member.workload()));
     spec
 }
 
