@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     store::{
-        StoreError,
+        StoreError, answered,
         leftovers::{self, Leftover},
         outbox,
     },
@@ -32,7 +32,7 @@ async fn observe(pool: &PgPool) {
     loop {
         ticks.tick().await;
         let age = async { outbox::oldest_unpublished(&mut *pool.acquire().await?).await };
-        match age.await {
+        match answered(age).await {
             Ok(seconds) => metrics::gauge!(telemetry::OUTBOX_OLDEST).set(seconds),
             Err(error) => tracing::debug!(%error, "the age of the outbox is unknown"),
         }
@@ -50,7 +50,7 @@ async fn clean_up_when_due(pool: &PgPool) {
 }
 
 async fn clean_up(pool: &PgPool) -> Result<(), StoreError> {
-    if !leftovers::claim(pool, CLEAN_UP_EVERY).await? {
+    if !answered(leftovers::claim(pool, CLEAN_UP_EVERY)).await? {
         return Ok(());
     }
     let (started, mut removed) = (Instant::now(), [0; Leftover::ALL.len()]);
@@ -59,7 +59,7 @@ async fn clean_up(pool: &PgPool) -> Result<(), StoreError> {
     while !unfinished.is_empty() && started.elapsed() < CLEAN_UP_WITHIN && ended.is_ok() {
         let mut full = Vec::new();
         for position in unfinished {
-            match Leftover::ALL[position].purge(pool, BATCH).await {
+            match answered(Leftover::ALL[position].purge(pool, BATCH)).await {
                 Ok(batch) => {
                     removed[position] += batch;
                     if i64::try_from(batch) == Ok(BATCH) {

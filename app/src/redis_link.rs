@@ -129,41 +129,15 @@ mod tests {
 #[cfg(test)]
 #[cfg(feature = "live-tests")]
 mod live {
-    use std::{sync::Arc, time::Instant};
-
-    use tokio::{
-        io::copy_bidirectional,
-        net::{TcpListener, TcpStream},
-        sync::Notify,
-    };
+    use std::time::Instant;
 
     use super::*;
     use crate::testing;
 
-    /// Leads to a server; told to, it keeps the connections that there are and passes nothing on any more.
-    async fn way(server: String) -> (std::net::SocketAddr, Arc<Notify>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, cut) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
-        let told = cut.clone();
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let (mut far, told) = (TcpStream::connect(&server).await.unwrap(), told.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut near, &mut far) => {}
-                        () = told.notified() => std::future::pending().await,
-                    }
-                });
-            }
-        });
-        (address, cut)
-    }
-
     #[tokio::test]
     async fn a_connection_whose_other_end_went_without_a_word_is_replaced() {
         let mut url: url::Url = testing::setting("APP_TEST_REDIS_URL").parse().unwrap();
-        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(6379));
-        let (address, cut) = way(server).await;
+        let (address, cut) = testing::way(testing::place("APP_TEST_REDIS_URL", 6379)).await;
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(address.port())).unwrap();
         let link = RedisLink::new(Client::open(url.as_str()).unwrap()).unwrap();

@@ -22,7 +22,7 @@ use crate::{
     },
     redis_link::RedisLink,
     store::{
-        StoreError,
+        StoreError, answered,
         outbox::{self, Pending},
     },
     telemetry, traces,
@@ -112,8 +112,12 @@ async fn pass(pool: &PgPool, broker: &Broker, link: &mut Option<Link>, status: &
 
 /// An early return rolls back, and the rows are due again.
 async fn transact(connection: &mut PgConnection, link: &Link) -> Result<usize, Trouble> {
-    let mut tx = connection.begin().await?;
-    let due = outbox::due(&mut tx, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
+    let (mut tx, due) = answered(async {
+        let mut tx = connection.begin().await?;
+        let due = outbox::due(&mut tx, i64::try_from(BATCH).unwrap_or(i64::MAX)).await?;
+        Ok::<_, StoreError>((tx, due))
+    })
+    .await?;
     if due.is_empty() {
         return Ok(0);
     }
@@ -151,13 +155,16 @@ async fn transact(connection: &mut PgConnection, link: &Link) -> Result<usize, T
             }
         }
     }
-    if !published.is_empty() {
-        outbox::mark_published(&mut tx, &published).await?;
-    }
-    if !refused.is_empty() {
-        outbox::put_off(&mut tx, &refused).await?;
-    }
-    tx.commit().await.map_err(StoreError::of_commit)?;
+    answered(async {
+        if !published.is_empty() {
+            outbox::mark_published(&mut tx, &published).await?;
+        }
+        if !refused.is_empty() {
+            outbox::put_off(&mut tx, &refused).await?;
+        }
+        tx.commit().await.map_err(StoreError::of_commit)
+    })
+    .await?;
     for (id, why) in &refused {
         tracing::warn!(outbox_id = id, why, "an event stays in the outbox");
     }

@@ -14,7 +14,7 @@ use crate::{
     cache::Cache,
     process::Stop,
     state::AppState,
-    store::{StoreError, outbox, position::Position},
+    store::{StoreError, answered, outbox, position::Position},
 };
 
 const POLL: Duration = Duration::from_millis(100);
@@ -53,7 +53,7 @@ pub(crate) async fn run(pool: PgPool, cache: Cache, mut stop: Stop) {
 /// False: Redis is away.
 async fn pass(pool: &PgPool, cache: &Cache) -> Result<bool, StoreError> {
     let mut connection = pool.acquire().await?;
-    let announced = announce(&mut connection, cache).await;
+    let announced = answered(announce(&mut connection, cache)).await;
     if announced.as_ref().is_err_and(StoreError::condemns_connection) {
         connection.close_on_drop();
     }

@@ -16,6 +16,7 @@ use super::{
     client::{Call, Client},
     documents,
 };
+use crate::store::answered;
 
 const INDEX: &str = include_str!("index.json");
 const BATCH: i64 = 500;
@@ -102,7 +103,7 @@ impl Indexer {
     }
 
     async fn write(&self, ids: &[i64]) -> Result<Written, SearchError> {
-        let found = documents::by_ids(&self.primary, ids).await?;
+        let found = answered(documents::by_ids(&self.primary, ids)).await?;
         let mut bulk = Bulk::new(Targets::All);
         for document in &found {
             bulk.put(document);

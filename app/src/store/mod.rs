@@ -22,6 +22,20 @@ pub(crate) mod users;
 pub(crate) mod warm;
 pub(crate) mod webhooks;
 
+use std::{io, time::Duration};
+
+use tokio::time::timeout;
+
+/// Three statements that each take as long as one may.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+/// For work in the background, which no request puts an end to: a server that went without a word would be waited for until
+/// the kernel gives up, a quarter of an hour.
+pub(crate) async fn answered<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {ANSWER_WITHIN:?}"));
+    timeout(ANSWER_WITHIN, work).await.unwrap_or_else(|_| Err(sqlx::Error::Io(silent()).into()))
+}
+
 /// read_only_sql_transaction: a demoted primary.
 const READ_ONLY: &str = "25006";
 
@@ -98,5 +112,17 @@ impl From<sqlx::Error> for StoreError {
             }
             _ => Self::Statement(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_away_and_its_session_is_not_used_again() {
+        let error = answered(std::future::pending::<Result<(), StoreError>>()).await.unwrap_err();
+        assert_eq!(error.to_string(), "reach the database: error communicating with database: no answer within 15s");
+        assert!(error.condemns_connection());
     }
 }

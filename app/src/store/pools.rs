@@ -23,6 +23,9 @@ use super::{
 use crate::{breaker::Breaker, telemetry, traces};
 
 const GUARD_TIMEOUT: Duration = Duration::from_millis(300);
+/// Longer than any statement, which whoever waited for it may have given up. Unbounded, the ping of a session whose server
+/// went without a word would keep its place in the pool for a quarter of an hour.
+const RETURN_WITHIN: Duration = Duration::from_secs(6);
 /// A session that was used just now is not asked whether it is alive: who reads finds out, and goes elsewhere.
 pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// The cost of a page is that of memory and SSDs: with the server's default, which is that of disks that turn, a page of
@@ -71,6 +74,12 @@ fn settings(size: u32) -> PgPoolOptions {
         .max_lifetime(Duration::from_secs(5 * 60))
         .idle_timeout(Duration::from_secs(2 * 60))
         .test_before_acquire(false)
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                let silent = |_| sqlx::Error::Protocol(format!("no answer within {RETURN_WITHIN:?}"));
+                timeout(RETURN_WITHIN, connection.ping()).await.map_err(silent)?.map(|()| true)
+            })
+        })
 }
 
 async fn can_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
@@ -281,6 +290,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     use super::*;
+    use crate::testing;
 
     #[allow(clippy::disallowed_methods, reason = "tests are configured by the environment")]
     fn test_server() -> PgConnectOptions {
@@ -319,6 +329,20 @@ mod tests {
             self.0.fetch_add(1, Relaxed);
             connection.execute("SET statement_timeout = '50ms'").await?;
             Ok(connection.execute("SELECT pg_sleep(3)").await.map(drop)?)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_server_went_without_a_word_gives_its_place_back() {
+        let (address, cut) = testing::way(testing::place("APP_TEST_DATABASE_URL", 5432)).await;
+        let pool = write_pool(test_server().host("127.0.0.1").port(address.port()), 1);
+        let mut session = pool.acquire().await.unwrap();
+        cut.notify_waiters();
+        assert!(timeout(Duration::from_millis(100), session.execute("SELECT 1")).await.is_err(), "nothing comes back");
+        drop(session);
+        let begin = Instant::now();
+        while pool.acquire().await.is_err() {
+            assert!(begin.elapsed() < 3 * RETURN_WITHIN, "its place is taken for ever");
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Failure, Handled, Handler};
 use crate::{
     messaging::envelope::Envelope,
     store::{
-        StoreError,
+        StoreError, answered,
         audit::Actor,
         inbox,
         payments::{self, Payment, PaymentError},
@@ -83,7 +83,7 @@ impl Handler for Tasks {
     async fn handle(&self, events: &[Envelope]) -> Result<Handled, Failure> {
         let mut handled = Handled::Duplicate;
         for event in events {
-            if self.record(event).await? == Handled::Done {
+            if answered(self.record(event)).await? == Handled::Done {
                 handled = Handled::Done;
             }
         }

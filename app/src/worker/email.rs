@@ -25,7 +25,7 @@ use crate::{
     config,
     messaging::envelope::Envelope,
     store::{
-        StoreError, inbox,
+        StoreError, answered, inbox,
         orders::{self, Order},
         outbox::{ORDER_CANCELLED, ORDER_CONFIRMATION},
     },
@@ -108,8 +108,12 @@ impl Notices {
         })?;
         let wanted: Notice =
             serde_json::from_value(event.data.clone()).map_err(|error| Failure::undecodable(&error))?;
-        let mut connection = self.pool.acquire().await?;
-        let found = orders::by_id(&mut connection, wanted.order_id).await?;
+        let (mut connection, found) = answered(async {
+            let mut connection = self.pool.acquire().await?;
+            let found = orders::by_id(&mut connection, wanted.order_id).await?;
+            Ok::<_, StoreError>((connection, found))
+        })
+        .await?;
         let order = found.map(|found| found.order).ok_or_else(|| Failure::Permanent {
             reason: "unknown_order",
             error: format!("no order has the id {}", wanted.order_id),
@@ -119,17 +123,21 @@ impl Notices {
         // Whether the server is there is found out before anything is sent: from then on it may have taken the mail.
         self.reach(until).await?;
 
-        let mut tx = connection.begin().await?;
-        tx.execute(IDLE_LIMIT).await?;
-        if !inbox::claim(&mut tx, CONSUMER, event.id).await? {
-            return Ok(Handled::Duplicate);
-        }
-        inbox::log_email(&mut tx, event.id, &wanted.email, template.name(), order.id).await?;
+        let claimed = answered(async {
+            let mut tx = connection.begin().await?;
+            tx.execute(IDLE_LIMIT).await?;
+            if !inbox::claim(&mut tx, CONSUMER, event.id).await? {
+                return Ok::<_, StoreError>(None);
+            }
+            inbox::log_email(&mut tx, event.id, &wanted.email, template.name(), order.id).await?;
+            Ok(Some(tx))
+        });
+        let Some(tx) = claimed.await? else { return Ok(Handled::Duplicate) };
         match timeout_at(until, self.mailer.send(mail)).await {
             Ok(sent) => sent.map_err(|error| refusal(&error, &wanted.email))?,
             Err(_) => return Err(Failure::Transient(format!("{MAIL_SERVER}: no answer within {SEND_WITHIN:?}"))),
         };
-        tx.commit().await.map_err(StoreError::of_commit)?;
+        answered(async { tx.commit().await.map_err(StoreError::of_commit) }).await?;
         Ok(Handled::Done)
     }
 
