@@ -28,6 +28,7 @@ pub struct Kubernetes {
     pub(crate) options: Options,
     pub(crate) release: String,
     pub(crate) forwards: Forwards,
+    pub(crate) silence: Arc<Silence>,
 }
 
 /// A cluster, bound to one stack.
@@ -36,7 +37,6 @@ pub struct KubernetesEngine {
     pub(crate) names: Names,
     /// The namespace was there when it was last looked for.
     pub(crate) has_namespace: Mutex<bool>,
-    pub(crate) silence: Arc<Silence>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,8 @@ impl Kubernetes {
         if release(&version.major, &version.minor).is_none_or(|found| found < RELEASE_MIN) {
             return Err(ConnectError::TooOld { cluster, found: version.git_version });
         }
-        let forwards = Forwards::new(client.clone());
+        let silence = Arc::default();
+        let forwards = Forwards::new(client.clone(), Arc::clone(&silence));
         Ok(Self {
             client,
             cluster,
@@ -72,6 +73,7 @@ impl Kubernetes {
             options: access.options.clone(),
             release: version.git_version,
             forwards,
+            silence,
         })
     }
 
@@ -86,7 +88,7 @@ impl Kubernetes {
             is_given: namespace.is_some(),
             namespace: namespace.unwrap_or_else(|| name.to_string()),
         };
-        KubernetesEngine { kubernetes: self.clone(), names, has_namespace: Mutex::new(false), silence: Arc::default() }
+        KubernetesEngine { kubernetes: self.clone(), names, has_namespace: Mutex::new(false) }
     }
 }
 

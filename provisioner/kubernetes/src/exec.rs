@@ -49,7 +49,7 @@ impl KubernetesEngine {
             max_stderr_buf_size: Some(PIECE),
         };
         let node = pods::node(pod).unwrap_or_default();
-        self.silence.check(node, &operation)?;
+        self.kubernetes.silence.check(node, &operation)?;
         let api = self.api::<Pod>();
         let started = api.exec(pods::name(&pod.metadata), argv, &params);
         let mut process = self.ask(operation.as_str(), started).await?;
@@ -58,7 +58,7 @@ impl KubernetesEngine {
             tokio::spawn(feed(theirs, ours));
         }
         let status = process.take_status();
-        let (silence, node) = (Arc::clone(&self.silence), node.to_owned());
+        let (silence, node) = (Arc::clone(&self.kubernetes.silence), node.to_owned());
         let exit = Box::pin(async move {
             let status = match status {
                 Some(status) => status.await,

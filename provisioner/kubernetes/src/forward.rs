@@ -16,10 +16,12 @@ use tokio::task::JoinHandle;
 use crate::connect::KubernetesEngine;
 use crate::labels::Names;
 use crate::pods;
+use crate::silence::Silence;
 
 #[derive(Clone)]
 pub(crate) struct Forwards {
     client: Client,
+    silence: Arc<Silence>,
     listening: Arc<Mutex<BTreeMap<Key, Listening>>>,
 }
 
@@ -38,8 +40,8 @@ impl Drop for Listening {
 }
 
 impl Forwards {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, listening: Arc::default() }
+    pub(crate) fn new(client: Client, silence: Arc<Silence>) -> Self {
+        Self { client, silence, listening: Arc::default() }
     }
 
     /// The address of this port, bound when it is first asked for.
@@ -56,27 +58,40 @@ impl Forwards {
         let address = listener.local_addr().map_err(failed)?;
         let listener = TcpListener::from_std(listener).map_err(failed)?;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &names.namespace);
-        let task = tokio::spawn(accept(listener, api, names.member_selector(member), port));
+        let way = Way { api, silence: Arc::clone(&self.silence), selector: names.member_selector(member), port };
+        let task = tokio::spawn(accept(listener, way));
         listening.insert(key, Listening { address, task });
         Ok(address)
     }
 }
 
-async fn accept(listener: TcpListener, api: Api<Pod>, selector: String, port: u16) {
+#[derive(Clone)]
+struct Way {
+    api: Api<Pod>,
+    silence: Arc<Silence>,
+    selector: String,
+    port: u16,
+}
+
+async fn accept(listener: TcpListener, way: Way) {
     loop {
         match listener.accept().await {
             // Whoever connected sees a closed connection where the pod cannot be reached, as with any port.
-            Ok((stream, _)) => drop(tokio::spawn(join(stream, api.clone(), selector.clone(), port))),
+            Ok((stream, _)) => drop(tokio::spawn(join(stream, way.clone()))),
             // Out of descriptors: the next one may find some again.
             Err(_) => tokio::task::yield_now().await,
         }
     }
 }
 
-async fn join(mut stream: TcpStream, api: Api<Pod>, selector: String, port: u16) {
+async fn join(mut stream: TcpStream, Way { api, silence, selector, port }: Way) {
     let Ok(found) = api.list(&ListParams::default().labels(&selector)).await else { return };
     let Some(pod) = found.items.iter().find(|pod| pods::is_up(pod) && !pods::is_leaving(pod)) else { return };
-    let Ok(mut forwarder) = api.portforward(pods::name(&pod.metadata), &[port]).await else { return };
+    let node = pods::node(pod).unwrap_or_default();
+    silence.asks(node);
+    let given = api.portforward(pods::name(&pod.metadata), &[port]).await;
+    silence.hears(node);
+    let Ok(mut forwarder) = given else { return };
     if let Some(mut theirs) = forwarder.take_stream(port) {
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut theirs).await;
     }

@@ -20,6 +20,8 @@ use crate::workload::grace_secs;
 const KILL_GRACE_SECS: u32 = 1;
 /// A node that says nothing for so long may be dead or cut off.
 const UNANSWERED_LIMIT: Duration = Duration::from_millis(1500);
+/// One that has left streams unanswered for as long already.
+const SUSPECT_LIMIT: Duration = Duration::from_millis(200);
 /// After that: one that is only slow has ended a pod with its grace by then.
 const UNCONFIRMED_LIMIT: Duration = Duration::from_millis(700);
 /// All that run in the container but its first process, which only the node can kill.
@@ -74,7 +76,7 @@ impl KubernetesEngine {
                 }
                 let gone = self.await_no_pods_for(UNCONFIRMED_LIMIT, &selector, &operation).await;
                 gone.map_err(|_| {
-                    silent.iter().for_each(|node| self.silence.note(node));
+                    silent.iter().for_each(|node| self.kubernetes.silence.note(node));
                     EngineError::failed(operation, format!("node {} does not answer", silent.join(", ")))
                 })
             }
@@ -90,7 +92,7 @@ impl KubernetesEngine {
             return Ok(Heard::Answer);
         }
         let node = pods::node(pod).unwrap_or_default();
-        if self.silence.is_silent(node) {
+        if self.kubernetes.silence.is_silent(node) {
             return Ok(Heard::NotAsked);
         }
         // Before it can do anything about the node's signal. It may be gone already, and its shell kills itself.
@@ -100,8 +102,9 @@ impl KubernetesEngine {
                 let _ = execution.finish().await;
             }
         };
-        let is_over = tokio::time::timeout(UNANSWERED_LIMIT, killed).await.is_ok();
-        Ok(if is_over && !self.silence.is_silent(node) { Heard::Answer } else { Heard::Nothing })
+        let limit = if self.kubernetes.silence.is_suspect(node) { SUSPECT_LIMIT } else { UNANSWERED_LIMIT };
+        let is_over = tokio::time::timeout(limit, killed).await.is_ok();
+        Ok(if is_over && !self.kubernetes.silence.is_silent(node) { Heard::Answer } else { Heard::Nothing })
     }
 
     /// The number of pods has a manager entry of its own, so that power and description do not stand in each other's way.
