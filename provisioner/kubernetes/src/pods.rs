@@ -161,7 +161,7 @@ fn trouble(status: &ContainerStatus, is_init: bool) -> Option<Progress> {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let said = waiting.message.as_deref().unwrap_or_default();
         if IN_VAIN.contains(&reason) {
-            return Some(Progress::Failed { container: None, why: format!("{reason}: {said}") });
+            return Some(Progress::Failed { container: None, why: format!("{reason}: {said}{}", remedy(said)) });
         }
         if reason == "CrashLoopBackOff" {
             return Some(ended_badly(status, format!("{reason}: {}", last_end(status))));
@@ -169,6 +169,16 @@ fn trouble(status: &ContainerStatus, is_init: bool) -> Option<Progress> {
     }
     let ended = state.terminated.as_ref().filter(|ended| is_init && ended.exit_code != 0)?;
     Some(ended_badly(status, format!("container {} ended with {}", status.name, ended.exit_code)))
+}
+
+/// What the node's words leave to be guessed.
+fn remedy(said: &str) -> &'static str {
+    let is_login = ["401 Unauthorized", "authorization failed", "no basic auth credentials"];
+    if is_login.iter().any(|word| said.contains(word)) {
+        "; the registry wants a login: kubernetes.pull_secret names a Secret that has one"
+    } else {
+        ""
+    }
 }
 
 fn ended_badly(status: &ContainerStatus, why: String) -> Progress {
@@ -213,6 +223,11 @@ mod tests {
         let state = json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}});
         let status = json!({"phase": "Pending", "initContainerStatuses": [container("files", &state)]});
         assert_eq!(failed(&status), "ErrImagePull: not found");
+        let state = json!({"waiting": {"reason": "ErrImagePull", "message": "status code: 401 Unauthorized"}});
+        let status = json!({"phase": "Pending", "initContainerStatuses": [container("files", &state)]});
+        assert!(failed(&status).ends_with(
+            "401 Unauthorized; the registry wants a login: kubernetes.pull_secret names a Secret that has one"
+        ));
     }
 
     #[test]
