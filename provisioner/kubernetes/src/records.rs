@@ -51,7 +51,7 @@ impl Home for ConfigMap {
     }
 }
 
-/// What it says by itself is for people and their tools: who counts by a clock, as a Lease means it, compares two.
+/// Its own fields are for people and their tools; what counts is in annotations.
 impl Home for Lease {
     fn of(mut metadata: ObjectMeta, slot: &Slot) -> Self {
         let words = slot.words().map(|(key, word)| (labels::lease_word(&key), word));
