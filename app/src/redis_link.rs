@@ -1,7 +1,10 @@
 //! The connection to Redis, which may vanish: every failure is `None`, and a dead Redis slows nobody down.
 
 use std::{
-    sync::{PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -29,12 +32,20 @@ pub(crate) struct RedisLink {
 struct Numbered {
     number: u64,
     manager: ConnectionManager,
+    /// One that never did may still be connecting, and would begin anew.
+    has_answered: Arc<AtomicBool>,
+}
+
+impl Numbered {
+    fn new(number: u64, client: &Client) -> redis::RedisResult<Self> {
+        Ok(Self { number, manager: manager(client)?, has_answered: Arc::default() })
+    }
 }
 
 impl RedisLink {
     /// Connects to nothing yet.
     pub(crate) fn new(client: Client) -> redis::RedisResult<Self> {
-        let connection = RwLock::new(Numbered { number: 0, manager: manager(&client)? });
+        let connection = RwLock::new(Numbered::new(0, &client)?);
         Ok(Self { connection, client, breaker: Breaker::new(PAUSE_AFTER_FAILURE) })
     }
 
@@ -44,7 +55,8 @@ impl RedisLink {
 
     /// Also while the breaker is open: for whoever asks how Redis is.
     pub(crate) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
-        let Numbered { number, mut manager } = self.connection.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Numbered { number, mut manager, has_answered } =
+            self.connection.read().unwrap_or_else(PoisonError::into_inner).clone();
         let name = match command.args_iter().next() {
             Some(Arg::Simple(name)) => std::str::from_utf8(name).unwrap_or_default(),
             _ => "",
@@ -59,6 +71,7 @@ impl RedisLink {
         };
         match timeout(ANSWER_WITHIN, answer).instrument(span).await {
             Ok(Ok(value)) => {
+                has_answered.store(true, Relaxed);
                 self.breaker.close();
                 return Some(value);
             }
@@ -72,7 +85,9 @@ impl RedisLink {
             Err(_) => {
                 tracing::warn!(within = ?ANSWER_WITHIN, "go round Redis: no answer");
                 // One whose other end went without a word stays open for a quarter of an hour.
-                self.replace(number);
+                if has_answered.load(Relaxed) {
+                    self.replace(number);
+                }
             }
         }
         self.breaker.trip();
@@ -83,9 +98,9 @@ impl RedisLink {
     fn replace(&self, number: u64) {
         let mut connection = self.connection.write().unwrap_or_else(PoisonError::into_inner);
         if connection.number == number
-            && let Ok(manager) = manager(&self.client)
+            && let Ok(fresh) = Numbered::new(number + 1, &self.client)
         {
-            *connection = Numbered { number: number + 1, manager };
+            *connection = fresh;
         }
     }
 }

@@ -162,9 +162,10 @@ async fn transact(connection: &mut PgConnection, link: &Link) -> Result<usize, T
         if !refused.is_empty() {
             outbox::put_off(&mut tx, &refused).await?;
         }
-        tx.commit().await.map_err(StoreError::of_commit)
+        Ok::<_, StoreError>(())
     })
     .await?;
+    answered(tx.commit()).await.map_err(StoreError::of_commit)?;
     for (id, why) in &refused {
         tracing::warn!(outbox_id = id, why, "an event stays in the outbox");
     }

@@ -94,9 +94,8 @@ impl Indexer {
     async fn lock(&self) -> Result<PoolConnection<Postgres>, SearchError> {
         let mut connection = self.primary.acquire().await?;
         connection.close_on_drop();
-        let taken: bool =
-            sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut *connection).await?;
-        if taken {
+        let taking = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
+        if answered(taking.fetch_one(&mut *connection)).await? {
             return Ok(connection);
         }
         Err(SearchError::Unavailable("another process is filling the index: try again when it is done".to_owned()))
@@ -155,7 +154,7 @@ impl Indexer {
     async fn copy(&self, session: &mut PgConnection) -> Result<u64, SearchError> {
         let (mut last, mut products) = (i64::MIN, 0);
         loop {
-            let batch = documents::after(&mut *session, last, BATCH).await?;
+            let batch = answered(documents::after(&mut *session, last, BATCH)).await?;
             let Some(end) = batch.last() else { return Ok(products) };
             last = end.id;
             products += batch.len() as u64;
@@ -207,8 +206,8 @@ impl Indexer {
 
 /// Closing the session would do, but the server takes a moment to notice.
 async fn unlock(mut session: PoolConnection<Postgres>) {
-    let unlock = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(&mut *session).await;
-    if let Err(error) = unlock {
+    let unlock = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK);
+    if let Err(error) = answered(unlock.execute(&mut *session)).await {
         tracing::debug!(%error, "the lock ends with its session");
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 /// Three statements that each take as long as one may.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
-/// For work in the background, which no request puts an end to: a server that went without a word would be waited for until
+/// For work that no request puts an end to: a server that went without a word would be waited for until
 /// the kernel gives up, a quarter of an hour.
 pub(crate) async fn answered<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let silent = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {ANSWER_WITHIN:?}"));

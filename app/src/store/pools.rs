@@ -23,8 +23,8 @@ use super::{
 use crate::{breaker::Breaker, telemetry, traces};
 
 const GUARD_TIMEOUT: Duration = Duration::from_millis(300);
-/// Longer than any statement, which whoever waited for it may have given up. Unbounded, the ping of a session whose server
-/// went without a word would keep its place in the pool for a quarter of an hour.
+/// Longer than any statement, which whoever waited for it may have given up. The ping that sqlx does by itself on return has
+/// no limit: it would keep the place of a session whose server went without a word for a quarter of an hour. It comes after this one.
 const RETURN_WITHIN: Duration = Duration::from_secs(6);
 /// A session that was used just now is not asked whether it is alive: who reads finds out, and goes elsewhere.
 pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
@@ -222,7 +222,7 @@ impl Databases {
     /// Whether there is one that gives no connection.
     pub(crate) async fn lacks_replica(&self) -> bool {
         let Some(replica) = &self.replica else { return false };
-        take(&replica.pool, Source::Replica).await.is_err()
+        replica.pool.acquire().await.is_err()
     }
 
     pub(crate) fn record_connections(&self) {
@@ -251,10 +251,21 @@ async fn warm(source: Source, sessions: &Warm) -> Result<Session<'_>, StoreError
 }
 
 async fn waited<T>(source: Source, taking: impl Future<Output = T>) -> T {
-    let started = Instant::now();
-    let taken = taking.await;
-    metrics::histogram!(telemetry::POOL_WAIT, "pool" => source.name()).record(started.elapsed().as_secs_f64());
-    taken
+    let _wait = Wait { source, since: Instant::now() };
+    taking.await
+}
+
+/// Recorded at its end, also where whoever waited gave up.
+struct Wait {
+    source: Source,
+    since: Instant,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let Self { source, since } = self;
+        metrics::histogram!(telemetry::POOL_WAIT, "pool" => source.name()).record(since.elapsed().as_secs_f64());
+    }
 }
 
 async fn pool_reading<Q: Query>(

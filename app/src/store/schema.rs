@@ -9,7 +9,7 @@ use sqlx::{
     postgres::PgConnectOptions,
 };
 
-use super::StoreError;
+use super::{StoreError, answered};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -33,7 +33,7 @@ pub(crate) fn version() -> i64 {
 
 /// A newer schema is fine: releases roll one by one and migrations only ever expand first.
 pub(crate) async fn check(pool: &PgPool) -> Result<(), SchemaError> {
-    let found = match applied(pool).await {
+    let found = match answered(applied(pool)).await {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => 0,
         other => other.map_err(StoreError::from)?,
     };

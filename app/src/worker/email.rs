@@ -137,7 +137,7 @@ impl Notices {
             Ok(sent) => sent.map_err(|error| refusal(&error, &wanted.email))?,
             Err(_) => return Err(Failure::Transient(format!("{MAIL_SERVER}: no answer within {SEND_WITHIN:?}"))),
         };
-        answered(async { tx.commit().await.map_err(StoreError::of_commit) }).await?;
+        answered(tx.commit()).await.map_err(StoreError::of_commit)?;
         Ok(Handled::Done)
     }
 

@@ -9,8 +9,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy, ValidationDirective};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy, ValidationDirective,
+};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Error, Resource};
 use provisioner_core::engine::EngineError;
@@ -103,7 +104,7 @@ impl KubernetesEngine {
     }
 
     /// By server-side apply, without force: another manager's fields stay, and a conflict is an error.
-    async fn applied(&self, object: &Value) -> Result<ObjectMeta, EngineError> {
+    pub(crate) async fn applied(&self, object: &Value) -> Result<DynamicObject, EngineError> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let kind = object["kind"].as_str().unwrap_or_default();
         let operation = format!("apply {} {name}", kind.to_lowercase());
@@ -111,7 +112,7 @@ impl KubernetesEngine {
             .ok_or_else(|| EngineError::failed(operation.as_str(), "no such kind is made by the engine"))?;
         in_table(&resource, "patch");
         let client = self.kubernetes.client.clone();
-        let api: Api<kube::api::DynamicObject> = if is_namespaced {
+        let api: Api<DynamicObject> = if is_namespaced {
             Api::namespaced_with(client, &self.names.namespace, &resource)
         } else {
             Api::all_with(client, &resource)
@@ -128,10 +129,10 @@ impl KubernetesEngine {
                 other => other,
             }
         };
-        self.ask(operation, applied).await.map(|applied| applied.metadata)
+        self.ask(operation, applied).await
     }
 
-    pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<Vec<ObjectMeta>, EngineError> {
+    pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<Vec<DynamicObject>, EngineError> {
         futures_util::future::try_join_all(objects.iter().map(|object| self.applied(object))).await
     }
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::client::UpgradeConnectionError;
+use kube::{Api, Client, Error};
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::Member;
 use tokio::net::{TcpListener, TcpStream};
@@ -90,10 +91,21 @@ async fn join(mut stream: TcpStream, Way { api, silence, selector, port }: Way) 
     let node = pods::node(pod).unwrap_or_default();
     silence.asks(node);
     let given = api.portforward(pods::name(&pod.metadata), &[port]).await;
-    silence.hears(node);
+    if given.as_ref().map_or_else(is_servers_own, |_| true) {
+        silence.hears(node);
+    }
     let Ok(mut forwarder) = given else { return };
     if let Some(mut theirs) = forwarder.take_stream(port) {
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut theirs).await;
+    }
+}
+
+/// The API server knew without asking the node: the pod is gone, or it is not allowed.
+fn is_servers_own(error: &Error) -> bool {
+    match error {
+        Error::Api(status) => status.code < 500,
+        Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => status.is_client_error(),
+        _ => false,
     }
 }
 

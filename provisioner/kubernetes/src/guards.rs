@@ -5,12 +5,13 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::PartialObjectMeta;
+use kube::core::{DynamicObject, PartialObjectMeta};
 use provisioner_core::engine::EngineError;
 use provisioner_core::name::Member;
 use serde_json::Value;
 
 use crate::connect::KubernetesEngine;
+use crate::namespace::DENY;
 use crate::{labels, pods};
 
 pub(crate) struct Guards {
@@ -20,8 +21,9 @@ pub(crate) struct Guards {
 }
 
 impl Guards {
-    pub(crate) fn has_policy(&self, name: &str) -> bool {
-        named(&self.policies, name).is_some()
+    /// The state of the policy that shuts out whoever no other one lets in.
+    pub(crate) fn denial(&self) -> Option<String> {
+        named(&self.policies, DENY).map(|policy| state([policy]))
     }
 
     /// The state of a member's own, if all of them are there.
@@ -43,10 +45,26 @@ fn state<'a>(guards: impl IntoIterator<Item = &'a ObjectMeta>) -> String {
     each.collect::<Vec<_>>().join(" ")
 }
 
-/// The same of what has just been applied, in the order in which it is rendered.
-pub(crate) fn applied_state(objects: &[Value], applied: &[ObjectMeta]) -> String {
+/// The same of what has just been applied, in the order in which it is rendered. Where somebody else's field stands beside the
+/// rendered ones, nothing was in conflict and all the same it asks for something else.
+pub(crate) fn applied_state(objects: &[Value], applied: &[DynamicObject]) -> Result<String, EngineError> {
     let is_counted = |object: &Value| matches!(object["kind"].as_str(), Some("PodDisruptionBudget" | "NetworkPolicy"));
-    state(objects.iter().zip(applied).filter(|(object, _)| is_counted(object)).map(|(_, meta)| meta))
+    let counted = || objects.iter().zip(applied).filter(|(object, _)| is_counted(object));
+    for (object, applied) in counted() {
+        if let Some(field) = foreign_field(&object["spec"], &applied.data["spec"]) {
+            let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
+            let detail = format!(
+                "somebody else set spec.{field}; it is not overwritten: take it back (kubectl edit), or remove the object and run this again"
+            );
+            return Err(EngineError::failed(format!("apply {kind} {}", pods::name(&applied.metadata)), detail));
+        }
+    }
+    Ok(state(counted().map(|(_, applied)| &applied.metadata)))
+}
+
+fn foreign_field<'a>(rendered: &Value, found: &'a Value) -> Option<&'a str> {
+    let fields = found.as_object()?;
+    fields.iter().find(|(field, value)| rendered[field.as_str()] != **value).map(|(field, _)| field.as_str())
 }
 
 impl KubernetesEngine {
@@ -78,7 +96,12 @@ mod tests {
             serde_json::from_value::<ObjectMeta>(json!({"name": name, "uid": name, "generation": generation})).unwrap()
         };
         let objects = ["ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"].map(|kind| json!({"kind": kind}));
-        let noted = applied_state(&objects, &[meta("redis", 0), meta("redis", 1), meta("redis-1", 2)]);
+        let applied = [("redis", 0), ("redis", 1), ("redis-1", 2)].map(|(name, generation)| DynamicObject {
+            types: None,
+            metadata: meta(name, generation),
+            data: json!({}),
+        });
+        let noted = applied_state(&objects, &applied).unwrap();
         let found = |budget, policies| {
             let guards = Guards { accounts: vec![meta("redis", 0)], budgets: vec![meta("redis", budget)], policies };
             guards.state(&Member::nth("redis", 1), "redis")
@@ -86,5 +109,12 @@ mod tests {
         assert_eq!(found(1, vec![meta("redis-1", 2)]), Some(noted.clone()));
         assert_ne!(found(2, vec![meta("redis-1", 2)]), Some(noted));
         assert_eq!(found(1, vec![meta("redis-2", 2)]), None);
+    }
+
+    #[test]
+    fn a_field_that_somebody_adds_is_told() {
+        let rendered = json!({"policyTypes": ["Ingress"]});
+        assert_eq!(foreign_field(&rendered, &rendered), None);
+        assert_eq!(foreign_field(&rendered, &json!({"policyTypes": ["Ingress"], "ingress": [{}]})), Some("ingress"));
     }
 }

@@ -38,8 +38,8 @@ pub fn manifests(
         namespace: namespace.map_or_else(|| stack.name.to_string(), str::to_owned),
     };
     // One that somebody named is theirs: it is marked as the stack's, and stays when the stack goes.
-    let standing = Standing { is_made: namespace.is_none(), is_network: true, is_leaving: false };
-    let mut objects = vec![object(&names, standing), default_deny(&names)];
+    let standing = Standing { is_made: namespace.is_none(), is_network: true, ..Standing::default() };
+    let mut objects = vec![object(&names, &standing), default_deny(&names)];
     let mut secrets = BTreeSet::new();
     let references = stack.image_references();
     for resource in stack.resources() {

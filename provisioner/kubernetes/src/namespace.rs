@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::connect::KubernetesEngine;
 use crate::error::code;
+use crate::guards;
 use crate::image;
 use crate::labels::{self, Kind, Names};
 
@@ -21,11 +22,13 @@ use crate::labels::{self, Kind, Names};
 const REMOVAL_LIMIT: Duration = Duration::from_secs(180);
 
 /// What is known of a namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) is_made: bool,
     pub(crate) is_network: bool,
     pub(crate) is_leaving: bool,
+    /// What the server counted of the denial when it was applied.
+    pub(crate) guards: Option<String>,
 }
 
 /// Whose a namespace is.
@@ -51,13 +54,14 @@ pub(crate) fn whose(names: &Names, found: Option<&Namespace>) -> Whose {
             is_made: is_set(labels::MADE),
             is_network: is_set(labels::NETWORK),
             is_leaving: is_set(labels::LEAVING),
+            guards: labels::annotation(meta, labels::GUARDS).map(str::to_owned),
         }),
         Some(other) => Whose::Stacks(other.to_owned()),
     }
 }
 
 /// The namespace as it should be. One that was not made here keeps its own ways.
-pub(crate) fn object(names: &Names, standing: Standing) -> Value {
+pub(crate) fn object(names: &Names, standing: &Standing) -> Value {
     let mut wanted = names.labels(Kind::Namespace);
     let mut label = |key: &str, value: &str| wanted.insert(key.to_owned(), value.to_owned());
     if standing.is_made {
@@ -70,7 +74,12 @@ pub(crate) fn object(names: &Names, standing: Standing) -> Value {
     if standing.is_leaving {
         label(labels::LEAVING, "true");
     }
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names.namespace, "labels": wanted}})
+    let mut object =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names.namespace, "labels": wanted}});
+    if let Some(noted) = &standing.guards {
+        object["metadata"]["annotations"] = json!({labels::GUARDS: noted});
+    }
+    object
 }
 
 pub(crate) const DENY: &str = "default-deny";
@@ -114,7 +123,7 @@ impl KubernetesEngine {
             self.await_namespace_gone().await?;
             whose = Whose::Absent;
         }
-        let new = |is_made| object(&self.names, Standing { is_made, is_network: false, is_leaving: false });
+        let new = |is_made| object(&self.names, &Standing { is_made, ..Standing::default() });
         match whose {
             Whose::Ours(_) | Whose::Leaving => {}
             Whose::Absent => {
@@ -162,9 +171,10 @@ impl KubernetesEngine {
         let Whose::Ours(standing) = self.whose_namespace().await? else {
             return Err(self.occupied("it was removed just now"));
         };
-        self.apply(&default_deny(&self.names)).await?;
-        let wanted = Standing { is_network: true, is_leaving: false, ..standing };
-        if standing == wanted { Ok(()) } else { self.apply(&object(&self.names, wanted)).await }
+        let denial = [default_deny(&self.names)];
+        let guards = Some(guards::applied_state(&denial, &self.apply_all(&denial).await?)?);
+        let wanted = Standing { is_network: true, is_leaving: false, guards, is_made: standing.is_made };
+        if standing == wanted { Ok(()) } else { self.apply(&object(&self.names, &wanted)).await }
     }
 
     pub(crate) async fn remove_network(&self) -> Result<(), EngineError> {
@@ -173,15 +183,15 @@ impl KubernetesEngine {
             self.remove_job(job.metadata.name.as_deref().unwrap_or_default()).await?;
         }
         self.delete::<NetworkPolicy>(DENY).await?;
-        let wanted = Standing { is_network: false, is_leaving: true, ..standing };
-        self.apply(&object(&self.names, wanted)).await?;
+        let wanted = Standing { is_leaving: true, is_made: standing.is_made, ..Standing::default() };
+        self.apply(&object(&self.names, &wanted)).await?;
         self.sweep().await
     }
 
     /// Once the network is gone the namespace goes with the last thing of the stack.
     pub(crate) async fn sweep(&self) -> Result<(), EngineError> {
         let Whose::Ours(standing) = self.whose_namespace().await? else { return Ok(()) };
-        if standing.is_network || !standing.is_leaving || !self.is_empty(standing).await? {
+        if standing.is_network || !standing.is_leaving || !self.is_empty(&standing).await? {
             return Ok(());
         }
         self.forget_namespace().await;
@@ -194,7 +204,7 @@ impl KubernetesEngine {
     }
 
     /// Nothing of the stack is left and, where the namespace would go with it, nothing of anybody else.
-    async fn is_empty(&self, standing: Standing) -> Result<bool, EngineError> {
+    async fn is_empty(&self, standing: &Standing) -> Result<bool, EngineError> {
         let ours = format!("{}={}", labels::STACK, self.names.stack);
         let counted = if standing.is_made { "" } else { ours.as_str() };
         let none = |count: usize| count == 0;
@@ -260,8 +270,9 @@ mod tests {
 
     #[test]
     fn a_namespace_is_ours_by_its_label_alone() {
-        let standing = Standing { is_made: true, is_network: true, is_leaving: false };
-        let ours: Namespace = serde_json::from_value(object(&names(), standing)).unwrap();
+        let standing =
+            Standing { is_made: true, is_network: true, is_leaving: false, guards: Some("uid/1".to_owned()) };
+        let ours: Namespace = serde_json::from_value(object(&names(), &standing)).unwrap();
         assert_eq!(whose(&names(), Some(&ours)), Whose::Ours(standing));
         assert_eq!(whose(&names(), Some(&namespace(&json!({})))), Whose::Nobodys);
         let other = namespace(&json!({"provisioner.dev/stack": "ci"}));
@@ -271,9 +282,9 @@ mod tests {
 
     #[test]
     fn only_a_namespace_of_our_own_is_told_how_pods_must_be() {
-        let standing = |is_made| Standing { is_made, is_network: false, is_leaving: false };
+        let standing = |is_made| Standing { is_made, ..Standing::default() };
         let label = |is_made| {
-            object(&names(), standing(is_made))["metadata"]["labels"]["pod-security.kubernetes.io/enforce"].clone()
+            object(&names(), &standing(is_made))["metadata"]["labels"]["pod-security.kubernetes.io/enforce"].clone()
         };
         assert_eq!((label(true), label(false)), (json!("restricted"), Value::Null));
     }

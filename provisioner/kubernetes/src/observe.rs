@@ -14,7 +14,7 @@ use crate::connect::KubernetesEngine;
 use crate::controllers::{Controller, Surroundings};
 use crate::image::{self, PushedImages};
 use crate::labels::{self, Kind};
-use crate::namespace::{DENY, Whose};
+use crate::namespace::Whose;
 use crate::{secrets, workload};
 
 impl KubernetesEngine {
@@ -38,7 +38,11 @@ impl KubernetesEngine {
         let controllers: Vec<Controller> =
             sets.into_iter().map(Controller::from).chain(deployments.into_iter().map(Controller::from)).collect();
         let network = match whose {
-            Whose::Ours(standing) => standing.is_network && guards.has_policy(DENY),
+            Whose::Ours(standing) => {
+                // Whoever applies what is rendered by other means notes nothing.
+                let is_noted = |denial: String| standing.guards.is_none_or(|noted| noted == denial);
+                standing.is_network && guards.denial().is_some_and(is_noted)
+            }
             Whose::Absent | Whose::Leaving => false,
             Whose::Stacks(other) => return Err(self.occupied(&format!("it belongs to stack {other}"))),
             Whose::Nobodys => {

@@ -20,7 +20,7 @@ use crate::workload::grace_secs;
 const KILL_GRACE_SECS: u32 = 1;
 /// A node that says nothing for so long may be dead or cut off.
 const UNANSWERED_LIMIT: Duration = Duration::from_millis(1500);
-/// One that has left streams unanswered for as long already.
+/// One that has left every stream unanswered for longer than that already: with what follows it had more time than any other.
 const SUSPECT_LIMIT: Duration = Duration::from_millis(200);
 /// After that: one that is only slow has ended a pod with its grace by then.
 const UNCONFIRMED_LIMIT: Duration = Duration::from_millis(700);

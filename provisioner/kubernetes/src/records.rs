@@ -115,7 +115,9 @@ impl KubernetesEngine {
     /// All that are there, the lock among them.
     pub(crate) async fn records_present(&self) -> Result<RecordSet, EngineError> {
         let (maps, leases) = try_join(self.slots::<ConfigMap>(), self.slots::<Lease>()).await?;
-        Ok(present(maps.into_iter().chain(leases)))
+        // As it is read and written: a ConfigMap of the lock's name is somebody else's.
+        let maps = maps.into_iter().filter(|slot| slot.key != lease::KEY);
+        Ok(present(maps.chain(leases)))
     }
 
     async fn slots<H: Home>(&self) -> Result<Vec<Slot>, EngineError> {

@@ -10,13 +10,13 @@ use provisioner_core::engine::EngineError;
 /// For so long nothing more is asked of it. A failover is over by then; a node that was only slow is asked again.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// A stream to a pod takes a node a tenth of that.
-const UNANSWERED: Duration = Duration::from_millis(1500);
+/// A stream to a pod takes a node a tenth of a second.
+const UNANSWERED: Duration = Duration::from_millis(2500);
 
 #[derive(Default)]
 pub(crate) struct Silence {
     since: Mutex<BTreeMap<String, Instant>>,
-    /// When streams were first asked for of which none was given yet.
+    /// When a stream was first asked for since one was given.
     asked: Mutex<BTreeMap<String, Instant>>,
 }
 

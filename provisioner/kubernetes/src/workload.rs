@@ -139,7 +139,7 @@ impl KubernetesEngine {
         let withdrawn = async || if is_public { Ok(()) } else { self.delete_own_service(&public).await };
         let (applied, ()) = try_join(self.apply_all(around), withdrawn()).await?;
         let mut marked = address.clone();
-        marked["metadata"]["annotations"][labels::GUARDS] = guards::applied_state(around, &applied).into();
+        marked["metadata"]["annotations"][labels::GUARDS] = guards::applied_state(around, &applied)?.into();
         self.apply(&marked).await
     }
 

@@ -262,6 +262,16 @@ async fn another_setting_of_the_cluster_reaches_a_member_that_stands() {
         assert_eq!(found().await.making.around, None);
         let refused = ensured(ground, &described).await.unwrap_err().to_string();
         assert!(refused.contains("spec.ingress was set by hand"), "{refused}");
+        // Where nothing was rendered for it to be in conflict with, too.
+        let has_network = async || ground.engine.observe().await.unwrap().network;
+        assert!(has_network().await);
+        policies.patch("default-deny", &by_hand, &open).await.unwrap();
+        assert!(!has_network().await, "whoever is not let in gets in");
+        let opened = ground.engine.ensure(&Resource::Network, &images, &Quiet).await.unwrap_err().to_string();
+        assert!(opened.contains("somebody else set spec.ingress"), "{opened}");
+        policies.delete("default-deny", &DeleteParams::default()).await.unwrap();
+        ground.engine.ensure(&Resource::Network, &images, &Quiet).await.unwrap();
+        assert!(has_network().await);
     })
     .await;
 }

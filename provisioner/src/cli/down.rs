@@ -103,7 +103,7 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
         earlier = these;
     }
     // Jobs that a killed run left go with the network, and they may hold volumes.
-    if observed.network || (with_data && is_there) {
+    if observed.network || !observed.workloads.is_empty() || (with_data && is_there) {
         earlier = vec![add(ResourceId::Network, earlier.clone(), "the stack goes down")];
     }
     if with_data {
