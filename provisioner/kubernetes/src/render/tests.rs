@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Described, Entry, files_secret, helper, job, making, volume, workload};
 use crate::access::{AccessMode, Exposure, Options};
-use crate::labels::{Labels, Names};
+use crate::labels::{self, Labels, Names};
 
 fn names() -> Names {
     Names { stack: StackName::new("prod").unwrap(), namespace: "prod".to_owned(), is_given: false }
@@ -150,13 +150,14 @@ fn a_job_runs_once() {
 }
 
 #[test]
-fn a_job_that_decides_where_a_volume_lies_keeps_apart_as_the_member_would() {
+fn a_job_that_decides_where_a_volume_lies_keeps_apart_from_its_component() {
     let apart = |described: &Job| {
         let rendered = job(&names(), &Options::default(), described, "i", 300);
-        rendered["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"].is_object()
+        rendered["spec"]["template"]["spec"]["affinity"].clone()
     };
     let mounts = database().mounts;
-    assert_eq!((apart(&Job { mounts, ..migration() }), apart(&migration())), (true, false));
+    assert_eq!(apart(&Job { mounts, ..migration() }), super::pod::apart(&names(), labels::COMPONENT, "app"));
+    assert_eq!(apart(&migration()), Value::Null);
 }
 
 #[test]
