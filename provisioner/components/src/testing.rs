@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use provisioner_core::manifest::{Manifest, parse};
-use provisioner_core::observed::{Making, Observed, ObservedSecret, ObservedWorkload, State};
+use provisioner_core::observed::{Making, Network, Observed, ObservedSecret, ObservedWorkload, State};
 use provisioner_core::secret::Note;
 use provisioner_core::stack::{Fingerprint, Resource, Secret, Stack};
 
@@ -51,7 +51,7 @@ pub(crate) fn with_search(lines: &str) -> Manifest {
 /// Everything that the stack declares is there and as described; no record, no fact.
 pub(crate) fn settled(stack: &Stack) -> Observed {
     let references = stack.image_references();
-    let mut observed = Observed { network: true, ..Observed::default() };
+    let mut observed = Observed { network: Network::Present, ..Observed::default() };
     observed.images = references.values().cloned().collect();
     for resource in stack.resources() {
         match resource {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use provisioner_core::component::Dependency;
 use provisioner_core::name::{Member, StackName};
-use provisioner_core::observed::{Making, Observed, ObservedWorkload, State};
+use provisioner_core::observed::{Making, Network, Observed, ObservedWorkload, State};
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::stack::{
     Expose, File, Image, ImageId, Limits, Mount, OnChange, Port, Resource, Restart, Stack, Stop, Text, Volume, Workload,
@@ -130,7 +130,7 @@ fn complete(stack: &Stack) -> Observed {
     });
     Observed {
         images: [REFERENCE.to_owned()].into(),
-        network: true,
+        network: Network::Present,
         volumes: stack.workloads().flat_map(|workload| &workload.mounts).map(|mount| mount.volume.clone()).collect(),
         workloads: workloads.collect(),
         ..Observed::default()

@@ -15,7 +15,7 @@ use crate::stack::{Fingerprint, SecretVersions};
 pub struct Observed {
     /// References of the images that the engine holds.
     pub images: BTreeSet<String>,
-    pub network: bool,
+    pub network: Network,
     /// What is known of secrets by their name, never a value.
     pub secrets: BTreeMap<String, ObservedSecret>,
     /// Volumes by their name inside the stack.
@@ -37,6 +37,23 @@ pub struct Observed {
     /// What deep comparisons found, where somebody asked for them; empty: nobody did.
     #[serde(skip)]
     pub deep: Comparisons,
+}
+
+/// The network of a stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    #[default]
+    Absent,
+    /// Somebody changed who gets into it, or took away what keeps others out.
+    Edited,
+    Present,
+}
+
+impl Network {
+    pub fn is_there(self) -> bool {
+        self != Self::Absent
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -148,7 +165,7 @@ impl Observed {
 
     /// Nothing of the stack exists, not even data.
     pub fn is_empty(&self) -> bool {
-        self.workloads.is_empty() && self.volumes.is_empty() && self.records.0.is_empty() && !self.network
+        self.workloads.is_empty() && self.volumes.is_empty() && self.records.0.is_empty() && !self.network.is_there()
     }
 }
 

@@ -8,7 +8,7 @@ use provisioner_core::component::{Component, Task};
 use provisioner_core::drift::{Comparison, Repair};
 use provisioner_core::engine::Engine;
 use provisioner_core::name::Member;
-use provisioner_core::observed::{Making, Observed, ObservedWorkload, State};
+use provisioner_core::observed::{Making, Network, Observed, ObservedWorkload, State};
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::record::Record;
 use provisioner_core::stack::{Fingerprint, Stack};
@@ -137,6 +137,8 @@ async fn what_was_changed_by_hand_is_drift() {
     assert_snapshot!("replaced_by_hand", replaced);
     let volume = tampered(|observed| observed.volumes.extend(["store-9-data".to_owned()])).await;
     assert_snapshot!("a_volume_nobody_names", volume);
+    let opened = tampered(|observed| observed.network = Network::Edited).await;
+    assert_snapshot!("a_network_that_lets_others_in", opened);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bollard::query_parameters::{ListImagesOptions, ListNetworksOptions, ListVolu
 use futures_util::future;
 use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
-use provisioner_core::observed::Observed;
+use provisioner_core::observed::{Network, Observed};
 
 use crate::connect::DockerEngine;
 use crate::containers;
@@ -18,7 +18,7 @@ use crate::secrets;
 
 impl DockerEngine {
     pub(crate) async fn snapshot(&self) -> Result<Observed, EngineError> {
-        let requests = (self.containers(), self.volumes(self.names.filter()), self.has_network(), self.images());
+        let requests = (self.containers(), self.volumes(self.names.filter()), self.network(), self.images());
         let (containers, volumes, network, images) =
             future::try_join4(requests.0, requests.1, requests.2, requests.3).await?;
         records::refuse_unreadable(&volumes)?;
@@ -50,12 +50,13 @@ impl DockerEngine {
         Ok(listed.map_err(self.docker.failed("list volumes"))?.volumes.unwrap_or_default())
     }
 
-    async fn has_network(&self) -> Result<bool, EngineError> {
+    async fn network(&self) -> Result<Network, EngineError> {
         let options = ListNetworksOptions { filters: Some(self.names.filter()) };
         let listed = self.docker.client.list_networks(Some(options)).await;
         let listed = listed.map_err(self.docker.failed("list networks"))?;
         let name = self.names.network();
-        Ok(listed.iter().any(|network| network.name.as_deref() == Some(&name)))
+        let is_there = listed.iter().any(|network| network.name.as_deref() == Some(&name));
+        Ok(if is_there { Network::Present } else { Network::Absent })
     }
 
     async fn images(&self) -> Result<BTreeSet<String>, EngineError> {

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use provisioner_core::clock;
 use provisioner_core::engine::EngineError;
-use provisioner_core::observed::Observed;
+use provisioner_core::observed::{Network, Observed};
 
 use crate::access::Exposure;
 use crate::connect::KubernetesEngine;
@@ -38,16 +38,16 @@ impl KubernetesEngine {
         let controllers: Vec<Controller> =
             sets.into_iter().map(Controller::from).chain(deployments.into_iter().map(Controller::from)).collect();
         let network = match whose {
-            Whose::Ours(standing) => {
+            Whose::Ours(standing) if standing.is_network => {
                 // Whoever applies what is rendered by other means notes nothing.
                 let is_noted = |denial: String| standing.guards.is_none_or(|noted| noted == denial);
-                standing.is_network && guards.denial().is_some_and(is_noted)
+                if guards.denial().is_some_and(is_noted) { Network::Present } else { Network::Edited }
             }
-            Whose::Absent | Whose::Leaving => false,
+            Whose::Ours(_) | Whose::Absent | Whose::Leaving => Network::Absent,
             Whose::Stacks(other) => return Err(self.occupied(&format!("it belongs to stack {other}"))),
             Whose::Nobodys => {
                 self.refuse_occupied().await?;
-                false
+                Network::Absent
             }
         };
         let around = Surroundings {

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use provisioner_core::engine::{Engine, EngineError, ImageReferences, Quiet};
-use provisioner_core::observed::State;
+use provisioner_core::observed::{Network, State};
 use provisioner_core::stack::{
     self, Expose, Fingerprint, Port, Probe, Probes, Resource, SecretSource, Volume, Workload,
 };
@@ -263,15 +263,16 @@ async fn another_setting_of_the_cluster_reaches_a_member_that_stands() {
         let refused = ensured(ground, &described).await.unwrap_err().to_string();
         assert!(refused.contains("spec.ingress was set by hand"), "{refused}");
         // Where nothing was rendered for it to be in conflict with, too.
-        let has_network = async || ground.engine.observe().await.unwrap().network;
-        assert!(has_network().await);
+        let network = async || ground.engine.observe().await.unwrap().network;
+        assert_eq!(network().await, Network::Present);
         policies.patch("default-deny", &by_hand, &open).await.unwrap();
-        assert!(!has_network().await, "whoever is not let in gets in");
+        assert_eq!(network().await, Network::Edited, "whoever is not let in gets in");
         let opened = ground.engine.ensure(&Resource::Network, &images, &Quiet).await.unwrap_err().to_string();
         assert!(opened.contains("somebody else set spec.ingress"), "{opened}");
         policies.delete("default-deny", &DeleteParams::default()).await.unwrap();
+        assert_eq!(network().await, Network::Edited);
         ground.engine.ensure(&Resource::Network, &images, &Quiet).await.unwrap();
-        assert!(has_network().await);
+        assert_eq!(network().await, Network::Present);
     })
     .await;
 }

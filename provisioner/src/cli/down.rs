@@ -93,7 +93,7 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
         steps.push(Step { id: step, action: Action::Remove { id }, because: because.to_owned(), after });
         step
     };
-    let is_there = observed.network || !observed.is_empty() || !observed.secrets.is_empty();
+    let is_there = observed.network.is_there() || !observed.is_empty() || !observed.secrets.is_empty();
     let mut earlier: Vec<StepId> = Vec::new();
     for rank in ranks(context, observed) {
         let these: Vec<StepId> = rank
@@ -103,7 +103,7 @@ fn removals(context: &Context, observed: &Observed, with_data: bool) -> Plan {
         earlier = these;
     }
     // Jobs that a killed run left go with the network, and they may hold volumes.
-    if observed.network || !observed.workloads.is_empty() || (with_data && is_there) {
+    if observed.network.is_there() || !observed.workloads.is_empty() || (with_data && is_there) {
         earlier = vec![add(ResourceId::Network, earlier.clone(), "the stack goes down")];
     }
     if with_data {

@@ -169,7 +169,7 @@ async fn judge(call: &Call<'_>, stack: &StackName) -> anyhow::Result<Option<Foun
 
 fn holds_but_a_lock(observed: &Observed) -> bool {
     let is_lock = observed.records.0.keys().map(String::as_str).eq([lease::KEY]);
-    is_lock && observed.workloads.is_empty() && observed.volumes.is_empty() && !observed.network
+    is_lock && observed.workloads.is_empty() && observed.volumes.is_empty() && !observed.network.is_there()
 }
 
 async fn confirm(call: &Call<'_>, found: &[Found]) -> Result<(), Stop> {

@@ -8,7 +8,7 @@ use provisioner_core::engine::Engine;
 use provisioner_core::estate::Leftover;
 use provisioner_core::lease::{Holder, Lease};
 use provisioner_core::name::StackName;
-use provisioner_core::observed::Observed;
+use provisioner_core::observed::{Network, Observed};
 use provisioner_core::record::Record;
 use provisioner_core::testing::memory::MemoryEngine;
 use serde_json::json;
@@ -34,7 +34,7 @@ fn name(name: &str) -> StackName {
 /// A stack with a volume, and the record of a smoke if there is one.
 fn stack(called: &str, mark: Option<bool>) -> Arc<MemoryEngine> {
     let mut observed =
-        Observed { network: true, volumes: ["postgres-1-data".to_owned()].into(), ..Observed::default() };
+        Observed { network: Network::Present, volumes: ["postgres-1-data".to_owned()].into(), ..Observed::default() };
     if let Some(kept) = mark {
         let value = json!({"run": holder(), "kept": kept});
         observed.records.0.insert("smoke".to_owned(), Record { version: 1, value });

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use provisioner_core::component::Component;
 use provisioner_core::manifest::Manifest;
 use provisioner_core::name::Member;
-use provisioner_core::observed::Observed;
+use provisioner_core::observed::{Network, Observed};
 use provisioner_core::plan::{Policy, plan};
 use provisioner_core::record::Record;
 use provisioner_core::stack::{Resource, Stack};
@@ -62,7 +62,7 @@ fn a_settled_stack_needs_nothing() {
 #[test]
 fn a_stack_without_search_declares_nothing() {
     assert_eq!(Elasticsearch.declare(&manifest()), []);
-    assert_eq!(plan_of(&manifest(), &Observed { network: true, ..Observed::default() }), "");
+    assert_eq!(plan_of(&manifest(), &Observed { network: Network::Present, ..Observed::default() }), "");
 }
 
 /// A run that was killed after the nodes had started and before their cluster was recorded.

@@ -8,7 +8,7 @@ use super::{Action, Impact, Withheld};
 use crate::engine::ImageReferences;
 use crate::lease;
 use crate::name::Member;
-use crate::observed::{Observed, ObservedWorkload, Outdated, State};
+use crate::observed::{Network, Observed, ObservedWorkload, Outdated, State};
 use crate::secret;
 use crate::stack::{
     File, Image, ImageId, OnChange, Resource, ResourceId, SECRET_VARIABLES, Secret, SecretVersions, Stack, Text,
@@ -129,7 +129,14 @@ fn difference(resource: &Resource, observed: &Observed, wanted: &Wanted<'_>) -> 
             let reference = image.reference();
             (!observed.images.contains(&reference)).then(|| format!("no image {reference} is there"))
         }
-        Resource::Network => (!observed.network).then(|| "no network is there".to_owned()),
+        Resource::Network => match observed.network {
+            Network::Absent => Some("no network is there".to_owned()),
+            Network::Edited => {
+                let change = Action::Change { to: Resource::Network, impact: Impact::None { files: Vec::new() } };
+                return Some((change, "who gets into it was changed by hand".to_owned()));
+            }
+            Network::Present => None,
+        },
         Resource::Secret(secret) => return secret_difference(secret, observed, wanted),
         Resource::Volume(volume) => return volume_difference(volume, observed),
         Resource::Workload(workload) => return workload_difference(workload, observed, wanted),

@@ -23,7 +23,7 @@ use crate::engine::{
 use crate::fault::Faults;
 use crate::lines::Channel;
 use crate::name::{Member, StackName};
-use crate::observed::{Making, Observed, ObservedSecret, ObservedWorkload, State};
+use crate::observed::{Making, Network, Observed, ObservedSecret, ObservedWorkload, State};
 use crate::record::{Record, RecordError, Records, Version};
 use crate::secret;
 use crate::stack::{File, Fingerprint, Job, OnChange, Resource, ResourceId, Secret, SecretSource, Workload};
@@ -289,7 +289,7 @@ impl Engine for MemoryEngine {
             Resource::Image(image) => {
                 world.observed.images.insert(image.reference());
             }
-            Resource::Network => world.observed.network = true,
+            Resource::Network => world.observed.network = Network::Present,
             Resource::Secret(secret) => world.make(secret)?,
             Resource::Volume(volume) => {
                 world.observed.volumes.insert(volume.name.clone());
@@ -306,7 +306,7 @@ impl Engine for MemoryEngine {
                 let prefix = format!("provisioner/{}:", image.0);
                 world.observed.images.retain(|reference| !reference.starts_with(&prefix));
             }
-            ResourceId::Network => world.observed.network = false,
+            ResourceId::Network => world.observed.network = Network::Absent,
             ResourceId::Secret(name) => {
                 world.secrets.remove(name);
                 world.observed.secrets.remove(name);

@@ -256,7 +256,7 @@ fn refuse_taken(context: &Context, observed: &Observed) -> Result<(), Stop> {
     let is_ours = |key: &String| key == lease::KEY;
     let is_free = observed.workloads.is_empty()
         && observed.volumes.is_empty()
-        && !observed.network
+        && !observed.network.is_there()
         && observed.records.0.keys().all(is_ours);
     if is_free {
         return Ok(());
@@ -274,7 +274,7 @@ async fn remove(clean: &Call<'_>, context: &Context, lease: Lease) -> anyhow::Re
     for _ in 0..SWEEPS {
         removed = take_down(clean, context, &lease, true).await;
         let left = context.engine.observe().await?;
-        if removed.is_ok() && left.workloads.is_empty() && left.volumes.is_empty() && !left.network {
+        if removed.is_ok() && left.workloads.is_empty() && left.volumes.is_empty() && !left.network.is_there() {
             break;
         }
     }

@@ -9,7 +9,7 @@ use super::{Ground, Outcome, ensured, file, id, images, observed, secret, volume
 use crate::drift::{self, FoundFile, Verdict};
 use crate::engine::{EngineError, Power, Quiet};
 use crate::name::Member;
-use crate::observed::State;
+use crate::observed::{Network, State};
 use crate::stack::{Expose, Fingerprint, OnChange, Port, Resource, ResourceId, Restart, Secret, SecretSource, Text};
 
 pub async fn everything_ensured_is_observed(ground: &dyn Ground) -> Outcome {
@@ -22,7 +22,7 @@ pub async fn everything_ensured_is_observed(ground: &dyn Ground) -> Outcome {
     let found = ensured(ground, &described).await?;
     let seen = engine.observe().await?;
     let reference = ground.image().reference();
-    assert!(seen.images.contains(&reference) && seen.network, "{seen:?}");
+    assert!(seen.images.contains(&reference) && seen.network == Network::Present, "{seen:?}");
     assert_eq!(seen.volumes, BTreeSet::from(["probe-1-data".to_owned()]));
     assert_eq!(seen.secrets.keys().collect::<Vec<_>>(), ["probe"]);
     assert_eq!(seen.workloads.keys().collect::<Vec<_>>(), [&described.member]);
