@@ -47,13 +47,9 @@ pub(super) async fn run(task: &Task, access: &Access<'_>) -> Result<(), Failure>
         tasks::RESET => drift::reset(access, member).await,
         tasks::RETIRE => retire(access, member, &Member::named(value(task, "from")?)).await,
         tasks::FENCE => failover::steps::fence(task, access, member).await,
-        tasks::MARK => {
-            failover::steps::mark(access, member, value(task, "epoch")?).await;
-            Ok(())
-        }
         tasks::FREEZE => failover::steps::freeze(access, member).await,
         tasks::PREPARE => failover::hand_over::prepare(task, access, member).await,
-        tasks::END => failover::hand_over::end(task, access, member).await,
+        tasks::END => failover::hand_over::end(access, member).await,
         tasks::HAND_OVER => failover::hand_over::hand_over(task, access, member).await,
         tasks::PROMOTE => failover::steps::promote(task, access, member).await,
         tasks::ABANDON => failover::steps::abandon(access, member).await,

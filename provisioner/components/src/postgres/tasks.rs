@@ -25,8 +25,6 @@ pub(super) const RETIRE: &str = "retire";
 pub(super) const REJOIN: &str = "rejoin";
 pub(super) const REJOINED: &str = "rejoined";
 pub(super) const FENCE: &str = "fence";
-/// Has a former primary refuse to start.
-pub(super) const MARK: &str = "mark";
 pub(super) const FREEZE: &str = "freeze";
 /// Proves that the primary can be shut down, while it serves.
 pub(super) const PREPARE: &str = "prepare";

@@ -15,7 +15,7 @@ use super::super::login::{HOME, Login};
 use super::super::lsn::Lsn;
 use super::super::run::{CONNECT_LIMIT, value};
 use super::super::sql::{Session, SqlError};
-use super::steps::{abandon, arm, begin, mark, stop};
+use super::steps::{abandon, arm, begin, stop};
 
 const EVERY: Duration = Duration::from_millis(50);
 /// Nobody can write meanwhile; a look takes a millisecond.
@@ -183,8 +183,8 @@ async fn complete(
     }
 }
 
-/// Its process ends too, or is ended: all that it may still wait for is its archiving. Whoever starts it finds a mark.
-pub(crate) async fn end(task: &Task, access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+/// Its process ends too, or is ended: all that it may still wait for is its archiving.
+pub(crate) async fn end(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
     let proof = match tokio::time::timeout(IN_ORDER, stop(access, member, Power::Stopped)).await {
         Ok(proof) => proof?,
         Err(_) => {
@@ -197,7 +197,6 @@ pub(crate) async fn end(task: &Task, access: &Access<'_>, member: &Member) -> Re
         }
     };
     access.output.line(&format!("{member} has stopped: {}", proof.evidence));
-    mark(access, member, value(task, "epoch")?).await;
     Ok(())
 }
 

@@ -9,7 +9,6 @@ use provisioner_core::engine::{EngineError, Power, StopProof};
 use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
 use provisioner_core::record;
-use provisioner_core::stack::{File, OnChange, Text};
 use provisioner_core::wait::{self, Look, WaitError};
 
 use super::super::cluster::{Change, ChangeKind, Cluster, RECORD};
@@ -21,8 +20,6 @@ use super::super::{rejoin, synchronous};
 
 /// Says to `follow` that `redirect` has been done.
 pub(super) const REDIRECTED: &str = "redirected";
-/// `member` refuses to start while it is there.
-pub(crate) const FENCED: &str = "fenced";
 const EVERY: Duration = Duration::from_millis(10);
 /// A receiver that is told to end does so at once; one that cannot (stopped, on a disk that hangs) is not waited for.
 const FREEZE_LIMIT: Duration = Duration::from_secs(2);
@@ -104,36 +101,6 @@ pub(super) async fn stop(access: &Access<'_>, member: &Member, how: Power) -> Re
         Err(error) => access.output.line(&error.to_string()),
     }
     access.engine.stopped(member).await
-}
-
-/// A mark on the volume, for whoever starts the member by hand or by a policy: it refuses. It is proven down already, so a
-/// disk that takes no mark stops nothing.
-pub(crate) async fn mark(access: &Access<'_>, member: &Member, epoch: &str) {
-    if let Err(error) = put_mark(access, member, epoch).await {
-        access.output.tell(&format!(
-            "{member} has no mark on its volume, so nothing keeps it from serving if somebody starts it: {error}"
-        ));
-    }
-}
-
-async fn put_mark(access: &Access<'_>, member: &Member, epoch: &str) -> Result<(), EngineError> {
-    let file = File {
-        path: format!("{}/{FENCED}", declare::DATA_ROOT),
-        mode: 0o644,
-        owner: (0, 0),
-        content: Text::new(format!("since epoch {epoch} another member is primary: provisioner rejoin {member}\n")),
-        on_change: OnChange::Nothing,
-    };
-    match access.engine.put_files(member, std::slice::from_ref(&file), &OnChange::Nothing).await {
-        // Nothing to start either.
-        Ok(()) | Err(EngineError::NotFound { .. }) => Ok(()),
-        Err(error) => {
-            // On a full disk there is room for the name of a file, which says it all.
-            access.output.line(&error.to_string());
-            let file = File { content: Text::new(String::new()), ..file };
-            access.engine.put_files(member, &[file], &OnChange::Nothing).await
-        }
-    }
 }
 
 /// With every member frozen that a commit could wait for, no commit is acknowledged, wherever the old primary is and

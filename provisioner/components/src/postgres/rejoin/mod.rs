@@ -1,6 +1,7 @@
 //! A former primary, or any member that stayed away too long, becomes a replica again.
 
 mod decide;
+mod mark;
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,6 +23,8 @@ use super::run::{CLONE_LIMIT_SECS, CONNECT_LIMIT, job, let_follow, make_slot, ru
 use super::sql::{Session, SqlError, WRITING_TIMELINE};
 use super::{NAME, tasks};
 use crate::checks::nonce;
+
+use mark::Mark;
 
 pub use decide::{Found, Refusal, Scene, decide, look};
 
@@ -125,21 +128,16 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
     if cluster.primary == *member {
         return Err(Failure::new(format!("rejoin {member}: it is the primary")));
     }
-    // One that is not of the cluster may be a primary that came back: it gets no time to acknowledge anything.
-    let how = if cluster.replicas.contains(member) { Power::Stopped } else { Power::Killed };
-    match access.engine.set(member, how).await {
-        Ok(()) | Err(EngineError::NotFound { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    access.engine.stopped(member).await?;
-    let slot = slot_name(member);
-    let session = Session::on(access, from, Login::Superuser, HOME, CONNECT_LIMIT).await?;
-    let made = make_slot(&session, &slot).await;
-    made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
-    let mut job = job(access, member, "rejoin", CLONE_LIMIT_SECS);
-    let_follow(access, &mut job, &cluster, member);
-    job.env.insert("METHOD".to_owned(), method.to_owned());
-    let report: Report = run_job(access, &job).await?;
+    let mark = (!cluster.replicas.contains(member)).then(|| Mark { member, epoch: cluster.epoch });
+    let report = match turn(access, member, &cluster, method, mark.as_ref()).await {
+        Ok(report) => report,
+        Err(failure) => {
+            if let Some(mark) = mark {
+                mark.put(access).await;
+            }
+            return Err(failure);
+        }
+    };
     access.output.tell(&report.told(member));
     if let Some(kept) = &report.unarchived {
         access.output.tell(&format!(
@@ -152,6 +150,34 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
         cluster.replicas.insert(member.clone()).then_some(cluster)
     });
     Ok(joined.await?)
+}
+
+/// Ends the member and makes its data a replica's.
+async fn turn(
+    access: &Access<'_>,
+    member: &Member,
+    cluster: &Cluster,
+    method: &str,
+    mark: Option<&Mark<'_>>,
+) -> Result<Report, Failure> {
+    // A former primary gets no time to acknowledge anything.
+    let how = if mark.is_some() { Power::Killed } else { Power::Stopped };
+    match access.engine.set(member, how).await {
+        Ok(()) | Err(EngineError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    access.engine.stopped(member).await?;
+    let (slot, from) = (slot_name(member), &cluster.primary);
+    let session = Session::on(access, from, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    let made = make_slot(&session, &slot).await;
+    made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
+    let mut job = job(access, member, "rejoin", CLONE_LIMIT_SECS);
+    let_follow(access, &mut job, cluster, member);
+    job.env.insert("METHOD".to_owned(), method.to_owned());
+    if let Some(mark) = mark {
+        job.env.insert("FORMER".to_owned(), mark.to_string());
+    }
+    run_job(access, &job).await
 }
 
 impl Report {
