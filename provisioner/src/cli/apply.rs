@@ -102,6 +102,10 @@ impl<'a> Work<'a> {
         Self { call, context, lease, walks: Vec::new() }
     }
 
+    pub(super) fn holds_lock(&self) -> bool {
+        self.lease.is_held()
+    }
+
     /// Whether all of the plan was done.
     pub(super) async fn carry(&mut self, plan: Plan, observed: &Observed) -> bool {
         let walk = carry(self.call, self.context, plan, observed, self.lease).await;

@@ -10,7 +10,7 @@ use provisioner_core::plan::Plan;
 use super::apply::{Work, noted};
 use super::exit::Exit;
 use super::external::refuse_postgres;
-use super::failover::{Change, carry_out, cluster, finish, refused, settle, show};
+use super::failover::{Change, carry_out, cluster, finish, mark, refused, settle, show};
 use super::{Call, plan};
 use crate::context::Context;
 
@@ -50,11 +50,13 @@ pub(super) async fn switchover(call: &Call<'_>, arguments: &SwitchoverArgs) -> a
 pub(super) async fn hand_over(work: &mut Work<'_>, to: &str) -> anyhow::Result<Change> {
     let (call, context) = (work.call, work.context);
     let decided = call.cut(decide(call, context, to)).await??;
+    let old = cluster(&decided.0)?.primary;
     let changed = carry_out(work, decided, &format!("switchover --to {to}")).await;
-    if changed.is_err()
-        && let Err(error) = settle(work).await
-    {
-        call.printer.note(&format!("what is left of it could not be put right: {error:#}"));
+    if changed.is_err() {
+        if let Err(error) = settle(work).await {
+            call.printer.note(&format!("what is left of it could not be put right: {error:#}"));
+        }
+        mark(work, &old).await;
     }
     changed
 }

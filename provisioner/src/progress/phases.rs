@@ -26,7 +26,11 @@ pub(crate) fn phases(plan: &Plan) -> Vec<Phase> {
 fn phase(action: &Action) -> usize {
     match action {
         Action::Create { resource: Resource::Image(_) } => 0,
-        Action::Create { resource: Resource::Network | Resource::Volume(_) | Resource::Secret(_) } => 1,
+        Action::Create { resource } | Action::Change { to: resource, .. }
+            if !matches!(resource, Resource::Workload(_)) =>
+        {
+            1
+        }
         Action::Remove { .. } => 3,
         _ => 2,
     }

@@ -2,13 +2,13 @@
 //! What clients were promised is counted by the ledger, not by us.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Ran, Scenario, Stack, docker, eventually};
+use crate::harness::{Ran, Scenario, Stack, docker, eventually, refuses_to_start};
 use crate::http;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -22,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("failover_waits_for_replay_and_does_not_call_it_failed", paused_replay),
     ("failover_killed_at_any_step_converges_when_it_is_run_again", killed_at_any_step),
     ("failover_by_plan_killed_at_any_step_is_carried_on_by_the_same_command", hand_over_killed),
+    ("failover_interrupted_once_another_is_primary_leaves_a_former_one_that_refuses_to_start", interrupted),
     ("failover_by_two_operators_at_once_changes_the_primary_once", two_operators),
     ("failover_of_an_unprotected_primary_is_refused_and_the_loss_is_measured_when_allowed", unprotected),
     ("failover_keeps_orders_and_backends_recover_without_a_restart", orders_under_failover),
@@ -228,6 +229,24 @@ fn hand_over_killed() {
         whole(&stack);
         assert_eq!((primary(&stack), timeline(&stack)), (to, before + 1), "after {lines} lines");
     }
+}
+
+fn interrupted() {
+    let stack = stack();
+    let old = primary(&stack);
+    docker(&["kill", &container(&old)]);
+    let mut command = stack.command(&["failover", "--progress", "json"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(progress.any(|line| line.contains("postgres.promote")), "nobody is promoted");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let said: Vec<String> = progress.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:#?}");
+    assert_ne!(primary(&stack), old);
+    refuses_to_start(&container(&old));
+    stack.ok(&["failover"]);
+    whole(&stack);
 }
 
 fn kill_after(stack: &Stack, words: &[&str], lines: usize) {

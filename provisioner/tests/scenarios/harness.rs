@@ -221,6 +221,15 @@ pub(crate) fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() 
     }
 }
 
+/// A fenced member, whoever starts it.
+pub(crate) fn refuses_to_start(container: &str) {
+    docker(&["start", container]);
+    eventually("it refuses to start", Duration::from_secs(10), || {
+        let ended = docker(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container]);
+        (ended.trim() == "exited 78").then_some(())
+    });
+}
+
 /// Runs a scenario and keeps what tells why it failed.
 pub(crate) fn guarded(name: &str, body: fn()) -> Result<(), Failed> {
     let begin = Instant::now();

@@ -1,8 +1,6 @@
 //! A member that was fenced comes back as a replica or not at all; replicas come and go on a live cluster.
 
-use std::time::Duration;
-
-use crate::harness::{Scenario, Stack, docker, eventually};
+use crate::harness::{Scenario, Stack, docker, refuses_to_start};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("failover_fences_so_that_a_member_serves_nothing_whoever_starts_it", fenced_member),
@@ -38,11 +36,7 @@ fn fenced_member() {
         "-c",
         "echo 'by a test' > /var/lib/postgresql/fenced",
     ]);
-    docker(&["start", REPLICA]);
-    eventually("it refuses", Duration::from_secs(10), || {
-        (docker(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", REPLICA]).trim() == "exited 78")
-            .then_some(())
-    });
+    refuses_to_start(REPLICA);
     let ran = stack.run(&["rejoin", "postgres-1"]);
     assert_eq!(ran.code, 80, "{}", ran.stderr);
     stack.ok(&["rejoin", "postgres-2"]);

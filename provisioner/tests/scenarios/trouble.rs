@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::failover::{drill, primary, replicas};
-use crate::harness::{Ran, Scenario, Stack, docker, eventually};
+use crate::harness::{Ran, Scenario, Stack, docker, eventually, refuses_to_start};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("failover_by_plan_stops_nothing_where_archiving_hangs", archive_hangs),
@@ -210,13 +210,16 @@ fn full_for_good() {
     assert_ne!(promoted, FIRST);
     sql(&promoted, "INSERT INTO trouble SELECT generate_series(1001, 2000)");
     let mine = container(FIRST);
-    docker(&["start", &mine]);
-    eventually("it is fenced", Duration::from_secs(10), || {
-        (docker(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", &mine]).trim() == "exited 78")
-            .then_some(())
-    });
+    refuses_to_start(&mine);
     let image = docker(&["inspect", "--format", "{{.Config.Image}}", &mine]);
-    docker(&["run", "--rm", "--volumes-from", &mine, "--entrypoint", "rm", image.trim(), "-r", FILLER]);
+    let remove = |file| {
+        docker(&["run", "--rm", "--volumes-from", &mine, "--entrypoint", "rm", image.trim(), "-r", file]);
+    };
+    // The rejoin's job itself sees to that, also where it can do nothing else.
+    remove("/var/lib/postgresql/fenced");
+    assert!(stack.run(&["rejoin", FIRST]).stderr.contains("has 0 MiB left, expected 64"));
+    refuses_to_start(&mine);
+    remove(FILLER);
     stack.ok(&["failover"]);
     assert_eq!((primary(&stack).as_str(), replicas(&stack).len()), (promoted.as_str(), 2));
     assert_eq!(sql(FIRST, "SELECT count(*) FROM trouble"), "2000");

@@ -1,10 +1,13 @@
 //! Carries a change of the primary out, plan by plan.
 
-use provisioner_components::postgres::Cluster;
+use std::time::Duration;
+
 use provisioner_components::postgres::failover::{self, Refusal, Scene, Wish};
+use provisioner_components::postgres::{Cluster, rejoin};
 use provisioner_core::component::Task;
 use provisioner_core::engine::Quiet;
 use provisioner_core::execute::Outcome;
+use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Plan};
 use tokio::time::Instant;
@@ -64,8 +67,31 @@ pub(crate) async fn fail_over(
         vec![Phase { name: "detect", span: Span { begin: detected.saturating_sub(lost.took), took: lost.took } }];
     let (observed, plan) = succeed(call, context, &lost.reason, wish).await?;
     phases.push(Phase { name: "elect", span: Span { begin, took: elected.elapsed() } });
-    work.carry(plan, &observed).await;
+    if !work.carry(plan, &observed).await {
+        mark(work, &lost.survey.cluster.primary).await;
+    }
     conclude(work, phases, "failover").await
+}
+
+/// Engines that answer need a second, a cluster that has to make a pod a few.
+const MARK_LIMIT: Duration = Duration::from_secs(20);
+
+/// After a change that has not made its former primary a replica: that one serves nothing, whoever starts it.
+pub(crate) async fn mark(work: &Work<'_>, former: &Member) {
+    let why = if work.holds_lock() {
+        let observed = Observed::default();
+        let access = work.context.access(&observed, &Quiet);
+        match tokio::time::timeout(MARK_LIMIT, rejoin::mark(&access, former)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(failure)) => failure.chain(),
+            Err(_) => format!("not within {} s", MARK_LIMIT.as_secs()),
+        }
+    } else {
+        "the lock of the stack is somebody else's by now".to_owned()
+    };
+    work.call.printer.note(&format!(
+        "{former} may have no mark on its volume, so nothing keeps it from serving if somebody starts it: {why}"
+    ));
 }
 
 /// Why the first plan was not done.

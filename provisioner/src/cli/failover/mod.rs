@@ -25,7 +25,7 @@ use super::external::refuse_postgres;
 use super::{Call, plan};
 use crate::context::Context;
 use crate::progress::{millis, seconds};
-pub(super) use change::{Change, carry_out, fail_over};
+pub(super) use change::{Change, carry_out, fail_over, mark};
 use detect::Lost;
 pub(super) use detect::{Detected, Until, cluster, detect};
 use drill::DrillArgs;

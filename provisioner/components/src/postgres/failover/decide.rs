@@ -245,23 +245,19 @@ fn promote(scene: &Scene<'_>, promotion: &Promotion<'_>, mut draft: Draft, after
         back.push(rejoin::steps(&mut draft, workload, winner, &because, &[pointed]));
     }
     if let Some(workload) = scene.stack.resource(&ResourceId::Workload(old.clone())) {
-        let ended = match kind {
-            ChangeKind::Switchover => {
-                let end = run(Task::new(NAME, tasks::END).on(old));
-                draft.step(end, "what it has handed over it serves no more", &[promoted])
-            }
-            // It was killed before anybody was elected.
-            ChangeKind::Failover => promoted,
-        };
-        // Not beside the promotion: it costs the engine and both cores 0.3 s, a cluster a pod. Whether the route is pointed or
-        // not: this has the member refuse to serve, whoever starts it.
-        back.push(rejoin::steps(&mut draft, workload, winner, "it was primary", &[ended]));
+        let mut before = vec![pointed];
+        // A lost one was ended before anybody was elected.
+        if kind == ChangeKind::Switchover {
+            let end = run(Task::new(NAME, tasks::END).on(old));
+            before.push(draft.step(end, "what it has handed over it serves no more", &[promoted]));
+        }
+        back.push(rejoin::steps(&mut draft, workload, winner, "it was primary", &before));
         let mut all = others.clone();
         all.insert(old.clone());
         let waited_for = synchronous::counted(scene.stack, &all);
         let synchronous = tasks::synchronous_task(winner, scene.policy(), &waited_for);
         let armed = draft.step(run(synchronous), format!("{old} is back"), &back);
-        draft.step(run(route::point_task(winner, &all)), format!("{old} takes readers"), &[pointed, armed]);
+        draft.step(run(route::point_task(winner, &all)), format!("{old} takes readers"), &[armed]);
     }
     draft.finish()
 }

@@ -1,59 +1,47 @@
 //! What keeps a former primary from serving.
 
-use std::fmt;
-
 use provisioner_core::component::Access;
 use provisioner_core::engine::EngineError;
+use provisioner_core::failure::Failure;
 use provisioner_core::name::Member;
 use provisioner_core::stack::{File, OnChange, Text};
 
+use super::super::cluster::Cluster;
 use super::super::declare;
 
 /// `member` refuses to start while it is there.
 const FENCED: &str = "fenced";
 
-/// What stands on the volume of one that is not of the cluster and may have been its primary, for whoever starts it by hand or
-/// by a policy: it refuses. The job puts it there before anything else; where the job fails or none came to it, it is put
-/// without one, for which a cluster needs another pod.
-pub(super) struct Mark<'a> {
-    pub(super) member: &'a Member,
-    pub(super) epoch: u64,
+/// What the mark says to whoever finds it.
+pub(super) fn words(cluster: &Cluster, member: &Member) -> String {
+    format!("since epoch {} another member is primary: provisioner rejoin {member}", cluster.epoch)
 }
 
-impl fmt::Display for Mark<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { member, epoch } = self;
-        write!(f, "since epoch {epoch} another member is primary: provisioner rejoin {member}")
+/// Has a member that is none of the cluster's refuse to serve, whoever starts it, by hand or by a policy. The job of a rejoin
+/// does so before anything else; this is for a change that ends without one, under its lock: on Kubernetes it takes a pod.
+///
+/// # Errors
+/// If the record cannot be read, or nothing can be put on the member's volume.
+pub async fn mark(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+    let cluster = Cluster::current(access).await?;
+    if cluster.role(member).is_some() {
+        return Ok(());
     }
-}
-
-impl Mark<'_> {
-    pub(super) async fn put(&self, access: &Access<'_>) {
-        if let Err(error) = self.put_as_told(access).await {
-            access.output.tell(&format!(
-                "{} has no mark on its volume, so nothing keeps it from serving if somebody starts it: {error}",
-                self.member
-            ));
-        }
-    }
-
-    async fn put_as_told(&self, access: &Access<'_>) -> Result<(), EngineError> {
-        let file = File {
-            path: format!("{}/{FENCED}", declare::DATA_ROOT),
-            mode: 0o644,
-            owner: (0, 0),
-            content: Text::new(format!("{self}\n")),
-            on_change: OnChange::Nothing,
-        };
-        match access.engine.put_files(self.member, std::slice::from_ref(&file), &OnChange::Nothing).await {
-            // Nothing to start either.
-            Ok(()) | Err(EngineError::NotFound { .. }) => Ok(()),
-            Err(error) => {
-                // On a full disk there is room for the name of a file, which says it all.
-                access.output.line(&error.to_string());
-                let file = File { content: Text::new(String::new()), ..file };
-                access.engine.put_files(self.member, &[file], &OnChange::Nothing).await
-            }
+    let file = File {
+        path: format!("{}/{FENCED}", declare::DATA_ROOT),
+        mode: 0o644,
+        owner: (0, 0),
+        content: Text::new(format!("{}\n", words(&cluster, member))),
+        on_change: OnChange::Nothing,
+    };
+    match access.engine.put_files(member, std::slice::from_ref(&file), &OnChange::Nothing).await {
+        // Nothing to start either.
+        Ok(()) | Err(EngineError::NotFound { .. }) => Ok(()),
+        Err(error) => {
+            // On a full disk there is room for the name of a file, which says it all.
+            access.output.line(&error.to_string());
+            let file = File { content: Text::new(String::new()), ..file };
+            Ok(access.engine.put_files(member, &[file], &OnChange::Nothing).await?)
         }
     }
 }
@@ -66,14 +54,13 @@ mod tests {
     use provisioner_core::stack::Stack;
     use provisioner_core::testing::memory::MemoryEngine;
 
-    use super::super::super::cluster::{Cluster, RECORD};
+    use super::super::super::cluster::RECORD;
     use super::super::super::declare::declare;
-    use super::super::run;
     use super::*;
     use crate::testing::{manifest, settled};
 
     #[tokio::test]
-    async fn a_former_primary_that_no_job_made_a_replica_is_marked_and_a_replica_is_not() {
+    async fn who_is_none_of_the_cluster_is_marked_and_nobody_else() {
         let mut manifest = manifest();
         manifest.postgres.replicas = 2;
         let stack = Stack::new(manifest.name.clone(), declare(&manifest));
@@ -93,12 +80,9 @@ mod tests {
         let images = ImageReferences::default();
         let access = Access { engine: &engine, stack: &stack, observed: &observed, images: &images, output: &Quiet };
         let path = format!("{}/{FENCED}", declare::DATA_ROOT);
-        for (member, expected) in [
-            (&former, Some("since epoch 2 another member is primary: provisioner rejoin postgres-1\n".to_owned())),
-            (&replica, None),
-        ] {
-            // Nobody answers at the primary's address.
-            run(&access, member, &winner, "auto").await.unwrap_err();
+        let words = "since epoch 2 another member is primary: provisioner rejoin postgres-1\n".to_owned();
+        for (member, expected) in [(&former, Some(words)), (&winner, None), (&replica, None)] {
+            mark(&access, member).await.unwrap();
             assert_eq!(engine.file(member, &path), expected);
         }
     }

@@ -24,9 +24,8 @@ use super::sql::{Session, SqlError, WRITING_TIMELINE};
 use super::{NAME, tasks};
 use crate::checks::nonce;
 
-use mark::Mark;
-
 pub use decide::{Found, Refusal, Scene, decide, look};
+pub use mark::mark;
 
 /// A replica that stayed away for long has much to catch up with.
 pub(super) const ARRIVAL_LIMIT: Duration = Duration::from_secs(180);
@@ -128,16 +127,25 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
     if cluster.primary == *member {
         return Err(Failure::new(format!("rejoin {member}: it is the primary")));
     }
-    let mark = (!cluster.replicas.contains(member)).then(|| Mark { member, epoch: cluster.epoch });
-    let report = match turn(access, member, &cluster, method, mark.as_ref()).await {
-        Ok(report) => report,
-        Err(failure) => {
-            if let Some(mark) = mark {
-                mark.put(access).await;
-            }
-            return Err(failure);
-        }
-    };
+    let is_former = !cluster.replicas.contains(member);
+    // A former primary gets no time to acknowledge anything.
+    let how = if is_former { Power::Killed } else { Power::Stopped };
+    match access.engine.set(member, how).await {
+        Ok(()) | Err(EngineError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    access.engine.stopped(member).await?;
+    let slot = slot_name(member);
+    let session = Session::on(access, from, Login::Superuser, HOME, CONNECT_LIMIT).await?;
+    let made = make_slot(&session, &slot).await;
+    made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
+    let mut job = job(access, member, "rejoin", CLONE_LIMIT_SECS);
+    let_follow(access, &mut job, &cluster, member);
+    job.env.insert("METHOD".to_owned(), method.to_owned());
+    if is_former {
+        job.env.insert("FORMER".to_owned(), mark::words(&cluster, member));
+    }
+    let report: Report = run_job(access, &job).await?;
     access.output.tell(&report.told(member));
     if let Some(kept) = &report.unarchived {
         access.output.tell(&format!(
@@ -150,34 +158,6 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
         cluster.replicas.insert(member.clone()).then_some(cluster)
     });
     Ok(joined.await?)
-}
-
-/// Ends the member and makes its data a replica's.
-async fn turn(
-    access: &Access<'_>,
-    member: &Member,
-    cluster: &Cluster,
-    method: &str,
-    mark: Option<&Mark<'_>>,
-) -> Result<Report, Failure> {
-    // A former primary gets no time to acknowledge anything.
-    let how = if mark.is_some() { Power::Killed } else { Power::Stopped };
-    match access.engine.set(member, how).await {
-        Ok(()) | Err(EngineError::NotFound { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    access.engine.stopped(member).await?;
-    let (slot, from) = (slot_name(member), &cluster.primary);
-    let session = Session::on(access, from, Login::Superuser, HOME, CONNECT_LIMIT).await?;
-    let made = make_slot(&session, &slot).await;
-    made.map_err(|error| Failure::because(format!("make slot {slot} on {from}"), error))?;
-    let mut job = job(access, member, "rejoin", CLONE_LIMIT_SECS);
-    let_follow(access, &mut job, cluster, member);
-    job.env.insert("METHOD".to_owned(), method.to_owned());
-    if let Some(mark) = mark {
-        job.env.insert("FORMER".to_owned(), mark.to_string());
-    }
-    run_job(access, &job).await
 }
 
 impl Report {
