@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Api;
 use kube::api::DeleteParams;
 use provisioner_core::drift::FoundFile;
 use provisioner_core::engine::{EngineError, Execution, OutputChunk};
@@ -155,20 +156,27 @@ impl KubernetesEngine {
         F: Future<Output = Result<T, EngineError>>,
     {
         let name = Names::helper(member);
+        let operation = format!("reach the volumes of {member}");
+        // A silent node lets go of no volume.
+        for pod in self.pods_of(member).await? {
+            self.kubernetes.silence.check(pods::node(&pod).unwrap_or_default(), &operation)?;
+        }
         // Left by a run that was killed.
         self.remove_helper(&name).await?;
         let template = serde_json::to_value(&found.template.spec)
-            .map_err(|error| EngineError::failed(format!("reach the volumes of {member}"), error))?;
+            .map_err(|error| EngineError::failed(operation.as_str(), error))?;
+        let mut cleanup = Cleanup { pods: Some(self.api()), name: name.clone() };
         self.apply(&render::helper(&self.names, member, &template)).await?;
         let selector = format!("{},{}={member}", self.names.selector(Kind::Helper), labels::MEMBER);
-        let operation = format!("reach the volumes of {member}");
         match self.await_started(&selector, &operation, &name).await {
             Ok(pod) => {
                 let used = use_it(pod).await;
+                cleanup.pods = None;
                 self.remove_helper(&name).await?;
                 used
             }
             Err(error) => {
+                cleanup.pods = None;
                 // It never ran, and its node may never say so.
                 let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
                 self.delete_with::<Pod>(&name, params).await?;
@@ -184,6 +192,23 @@ impl KubernetesEngine {
         let limit = Duration::from_secs(60);
         let timed_out = |_| EngineError::TimedOut { operation: format!("remove pod {name}"), after: limit };
         tokio::time::timeout(limit, gone).await.map_err(timed_out)?
+    }
+}
+
+/// Removes the helper also when nobody waits for it any more.
+struct Cleanup {
+    pods: Option<Api<Pod>>,
+    name: String,
+}
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        let (Some(pods), Ok(runtime)) = (self.pods.take(), tokio::runtime::Handle::try_current()) else { return };
+        let name = std::mem::take(&mut self.name);
+        runtime.spawn(async move {
+            // The next helper of this member removes what is left.
+            let _ = pods.delete(&name, &DeleteParams::default()).await;
+        });
     }
 }
 

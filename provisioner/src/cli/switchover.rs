@@ -50,13 +50,12 @@ pub(super) async fn switchover(call: &Call<'_>, arguments: &SwitchoverArgs) -> a
 pub(super) async fn hand_over(work: &mut Work<'_>, to: &str) -> anyhow::Result<Change> {
     let (call, context) = (work.call, work.context);
     let decided = call.cut(decide(call, context, to)).await??;
-    let old = cluster(&decided.0)?.primary;
     let changed = carry_out(work, decided, &format!("switchover --to {to}")).await;
     if changed.is_err() {
         if let Err(error) = settle(work).await {
             call.printer.note(&format!("what is left of it could not be put right: {error:#}"));
         }
-        mark(work, &old).await;
+        mark(work).await;
     }
     changed
 }

@@ -362,6 +362,10 @@ fn lost_node(variable: &str) {
     let said = std::fs::read_to_string(said).unwrap();
     eprintln!("members of the route are on {routes:?}, {primary} was on {node}");
     assert_eq!(said.contains("leads to what is fenced"), routes.contains(&node), "{said}");
+    // Nor to be marked, which is told without another wait for the node.
+    let unmarked = said.lines().find(|line| line.contains(&format!("{primary} has no mark"))).expect(&said);
+    assert!(unmarked.contains(&format!("node {node} left a command unanswered")), "{unmarked}");
+    assert_eq!(kubectl(&["get", "pods", "-l", "provisioner.dev/kind=helper", "-o", "name"]), "");
     eventually("the node is back", Duration::from_secs(120), || {
         injector("start", &node);
         let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";

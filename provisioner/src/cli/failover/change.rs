@@ -7,7 +7,6 @@ use provisioner_components::postgres::{Cluster, rejoin};
 use provisioner_core::component::Task;
 use provisioner_core::engine::Quiet;
 use provisioner_core::execute::Outcome;
-use provisioner_core::name::Member;
 use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Plan};
 use tokio::time::Instant;
@@ -68,30 +67,37 @@ pub(crate) async fn fail_over(
     let (observed, plan) = succeed(call, context, &lost.reason, wish).await?;
     phases.push(Phase { name: "elect", span: Span { begin, took: elected.elapsed() } });
     if !work.carry(plan, &observed).await {
-        mark(work, &lost.survey.cluster.primary).await;
+        mark(work).await;
     }
     conclude(work, phases, "failover").await
 }
 
-/// Engines that answer need a second, a cluster that has to make a pod a few.
-const MARK_LIMIT: Duration = Duration::from_secs(20);
+/// Docker needs a tenth of a second, a cluster that has to make a pod some.
+const MARK_LIMIT: Duration = Duration::from_secs(15);
 
-/// After a change that has not made its former primary a replica: that one serves nothing, whoever starts it.
-pub(crate) async fn mark(work: &Work<'_>, former: &Member) {
-    let why = if work.holds_lock() {
-        let observed = Observed::default();
-        let access = work.context.access(&observed, &Quiet);
-        match tokio::time::timeout(MARK_LIMIT, rejoin::mark(&access, former)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(failure)) => failure.chain(),
-            Err(_) => format!("not within {} s", MARK_LIMIT.as_secs()),
-        }
-    } else {
-        "the lock of the stack is somebody else's by now".to_owned()
+/// After a change that is not done: a former primary that is no replica yet serves nothing, whoever starts it.
+pub(crate) async fn mark(work: &Work<'_>) {
+    let observed = Observed::default();
+    let access = work.context.access(&observed, &Quiet);
+    let printer = &work.call.printer;
+    let outsiders = match rejoin::outsiders(&access).await {
+        Ok(outsiders) => outsiders,
+        Err(failure) => return printer.note(&format!("no former primary is kept from serving: {}", failure.chain())),
     };
-    work.call.printer.note(&format!(
-        "{former} may have no mark on its volume, so nothing keeps it from serving if somebody starts it: {why}"
-    ));
+    for member in outsiders {
+        let why = if work.holds_lock() {
+            match tokio::time::timeout(MARK_LIMIT, rejoin::mark(&access, &member)).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("not done within {} s", MARK_LIMIT.as_secs()),
+            }
+        } else {
+            "the lock could not be kept".to_owned()
+        };
+        printer.note(&format!(
+            "{member} has no mark on its volume as far as is known, so it would serve if somebody started it: {why}"
+        ));
+    }
 }
 
 /// Why the first plan was not done.

@@ -18,6 +18,7 @@ use provisioner_drills::judge::{Case, Held, Stage, Verdict, judge};
 use provisioner_drills::ledger::{self, Load, Probe};
 use provisioner_drills::report;
 
+use super::change::mark;
 use super::detect::cluster;
 use super::phases::{Clock, phases};
 use super::series::Series;
@@ -178,6 +179,7 @@ impl Drill<'_> {
         let removed = ledger::remove(&access).await;
         if judged.is_err() {
             strike.heal(call, context, &before.primary).await;
+            mark(&work).await;
         }
         let found = judged.as_ref().ok().map(|judged| found(&judged.verdict));
         note(call, context, &work.walks, found).await;

@@ -12,7 +12,7 @@ use provisioner_core::observed::Observed;
 use provisioner_core::plan::{Action, Impact, Plan, Policy, StepId};
 use provisioner_core::wait::{self, Look, WaitError};
 
-use super::{Scene, Wish, cluster, refused};
+use super::{Scene, Wish, cluster, mark, refused};
 use crate::cli::Call;
 use crate::cli::apply::Work;
 use crate::context::Context;
@@ -22,8 +22,13 @@ const ROUNDS: usize = 10;
 
 /// Does what is left, plan by plan, and says how many steps that took.
 pub(super) async fn mend(work: &mut Work<'_>) -> anyhow::Result<usize> {
-    settle(work).await?;
-    work.conclude("failover").await?;
+    let settled = settle(work).await;
+    let concluded = work.conclude("failover").await;
+    if settled.is_err() || concluded.is_err() {
+        mark(work).await;
+    }
+    settled?;
+    concluded?;
     Ok(work.walks.iter().map(|walk| walk.plan.steps.len()).sum())
 }
 

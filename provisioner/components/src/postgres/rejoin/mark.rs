@@ -7,31 +7,32 @@ use provisioner_core::name::Member;
 use provisioner_core::stack::{File, OnChange, Text};
 
 use super::super::cluster::Cluster;
-use super::super::declare;
+use super::super::{NAME, declare};
 
 /// `member` refuses to start while it is there.
 const FENCED: &str = "fenced";
 
-/// What the mark says to whoever finds it.
-pub(super) fn words(cluster: &Cluster, member: &Member) -> String {
-    format!("since epoch {} another member is primary: provisioner rejoin {member}", cluster.epoch)
-}
-
-/// Has a member that is none of the cluster's refuse to serve, whoever starts it, by hand or by a policy. The job of a rejoin
-/// does so before anything else; this is for a change that ends without one, under its lock: on Kubernetes it takes a pod.
+/// Members that are none of the cluster's: a former primary that no rejoin has made a replica, for one.
 ///
 /// # Errors
-/// If the record cannot be read, or nothing can be put on the member's volume.
-pub async fn mark(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
+/// If the record cannot be read.
+pub async fn outsiders(access: &Access<'_>) -> Result<Vec<Member>, Failure> {
     let cluster = Cluster::current(access).await?;
-    if cluster.role(member).is_some() {
-        return Ok(());
-    }
+    let members = access.stack.members(NAME).map(|workload| &workload.member);
+    Ok(members.filter(|member| cluster.role(member).is_none()).cloned().collect())
+}
+
+/// Has a member refuse to serve, whoever starts it, by hand or by a policy. The job of a rejoin does so before anything else;
+/// this is for a change that ends without one, under its lock: on Kubernetes it takes a pod.
+///
+/// # Errors
+/// If nothing can be put on the member's volume.
+pub async fn mark(access: &Access<'_>, member: &Member) -> Result<(), EngineError> {
     let file = File {
         path: format!("{}/{FENCED}", declare::DATA_ROOT),
         mode: 0o644,
         owner: (0, 0),
-        content: Text::new(format!("{}\n", words(&cluster, member))),
+        content: Text::new(format!("another member is primary: provisioner rejoin {member}\n")),
         on_change: OnChange::Nothing,
     };
     match access.engine.put_files(member, std::slice::from_ref(&file), &OnChange::Nothing).await {
@@ -39,9 +40,8 @@ pub async fn mark(access: &Access<'_>, member: &Member) -> Result<(), Failure> {
         Ok(()) | Err(EngineError::NotFound { .. }) => Ok(()),
         Err(error) => {
             // On a full disk there is room for the name of a file, which says it all.
-            access.output.line(&error.to_string());
             let file = File { content: Text::new(String::new()), ..file };
-            Ok(access.engine.put_files(member, &[file], &OnChange::Nothing).await?)
+            access.engine.put_files(member, &[file], &OnChange::Nothing).await.map_err(|_| error)
         }
     }
 }
@@ -60,7 +60,7 @@ mod tests {
     use crate::testing::{manifest, settled};
 
     #[tokio::test]
-    async fn who_is_none_of_the_cluster_is_marked_and_nobody_else() {
+    async fn who_is_none_of_the_cluster_is_marked() {
         let mut manifest = manifest();
         manifest.postgres.replicas = 2;
         let stack = Stack::new(manifest.name.clone(), declare(&manifest));
@@ -69,8 +69,8 @@ mod tests {
         let [former, winner, replica] = [1, 2, 3].map(|nth| Member::nth("postgres", nth));
         let cluster = Cluster {
             system_id: "1".to_owned(),
-            primary: winner.clone(),
-            replicas: [replica.clone()].into(),
+            primary: winner,
+            replicas: [replica].into(),
             epoch: 2,
             timeline: 2,
             synchronous: BTreeSet::new(),
@@ -80,10 +80,10 @@ mod tests {
         let images = ImageReferences::default();
         let access = Access { engine: &engine, stack: &stack, observed: &observed, images: &images, output: &Quiet };
         let path = format!("{}/{FENCED}", declare::DATA_ROOT);
-        let words = "since epoch 2 another member is primary: provisioner rejoin postgres-1\n".to_owned();
-        for (member, expected) in [(&former, Some(words)), (&winner, None), (&replica, None)] {
-            mark(&access, member).await.unwrap();
-            assert_eq!(engine.file(member, &path), expected);
-        }
+        assert_eq!(outsiders(&access).await.unwrap().as_slice(), std::slice::from_ref(&former));
+        mark(&access, &former).await.unwrap();
+        let expected = "another member is primary: provisioner rejoin postgres-1\n";
+        assert_eq!(engine.file(&former, &path).as_deref(), Some(expected));
+        mark(&access, &Member::nth("postgres", 4)).await.unwrap();
     }
 }

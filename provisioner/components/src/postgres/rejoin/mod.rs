@@ -25,7 +25,7 @@ use super::{NAME, tasks};
 use crate::checks::nonce;
 
 pub use decide::{Found, Refusal, Scene, decide, look};
-pub use mark::mark;
+pub use mark::{mark, outsiders};
 
 /// A replica that stayed away for long has much to catch up with.
 pub(super) const ARRIVAL_LIMIT: Duration = Duration::from_secs(180);
@@ -143,7 +143,8 @@ pub(super) async fn run(access: &Access<'_>, member: &Member, from: &Member, met
     let_follow(access, &mut job, &cluster, member);
     job.env.insert("METHOD".to_owned(), method.to_owned());
     if is_former {
-        job.env.insert("FORMER".to_owned(), mark::words(&cluster, member));
+        let since = format!("since epoch {} another member is primary: provisioner rejoin {member}", cluster.epoch);
+        job.env.insert("FORMER".to_owned(), since);
     }
     let report: Report = run_job(access, &job).await?;
     access.output.tell(&report.told(member));
