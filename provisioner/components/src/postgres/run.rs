@@ -186,11 +186,21 @@ fn keeps_wal(slot: &str) -> String {
 /// A slot whose WAL is gone serves nobody any more. It holds WAL from its first use on, so a replica that never comes
 /// costs no disk. Somebody else may make it at the same time.
 pub(super) async fn make_slot(session: &Session, slot: &str) -> Result<(), SqlError> {
+    make(session, slot, "wal_status = 'lost'", false).await
+}
+
+/// One that holds WAL at once, for a replica that is about to come: the copy for a former primary begins with a checkpoint, and
+/// that removed the segment which another replica asked for 1.6 s after the promotion.
+pub(super) async fn reserve_slot(session: &Session, slot: &str) -> Result<(), SqlError> {
+    make(session, slot, "(wal_status = 'lost' OR restart_lsn IS NULL)", true).await
+}
+
+async fn make(session: &Session, slot: &str, useless: &str, reserve: bool) -> Result<(), SqlError> {
     let slot = literal(slot);
     let statements = format!(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-         WHERE slot_name = {slot} AND wal_status = 'lost' AND NOT active; \
-         SELECT pg_create_physical_replication_slot({slot}) \
+         WHERE slot_name = {slot} AND {useless} AND NOT active; \
+         SELECT pg_create_physical_replication_slot({slot}, {reserve}) \
          WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {slot});"
     );
     match session.execute(&statements).await {

@@ -14,7 +14,7 @@ use provisioner_core::wait::{self, Look, WaitError};
 use super::super::cluster::{Change, ChangeKind, Cluster, RECORD};
 use super::super::declare;
 use super::super::login::{HOME, Login};
-use super::super::run::{CONNECT_LIMIT, make_slot, slot_name, value};
+use super::super::run::{CONNECT_LIMIT, make_slot, reserve_slot, slot_name, value};
 use super::super::sql::{Session, SqlError, WRITING_TIMELINE, literal};
 use super::super::{rejoin, synchronous};
 
@@ -316,7 +316,7 @@ pub(crate) async fn redirect(task: &Task, access: &Access<'_>, member: &Member) 
         Session::on(access, &upstream, Login::Superuser, HOME, CONNECT_LIMIT),
         Session::on(access, member, Login::Superuser, HOME, CONNECT_LIMIT),
     )?;
-    make_slot(&source, &slot).await.map_err(failed)?;
+    reserve_slot(&source, &slot).await.map_err(failed)?;
     let conninfo = literal(&declare::conninfo(&upstream, member));
     session.execute(&format!("ALTER SYSTEM SET primary_conninfo = {conninfo}")).await.map_err(failed)?;
     let named = format!("ALTER SYSTEM SET primary_slot_name = {}", literal(&slot));
