@@ -189,8 +189,8 @@ pub(super) async fn make_slot(session: &Session, slot: &str) -> Result<(), SqlEr
     make(session, slot, "wal_status = 'lost'", false).await
 }
 
-/// One that holds WAL at once, for a replica that is about to come: the copy for a former primary begins with a checkpoint, and
-/// that removed the segment which another replica asked for 1.6 s after the promotion.
+/// One that holds WAL at once, for a replica that is about to come: the copy for a former primary begins with a checkpoint, which
+/// has removed the very segment that a slower replica asked for next.
 pub(super) async fn reserve_slot(session: &Session, slot: &str) -> Result<(), SqlError> {
     make(session, slot, "(wal_status = 'lost' OR restart_lsn IS NULL)", true).await
 }
