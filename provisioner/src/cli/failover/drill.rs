@@ -174,11 +174,15 @@ impl Drill<'_> {
         let mut work = Work::new(call, context, lease);
         // Boxed: whole verbs are within it, deeper than the compiler lays out in one piece.
         let judged = call.cut(Box::pin(self.practise(&mut work, &access, &before))).await;
+        let is_cut = judged.is_err();
         let judged = judged.unwrap_or_else(|cut| Err(cut.into()));
         // Whatever came of it, the ledger does not stay, nor does what was done to a member that still stands.
         let removed = ledger::remove(&access).await;
         if judged.is_err() {
             strike.heal(call, context, &before.primary).await;
+        }
+        // A change that came to its own end has done so itself.
+        if is_cut {
             mark(&work).await;
         }
         let found = judged.as_ref().ok().map(|judged| found(&judged.verdict));

@@ -22,13 +22,15 @@ const ROUNDS: usize = 10;
 
 /// Does what is left, plan by plan, and says how many steps that took.
 pub(super) async fn mend(work: &mut Work<'_>) -> anyhow::Result<usize> {
-    let settled = settle(work).await;
-    let concluded = work.conclude("failover").await;
-    if settled.is_err() || concluded.is_err() {
+    let mended: anyhow::Result<()> = async {
+        settle(work).await?;
+        Ok(work.conclude("failover").await?)
+    }
+    .await;
+    if mended.is_err() {
         mark(work).await;
     }
-    settled?;
-    concluded?;
+    mended?;
     Ok(work.walks.iter().map(|walk| walk.plan.steps.len()).sum())
 }
 
