@@ -95,36 +95,19 @@ pub(super) async fn prune(call: &Call<'_>, arguments: &PruneArgs) -> anyhow::Res
     Err(Stop::new(Exit::Error, message).hint("provisioner prune --dry-run").into())
 }
 
-/// Judges everything of the survey, by reads only. Locks are watched side by side: a dead one takes [`lease::TTL`].
+/// Judges everything of the survey, by reads only. Stacks are looked at side by side: a dead lock takes [`lease::TTL`].
 async fn look(call: &Call<'_>, survey: &Survey, arguments: &PruneArgs) -> anyhow::Result<Vec<Found>> {
     // One that cannot be read, by records of another version perhaps, does not keep the others from being looked at.
     let judged = join_all(survey.stacks.iter().map(async |stack| {
-        judge(call, stack).await.unwrap_or_else(|error| {
+        let is_of_it = |job: &&Leftover| matches!(job, Leftover::Job { stack: of, .. } if of == stack);
+        let jobs = survey.ended_jobs.iter().filter(is_of_it).collect();
+        judge(call, stack, jobs).await.unwrap_or_else(|error| {
             let what = What::Stack { stack: stack.clone() };
-            Some(Found { what, because: format!("could not tell: {error:#}"), fate: Fate::Stays })
+            vec![Found { what, because: format!("could not tell: {error:#}"), fate: Fate::Stays }]
         })
     }));
     let mut found: Vec<Found> = judged.await.into_iter().flatten().collect();
-    let is_going = |stack: &StackName| {
-        found.iter().any(|found| {
-            found.fate == Fate::Dead && matches!(&found.what, What::Stack { stack: dead } if dead == stack)
-        })
-    };
-    let jobs = survey.ended_jobs.iter().filter_map(|job| match job {
-        Leftover::Job { stack, .. } if !is_going(stack) => Some((job, stack)),
-        _ => None,
-    });
-    let jobs: Vec<(&Leftover, &StackName)> = jobs.collect();
-    let judged = join_all(jobs.into_iter().map(async |(job, stack)| {
-        let (because, fate) = match life(call, &*open(call, stack).await?).await? {
-            Life::Alive(holder) => (format!("{holder} works on stack {stack}"), Fate::Stays),
-            Life::Free | Life::Abandoned(_) => {
-                (format!("its job has ended, and nobody works on stack {stack}"), Fate::Dead)
-            }
-        };
-        anyhow::Ok(Found { what: What::Leftover(job.clone()), because, fate })
-    }));
-    found.extend(judged.await.into_iter().collect::<anyhow::Result<Vec<_>>>()?);
+    found.sort_by(|one, other| one.what.cmp(&other.what));
     if arguments.images {
         found.extend(survey.unused_images.iter().map(|image| Found {
             what: What::Leftover(image.clone()),
@@ -144,27 +127,39 @@ async fn life(call: &Call<'_>, engine: &dyn Engine) -> anyhow::Result<Life> {
     Ok(lease::life(engine, &|holder| machine::is_dead(holder, &us)).await?)
 }
 
-/// `None`: a stack that no smoke made, so whether it is used is nobody's guess.
-async fn judge(call: &Call<'_>, stack: &StackName) -> anyhow::Result<Option<Found>> {
+/// A stack and the jobs that ended in it, by one look at who works on it: a second one, seconds later, may find it
+/// given up, and take a job of a stack that was just said to live. Nothing is told of a stack that no smoke made.
+async fn judge(call: &Call<'_>, stack: &StackName, jobs: Vec<&Leftover>) -> anyhow::Result<Vec<Found>> {
     let engine = open(call, stack).await?;
     let observed = engine.observe().await?;
-    let told = match Mark::read(&observed.records)? {
-        Some(Mark { kept: true, run }) => Some((format!("kept on purpose by `{}`", run.command), Fate::Stays)),
-        Some(Mark { run, .. }) => Some(match life(call, &*engine).await? {
-            Life::Alive(holder) => (format!("{holder} works on it"), Fate::Stays),
-            Life::Abandoned(holder) => (format!("its smoke is gone: {holder}"), Fate::Dead),
-            Life::Free => (format!("its smoke ended without removing it: {run}"), Fate::Dead),
-        }),
-        None if holds_but_a_lock(&observed) => match life(call, &*engine).await? {
-            Life::Abandoned(holder) => {
-                Some((format!("nothing is there but the lock of a run that is gone: {holder}"), Fate::Dead))
-            }
-            Life::Alive(_) | Life::Free => None,
-        },
-        None => None,
+    let mark = Mark::read(&observed.records)?;
+    let life = life(call, &*engine).await?;
+    let told = match (mark, &life) {
+        (Some(Mark { kept: true, run }), _) => Some((format!("kept on purpose by `{}`", run.command), Fate::Stays)),
+        (Some(_), Life::Alive(holder)) => Some((format!("{holder} works on it"), Fate::Stays)),
+        (Some(_), Life::Abandoned(holder)) => Some((format!("its smoke is gone: {holder}"), Fate::Dead)),
+        (Some(Mark { run, .. }), Life::Free) => {
+            Some((format!("its smoke ended without removing it: {run}"), Fate::Dead))
+        }
+        (None, Life::Abandoned(holder)) if holds_but_a_lock(&observed) => {
+            Some((format!("nothing is there but the lock of a run that is gone: {holder}"), Fate::Dead))
+        }
+        (None, _) => None,
     };
-    let what = What::Stack { stack: stack.clone() };
-    Ok(told.map(|(because, fate)| Found { what, because, fate }))
+    if let Some((because, fate @ Fate::Dead)) = told {
+        return Ok(vec![Found { what: What::Stack { stack: stack.clone() }, because, fate }]);
+    }
+    let stays = told.map(|(because, fate)| Found { what: What::Stack { stack: stack.clone() }, because, fate });
+    let jobs = jobs.into_iter().map(|job| {
+        let (because, fate) = match &life {
+            Life::Alive(holder) => (format!("{holder} works on stack {stack}"), Fate::Stays),
+            Life::Free | Life::Abandoned(_) => {
+                (format!("its job has ended, and nobody works on stack {stack}"), Fate::Dead)
+            }
+        };
+        Found { what: What::Leftover(job.clone()), because, fate }
+    });
+    Ok(stays.into_iter().chain(jobs).collect())
 }
 
 fn holds_but_a_lock(observed: &Observed) -> bool {

@@ -11,6 +11,7 @@ use provisioner_core::name::StackName;
 use provisioner_core::observed::{Network, Observed};
 use provisioner_core::record::Record;
 use provisioner_core::testing::memory::MemoryEngine;
+use provisioner_core::wait;
 use serde_json::json;
 
 use crate::world::{World, snapshot};
@@ -111,6 +112,20 @@ async fn nobody_is_robbed_without_having_been_asked() {
     world.stdin = "yes\n";
     assert_eq!(world.run("prune --progress plain").await.code, 0);
     assert_eq!(volumes(&world, "ci-dead").await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ends_while_it_is_looked_at_is_taken_as_it_was_found() {
+    let (world, alive) = world().await;
+    // Seen to live when it writes its lock after 4 s, and given up before a second look would have seen that again.
+    let ends = tokio::spawn(async {
+        wait::pause(Duration::from_secs(5)).await;
+        alive.release().await.unwrap();
+    });
+    let ran = world.ok("prune --yes --name ci-alive").await;
+    assert!(ran.stdout.ends_with("nothing that a dead run left\n"), "{}", ran.stdout);
+    assert_eq!(*world.discarded.lock().unwrap(), []);
+    ends.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
