@@ -5,6 +5,7 @@
 //! manifest.yaml -> Manifest --declare()--> Stack --plan(Stack, Observed, Policy)--> Plan --execute(Engine)--> Outcomes
 //! ```
 
+pub mod cleanup;
 pub mod clock;
 pub mod component;
 pub mod drift;

@@ -25,8 +25,8 @@ pub enum WaitError<E> {
 /// asked all the time: three nodes of Elasticsearch, looked at every 150 ms, cost a tenth of a core.
 const PATIENCE: u32 = 20;
 
-/// Looks every `every`, less often the longer it takes, until the look is done or broken, or until `limit` has passed; a look that hangs is cut off at
-/// the limit.
+/// Looks every `every`, less often the longer it takes, until the look is done or broken, or until `limit` has passed; a
+/// look that hangs is cut off at the limit.
 // Not `AsyncFnMut`: the compiler cannot show that such a wait is `Send` (rust-lang/rust#110338), which engines and
 // components need.
 pub async fn until<T, E, F>(limit: Duration, every: Duration, mut look: impl FnMut() -> F) -> Result<T, WaitError<E>>

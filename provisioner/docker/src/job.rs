@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::query_parameters::{StartContainerOptions, WaitContainerOptions};
+use bollard::query_parameters::{RemoveContainerOptions, StartContainerOptions, WaitContainerOptions};
 use futures_util::{StreamExt, TryStreamExt};
+use provisioner_core::cleanup::Cleanup;
 use provisioner_core::engine::{EngineError, ImageReferences, JobOutcome, LogOptions, Output, OutputChunk};
 use provisioner_core::lines::Lines;
 use provisioner_core::stack::Job;
 
-use crate::connect::{Docker, DockerEngine};
+use crate::connect::DockerEngine;
 use crate::container;
 
 impl DockerEngine {
@@ -31,14 +32,18 @@ impl DockerEngine {
         let name = self.names.job(&job.name);
         // Left by a run that was killed.
         self.remove_container(&name).await?;
-        let mut cleanup = Cleanup { docker: Some(self.docker.clone()), name: name.clone() };
+        let (docker, container) = (self.docker.clone(), name.clone());
+        let cleanup = Cleanup::unless_done(async move {
+            let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+            let _ = docker.client.remove_container(&container, Some(options)).await;
+        });
         self.create_container(&name, container::job(&self.names, job, image)).await?;
         self.put_archive(&name, &entries).await?;
         let limit = Duration::from_secs(job.timeout_secs);
         let mut lines = Lines::new(output);
         let ended = tokio::time::timeout(limit, self.run_to_end(&name, &operation, &mut lines)).await;
         let tail = lines.finish();
-        cleanup.docker = None;
+        cleanup.done();
         self.remove_container(&name).await?;
         match ended {
             Ok(exit_code) => Ok(JobOutcome { exit_code: exit_code?, tail }),
@@ -73,26 +78,6 @@ impl DockerEngine {
             Some(Err(Error::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(error)) => Err(self.docker.failed(operation)(error)),
             None => Err(EngineError::failed(operation, "the engine does not say how it ended")),
-        }
-    }
-}
-
-/// Removes the container also when nobody waits for the job any more.
-struct Cleanup {
-    docker: Option<Docker>,
-    name: String,
-}
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        let Some(docker) = self.docker.take() else { return };
-        let name = std::mem::take(&mut self.name);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let options = bollard::query_parameters::RemoveContainerOptions { force: true, ..Default::default() };
-                // The next run of this job removes what is left.
-                let _ = docker.client.remove_container(&name, Some(options)).await;
-            });
         }
     }
 }

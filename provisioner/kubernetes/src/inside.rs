@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
 use kube::api::DeleteParams;
+use provisioner_core::cleanup::Cleanup;
 use provisioner_core::drift::FoundFile;
 use provisioner_core::engine::{EngineError, Execution, OutputChunk};
 use provisioner_core::name::Member;
@@ -165,18 +166,21 @@ impl KubernetesEngine {
         self.remove_helper(&name).await?;
         let template = serde_json::to_value(&found.template.spec)
             .map_err(|error| EngineError::failed(operation.as_str(), error))?;
-        let mut cleanup = Cleanup { pods: Some(self.api()), name: name.clone() };
+        let (pods, left): (Api<Pod>, _) = (self.api(), name.clone());
+        let cleanup = Cleanup::unless_done(async move {
+            let _ = pods.delete(&left, &DeleteParams::default()).await;
+        });
         self.apply(&render::helper(&self.names, member, &template)).await?;
         let selector = format!("{},{}={member}", self.names.selector(Kind::Helper), labels::MEMBER);
         match self.await_started(&selector, &operation, &name).await {
             Ok(pod) => {
                 let used = use_it(pod).await;
-                cleanup.pods = None;
+                cleanup.done();
                 self.remove_helper(&name).await?;
                 used
             }
             Err(error) => {
-                cleanup.pods = None;
+                cleanup.done();
                 // It never ran, and its node may never say so.
                 let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
                 self.delete_with::<Pod>(&name, params).await?;
@@ -192,23 +196,6 @@ impl KubernetesEngine {
         let limit = Duration::from_secs(60);
         let timed_out = |_| EngineError::TimedOut { operation: format!("remove pod {name}"), after: limit };
         tokio::time::timeout(limit, gone).await.map_err(timed_out)?
-    }
-}
-
-/// Removes the helper also when nobody waits for it any more.
-struct Cleanup {
-    pods: Option<Api<Pod>>,
-    name: String,
-}
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        let (Some(pods), Ok(runtime)) = (self.pods.take(), tokio::runtime::Handle::try_current()) else { return };
-        let name = std::mem::take(&mut self.name);
-        runtime.spawn(async move {
-            // The next helper of this member removes what is left.
-            let _ = pods.delete(&name, &DeleteParams::default()).await;
-        });
     }
 }
 

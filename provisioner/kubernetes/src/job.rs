@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job as Object;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::DeleteParams;
+use provisioner_core::cleanup::Cleanup;
 use provisioner_core::engine::{EngineError, ImageReferences, JobOutcome, LogOptions, Output, OutputChunk};
 use provisioner_core::lines::Lines;
 use provisioner_core::stack::Job;
@@ -38,7 +39,11 @@ impl KubernetesEngine {
         let name = Names::job(&job.name);
         // Left by a run that was killed.
         self.remove_job(&name).await?;
-        let mut cleanup = Cleanup { jobs: Some((self.api(), self.api())), name: name.clone() };
+        let (jobs, secrets, left): (Api<Object>, Api<Secret>, _) = (self.api(), self.api(), name.clone());
+        let cleanup = Cleanup::unless_done(async move {
+            let _ = jobs.delete(&left, &DeleteParams::background()).await;
+            let _ = secrets.delete(&left, &DeleteParams::background()).await;
+        });
         let mut objects = render::shared(&self.names, &job.component);
         let of = Labels::from([(labels::COMPONENT.to_owned(), job.component.clone())]);
         objects.push(render::files_secret(&self.names, &name, of, &entries, ("", &Default::default())));
@@ -49,7 +54,7 @@ impl KubernetesEngine {
         let mut lines = Lines::new(output);
         let ended = self.run_to_end(&name, &operation, Duration::from_secs(job.timeout_secs), &mut lines).await;
         let tail = lines.finish();
-        cleanup.jobs = None;
+        cleanup.done();
         self.remove_job(&name).await?;
         match ended {
             Ok(Some(exit_code)) => Ok(JobOutcome { exit_code: exit_code.into(), tail }),
@@ -90,25 +95,5 @@ impl KubernetesEngine {
         self.delete_with::<Object>(name, foreground()).await?;
         self.await_gone::<Object>(name).await?;
         self.delete::<Secret>(name).await
-    }
-}
-
-/// Removes the job also when nobody waits for it any more.
-struct Cleanup {
-    jobs: Option<(Api<Object>, Api<Secret>)>,
-    name: String,
-}
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        let Some((jobs, secrets)) = self.jobs.take() else { return };
-        let name = std::mem::take(&mut self.name);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                // The next run of this job removes what is left.
-                let _ = jobs.delete(&name, &DeleteParams::background()).await;
-                let _ = secrets.delete(&name, &DeleteParams::background()).await;
-            });
-        }
     }
 }

@@ -206,6 +206,7 @@ macro_rules! engine_contract_of_processes {
             a_running_member_tells_what_it_uses,
             a_job_reports_its_exit_code_and_last_lines,
             a_jobs_leftover_does_not_stand_in_its_way,
+            a_job_that_nobody_waits_for_lets_go_of_its_volume,
             a_job_that_does_not_end_is_ended,
             data_in_a_volume_outlives_its_member,
             secret_variables_reach_the_process,

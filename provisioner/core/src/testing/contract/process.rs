@@ -6,13 +6,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use tokio::sync::Notify;
 
 use super::{Ground, Outcome, ensured, file, images, observed, secret, volume, with_volume, workload};
 use crate::clock;
 use crate::engine::{Engine, EngineError, Executed, LogOptions, Output, OutputChunk, Power, Quiet, collect_text};
 use crate::fault::Fault;
 use crate::name::Member;
-use crate::stack::{Job, Limits, Mount, OnChange, Resource, Text};
+use crate::stack::{Job, Limits, Mount, OnChange, Resource, ResourceId, Text};
 use crate::wait::{self, Look};
 
 pub(super) type Failed = Box<dyn Error + Send + Sync>;
@@ -191,6 +192,15 @@ impl Output for Told {
     }
 }
 
+#[derive(Default)]
+struct Begun(Notify);
+
+impl Output for Begun {
+    fn line(&self, _: &str) {
+        self.0.notify_one();
+    }
+}
+
 pub async fn a_logs_lines_have_their_times_and_older_ones_can_be_left_out(ground: &dyn Ground) -> Outcome {
     let engine = ground.engine();
     let mut described = workload(ground, "probe-1");
@@ -271,6 +281,29 @@ pub async fn a_jobs_leftover_does_not_stand_in_its_way(ground: &dyn Ground) -> O
     let outcome = engine.run(&job(ground, "echo done"), &images, &Quiet).await?;
     assert_eq!((outcome.exit_code, outcome.tail.as_str()), (0, "done"));
     Ok(())
+}
+
+/// As after Ctrl-C: the call is dropped, and the runtime lives on for a moment.
+pub async fn a_job_that_nobody_waits_for_lets_go_of_its_volume(ground: &dyn Ground) -> Outcome {
+    let (engine, images) = (ground.engine(), images(ground).await?);
+    for resource in [Resource::Network, volume("data")] {
+        engine.ensure(&resource, &images, &Quiet).await?;
+    }
+    let mut endless = job(ground, "echo begun; exec sleep 600");
+    endless.timeout_secs = 600;
+    endless.mounts.push(Mount { volume: "data".to_owned(), path: "/data".to_owned() });
+    let begun = Begun::default();
+    tokio::select! {
+        ended = engine.run(&endless, &images, &begun) => return Err(format!("it ended by itself: {ended:?}").into()),
+        () = begun.0.notified() => {}
+    }
+    let removed = wait::until(Duration::from_secs(30), Duration::from_millis(200), async || {
+        match engine.remove(&ResourceId::Volume("data".to_owned())).await {
+            Ok(()) => Look::Done(()),
+            Err(error) => Look::<_, EngineError>::Pending(error.to_string()),
+        }
+    });
+    Ok(removed.await?)
 }
 
 pub async fn a_job_that_does_not_end_is_ended(ground: &dyn Ground) -> Outcome {
