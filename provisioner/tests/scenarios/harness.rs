@@ -249,7 +249,7 @@ fn keep_artifacts(scenario: &str, message: &str) {
     let _ = std::fs::write(folder.join("failure.txt"), message);
     for (name, manifest) in begun().iter() {
         let stack = Stack { name: name.clone(), manifest: manifest.clone() };
-        for arguments in [&["status"][..], &["plan"], &["logs", "--tail", "200"]] {
+        for arguments in [&["status"][..], &["plan"], &["logs", "--tail", "2000"]] {
             let Ran { stdout, stderr, .. } = stack.run(arguments);
             let _ = std::fs::write(folder.join(format!("{name}-{}.txt", arguments[0])), stdout + &stderr);
         }

@@ -189,10 +189,21 @@ pub(super) async fn make_slot(session: &Session, slot: &str) -> Result<(), SqlEr
     make(session, slot, "wal_status = 'lost'", false).await
 }
 
-/// One that holds WAL at once, for a replica that is about to come: the copy for a former primary begins with a checkpoint, which
-/// has removed the very segment that a slower replica asked for next.
+/// One that holds WAL at once, for a replica that is about to come: the copy for a former primary begins with a checkpoint,
+/// which has removed the very segment that a slower replica asked for next.
 pub(super) async fn reserve_slot(session: &Session, slot: &str) -> Result<(), SqlError> {
-    make(session, slot, "(wal_status = 'lost' OR restart_lsn IS NULL)", true).await
+    let holds = format!(
+        "SELECT EXISTS (SELECT FROM pg_replication_slots \
+         WHERE slot_name = {} AND (restart_lsn IS NOT NULL OR active))",
+        literal(slot)
+    );
+    // Whoever arms the new primary makes a missing one at the same time, and may come first: that one holds nothing.
+    loop {
+        make(session, slot, "(wal_status = 'lost' OR restart_lsn IS NULL)", true).await?;
+        if session.flag(&holds).await? {
+            return Ok(());
+        }
+    }
 }
 
 async fn make(session: &Session, slot: &str, useless: &str, reserve: bool) -> Result<(), SqlError> {
