@@ -193,8 +193,8 @@ pub(super) async fn make_slot(session: &Session, slot: &str) -> Result<(), SqlEr
 /// which has removed the very segment that a slower replica asked for next.
 pub(super) async fn reserve_slot(session: &Session, slot: &str) -> Result<(), SqlError> {
     let holds = format!(
-        "SELECT EXISTS (SELECT FROM pg_replication_slots \
-         WHERE slot_name = {} AND (restart_lsn IS NOT NULL OR active))",
+        "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE {} OR (slot_name = {} AND active))",
+        keeps_wal(slot),
         literal(slot)
     );
     // Whoever arms the new primary makes a missing one at the same time, and may come first: that one holds nothing.
